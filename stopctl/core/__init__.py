@@ -1,0 +1,1 @@
+"""The decision itself: standard library only, no clock, no files, no framework."""

@@ -1,0 +1,138 @@
+"""The state as strict JSON, without the rules: facts, saves, and each memory under its rule's name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from stopctl.core.decision import Save
+from stopctl.core.errors import OrderError, StateError
+from stopctl.core.plan import Plan
+from stopctl.core.state import START, Mark, State
+from stopctl.core.values import float_from_json, float_to_json, memory_from_json, memory_to_json
+
+FORMAT = 1
+_COUNTS = ("reports", "epoch", "step")
+_OPTIONAL_COUNTS = ("best_epoch", "best_step", "planned")
+_OPTIONAL_FLOATS = ("value", "best")
+_FLAGS = ("lr_drop_pending", "reported")
+
+
+def dump_state(plan: Plan, state: State, counting: Save | None = None) -> dict[str, Any]:
+    """The state as strict JSON; ``counting`` is a save in flight that counts as committed already.
+
+    Raises:
+        OrderError: ``counting`` is not in flight.
+        StateError: a rule's memory holds something else than numbers, None, strings, lists and tuples.
+    """
+    if counting is not None:
+        if counting.id not in state.in_flight:
+            raise OrderError(f"state_dict(counting=save {counting.id}): that save is not in flight")
+        state = state.copy()
+        state.settle(counting.id, done=True)
+    data: dict[str, Any] = {
+        "format": FORMAT,
+        "goal": {"metric": plan.goal.metric, "mode": plan.goal.mode},
+        "seconds": state.seconds,
+        "metrics": {name: float_to_json(value) for name, value in state.metrics.items()},
+        "proposals": state.proposals,
+        "committed": _mark_to_json(state.committed, state.committed_best),
+        "memories": [
+            {"policy": policy, "goal": goal, "ordinal": ordinal, "memory": memory_to_json(memory)}
+            for (policy, goal, ordinal), memory in zip(plan.keys(), state.memories, strict=True)
+            if memory is not None
+        ],
+    }
+    for name in (*_COUNTS, *_OPTIONAL_COUNTS, *_FLAGS):
+        data[name] = getattr(state, name)
+    for name in _OPTIONAL_FLOATS:
+        data[name] = _optional_to_json(getattr(state, name))
+    return data
+
+
+def load_state(plan: Plan, data: Mapping[str, Any]) -> tuple[State, tuple[str, ...]]:
+    """A new state from what dump_state wrote, and a sentence for each rule that joined or left.
+
+    Raises:
+        StateError: another goal, another format, or data that dump_state did not write.
+    """
+    if not isinstance(data, Mapping) or data.get("format") != FORMAT:
+        came = data.get("format") if isinstance(data, Mapping) else data
+        raise StateError(f"the saved state has format {came!r}; this version reads format {FORMAT}")
+    try:
+        _same_goal(plan, data["goal"])
+        state = State(plan.goal)
+        for name in (*_COUNTS, "proposals"):
+            setattr(state, name, _count(data[name], name))
+        for name in _OPTIONAL_COUNTS:
+            setattr(state, name, None if data[name] is None else _count(data[name], name))
+        for name in _OPTIONAL_FLOATS:
+            setattr(state, name, _optional_from_json(data[name], name))
+        for name in _FLAGS:
+            setattr(state, name, _flag(data[name], name))
+        state.seconds = float_from_json(data["seconds"], "seconds")
+        state.metrics = {str(name): float_from_json(v, name) for name, v in data["metrics"].items()}
+        state.committed, best = _mark_from_json(data["committed"])
+        state.rank_saves(best)
+        return state, _load_memories(plan, state, data["memories"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise StateError(f"the saved state is damaged or not from stopctl: {error!r}") from error
+
+
+def _load_memories(plan: Plan, state: State, saved: list[dict[str, Any]]) -> tuple[str, ...]:
+    left = {(m["policy"], m["goal"], _count(m["ordinal"], "ordinal")): m["memory"] for m in saved}
+    notes = []
+    for key, leaf in zip(plan.keys(), plan.leaves, strict=True):
+        memory = leaf.start(state)
+        if key in left:
+            memory = memory_from_json(left.pop(key))
+        elif memory is not None:
+            notes.append(f"{leaf!r} joins without a memory: it starts with the next report")
+        state.memories.append(memory)
+    notes += [f"the memory of {policy} ({goal}) is dropped: no rule has it now" for policy, goal, _ in left]
+    return tuple(notes)
+
+
+def _same_goal(plan: Plan, goal: Mapping[str, Any]) -> None:
+    ours = {"metric": plan.goal.metric, "mode": plan.goal.mode}
+    if goal != ours:
+        kinds = {"min": "Minimize", "max": "Maximize"}
+        raise StateError(
+            f"the saved state belongs to goal {kinds.get(goal['mode'])}({goal['metric']!r}), "
+            f"but goal={plan.goal!r} was given: give the saved goal, or start a new run"
+        )
+
+
+def _mark_to_json(mark: Mark, best: float | None) -> dict[str, Any]:
+    told = mark._asdict()
+    told["value"] = _optional_to_json(mark.value)
+    return {**told, "best": _optional_to_json(best)}
+
+
+def _mark_from_json(data: Mapping[str, Any]) -> tuple[Mark, float | None]:
+    mark = START._replace(
+        **{name: _count(data[name], name) for name in _COUNTS},
+        seconds=float_from_json(data["seconds"], "seconds"),
+        value=_optional_from_json(data["value"], "value"),
+    )
+    return mark, _optional_from_json(data["best"], "best")
+
+
+def _optional_to_json(value: float | None) -> float | str | None:
+    return None if value is None else float_to_json(value)
+
+
+def _optional_from_json(value: object, name: str) -> float | None:
+    return None if value is None else float_from_json(value, name)
+
+
+def _count(value: object, name: str) -> int:
+    if type(value) is not int or value < 0:
+        raise StateError(f"the saved {name} is {value!r}: a whole number >= 0 was saved there")
+    return value
+
+
+def _flag(value: object, name: str) -> bool:
+    if type(value) is not bool:
+        raise StateError(f"the saved {name} is {value!r}: true or false was saved there")
+    return value

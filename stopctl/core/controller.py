@@ -1,0 +1,204 @@
+"""Controller: remembers the state between calls and checks their order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from stopctl.core.codec import dump_state, load_state
+from stopctl.core.decision import Cause, Decision, Reason, Save, Stop
+from stopctl.core.errors import OrderError, SettingError
+from stopctl.core.goal import Goal, Minimize, checked_goal
+from stopctl.core.machine import advance, begin, boundary, judge, propose, refuse_after_stop
+from stopctl.core.plan import Plan
+from stopctl.core.policy import SavePolicy, StopPolicy, checked_rule
+from stopctl.core.progress import Progress, Report
+from stopctl.core.save import Every, OnBest
+from stopctl.core.stop import NonFinite, Patience
+
+GOAL: Goal = Minimize("val_loss")
+STOP: StopPolicy = Patience(10) | NonFinite()
+SAVE: SavePolicy = Every(epochs=1) | OnBest()
+
+
+class Controller:
+    """Rules and their state, for loops that write their own checkpoint files and for adapters.
+
+    Propose, then be told: when ``decision.save`` is set, write, then answer ``saved`` or ``save_failed``.
+
+    Args:
+        goal: what is better; the metric must be in every report.
+        stop: when to stop, or None for never.
+        save: when to save, or None; a stop and the last planned pass propose a save in any case.
+
+    Raises:
+        SettingError: an argument that is not such a rule.
+
+    >>> controller = Controller(stop=Patience(1), save=OnBest())
+    >>> decision = controller.report({"val_loss": 0.5}, epoch=1)
+    >>> decision.new_best, str(decision.save)
+    (True, 'new best 0.5')
+    >>> controller.saved(decision.save)
+    >>> str(controller.report({"val_loss": 0.6}, epoch=2).stop)
+    'no improvement over 0.5 for 1 report'
+    """
+
+    def __init__(
+        self, *, goal: Goal = GOAL, stop: StopPolicy | None = STOP, save: SavePolicy | None = SAVE
+    ) -> None:
+        self._plan = Plan(
+            checked_goal(goal, "Controller"),
+            checked_rule(stop, StopPolicy, "stop", "Patience(10)"),
+            checked_rule(save, SavePolicy, "save", "Every(epochs=10)"),
+        )
+        self._state = begin(self._plan)
+        self._stopped: Stop | None = None
+        self._requested: list[Cause] = []
+
+    @property
+    def goal(self) -> Goal:
+        """What is better."""
+        return self._plan.goal
+
+    @property
+    def stopped(self) -> Stop | None:
+        """Why the run has ended, or None."""
+        return self._stopped
+
+    @property
+    def progress(self) -> Progress:
+        """The facts so far, frozen."""
+        return self._state.snapshot()
+
+    @property
+    def current_value(self) -> float | None:
+        """The goal's value, if the newest report belongs to exactly the present state."""
+        return self._state.value if self._state.reported else None
+
+    def report(
+        self,
+        metrics: Mapping[str, object],
+        *,
+        epoch: int | None = None,
+        step: int | None = None,
+        seconds: float | None = None,
+        planned: int | None = None,
+        lr_drop_pending: bool = False,
+        preempted: str | None = None,
+    ) -> Decision:
+        """Decide on one report; counters that are not given stay as they are.
+
+        Args:
+            metrics: name -> one number; the goal's metric and those that rules name must be there.
+            epoch, step: completed, counted from 1.
+            seconds: spent so far, over all processes.
+            planned: the last planned pass (epochs where the loop counts epochs, else steps).
+            lr_drop_pending: a step-wise learning-rate drop is still to come.
+            preempted: the signal that ends this process, if one came: a save is proposed.
+
+        Raises:
+            OrderError: the run has stopped.
+            MetricError, ReportError: the report is refused and nothing has changed.
+        """
+        state = self._state
+        if self._stopped is not None:
+            told = ", ".join(f"{name}={value!r}" for name, value in metrics.items())
+            refuse_after_stop("report", self._stopped, f"report {state.reports + 1} ({told})")
+        report = Report(
+            metrics,
+            state.epoch if epoch is None else epoch,
+            state.step if step is None else step,
+            state.seconds if seconds is None else seconds,
+            planned,
+            lr_drop_pending,
+        )
+        asked = self._asked(preempted) if preempted or self._requested else ()
+        decision = advance(self._plan, state, report, asked)
+        self._stopped = decision.stop
+        return decision
+
+    def boundary(
+        self,
+        *,
+        epoch: int | None = None,
+        step: int | None = None,
+        seconds: float | None = None,
+        planned: int | None = None,
+        preempted: str | None = None,
+    ) -> Decision:
+        """Decide between two passes: counters, what was asked for, and a last save that is still owed.
+
+        Raises:
+            ReportError: a counter goes backwards.
+        """
+        state = self._state
+        decision = boundary(
+            self._plan,
+            state,
+            state.epoch if epoch is None else epoch,
+            state.step if step is None else step,
+            state.seconds if seconds is None else seconds,
+            planned,
+            asked=self._asked(preempted),
+            stopped=self._stopped,
+        )
+        self._stopped = self._stopped or decision.stop
+        return decision
+
+    def request_stop(self, text: str) -> None:
+        """End the run at the next report or boundary, for a reason in the user's words."""
+        if not isinstance(text, str) or not text:
+            raise SettingError(f"stop({text!r}): say why in words, such as stop('budget spent')")
+        self._requested.append(Cause(Reason.REQUESTED, "stop()", {"text": text}))
+
+    def propose(self, text: str) -> Save:
+        """A save of the present state that the user asks for."""
+        return propose(self._state, Cause(Reason.REQUESTED, "save()", {"text": text}))
+
+    def saved(self, save: Save) -> None:
+        """The save is committed.
+
+        Raises:
+            OrderError: it is not in flight.
+        """
+        self._settle(save, done=True)
+
+    def save_failed(self, save: Save) -> None:
+        """The save did not happen; it counts for nothing, so what made it due still does.
+
+        Raises:
+            OrderError: it is not in flight.
+        """
+        self._settle(save, done=False)
+
+    def saved_best(self, best: float | None) -> None:
+        """Tell which value is the best among the checkpoints that were found good on opening."""
+        self._state.rank_saves(best)
+
+    def state_dict(self, counting: Save | None = None) -> dict[str, Any]:
+        """The state as strict JSON, without the rules; ``counting``: the save that it is written into."""
+        return dump_state(self._plan, self._state, counting)
+
+    def load_state_dict(self, data: Mapping[str, Any]) -> tuple[str, ...]:
+        """Go on from a saved state and judge it by the present rules.
+
+        Returns:
+            A sentence for each rule that starts without a memory, and each memory without a rule.
+
+        Raises:
+            StateError: another goal, or not a state of ours; nothing has changed.
+        """
+        self._state, notes = load_state(self._plan, data)
+        self._stopped = judge(self._plan, self._state)
+        self._requested = []
+        return notes
+
+    def _asked(self, preempted: str | None) -> tuple[Cause, ...]:
+        if preempted is None:
+            return tuple(self._requested)
+        return (*self._requested, Cause(Reason.PREEMPTED, "", {"signal": preempted}))
+
+    def _settle(self, save: Save, *, done: bool) -> None:
+        if not isinstance(save, Save) or save.id not in self._state.in_flight:
+            raise OrderError(f"{save!r} is not in flight: answer each decision.save once")
+        self._state.settle(save.id, done=done)

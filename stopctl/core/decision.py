@@ -1,0 +1,90 @@
+"""What the machine answers: a Decision, and in it perhaps a Stop and a Save, each with its causes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from types import MappingProxyType
+from typing import Any
+
+from stopctl.core import words
+
+
+class Reason(Enum):
+    """Why a run stops or a checkpoint is saved."""
+
+    PATIENCE = "patience"
+    NON_FINITE = "non_finite"
+    TARGET = "target"
+    DIVERGED = "diverged"
+    AFTER = "after"
+    REQUESTED = "requested"
+    EVERY = "every"
+    BEST = "best"
+    STOP = "stop"
+    END = "end"
+    PREEMPTED = "preempted"
+    CUSTOM = "custom"
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """One rule that was met: the reason, the rule as written, and the numbers of its sentence."""
+
+    reason: Reason
+    rule: str
+    numbers: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+
+    def __str__(self) -> str:
+        return words.sentence(self.reason.value, self.rule, self.numbers)
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """The run ends here: all rules that fired, in the order written; ``str()`` is the sentence."""
+
+    causes: tuple[Cause, ...]
+
+    @property
+    def reason(self) -> Reason:
+        """The first cause's reason."""
+        return self.causes[0].reason
+
+    def __str__(self) -> str:
+        return "; ".join(str(cause) for cause in self.causes)
+
+
+@dataclass(frozen=True, slots=True)
+class Save:
+    """A proposal to save now; answer it with ``saved`` or ``save_failed``."""
+
+    id: int
+    causes: tuple[Cause, ...]
+
+    @property
+    def reasons(self) -> tuple[Reason, ...]:
+        """The causes' reasons, in order."""
+        return tuple(cause.reason for cause in self.causes)
+
+    def __str__(self) -> str:
+        return "; ".join(str(cause) for cause in self.causes)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What one report or loop boundary decided.
+
+    Attributes:
+        new_best: this report is the best finite value so far.
+        stop: why the run ends here, or None.
+        save: what to save now, or None.
+    """
+
+    new_best: bool = False
+    stop: Stop | None = None
+    save: Save | None = None
+
+
+NOTHING = Decision()
+NEW_BEST = Decision(new_best=True)

@@ -1,0 +1,219 @@
+"""The lifecycle table, and advance(): the one function that decides."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from enum import Enum
+
+from stopctl.core.decision import NEW_BEST, NOTHING, Cause, Decision, Reason, Save, Stop
+from stopctl.core.errors import OrderError, ReportError
+from stopctl.core.plan import Plan, Test
+from stopctl.core.progress import Report
+from stopctl.core.state import State
+
+
+class Phase(Enum):
+    """Where a machine stands."""
+
+    WATCHING = "WATCHING"
+    STOPPED = "STOPPED"
+
+
+TABLE: Mapping[str, Mapping[Phase, bool]] = {
+    "report": {Phase.WATCHING: True, Phase.STOPPED: False},
+    "boundary": {Phase.WATCHING: True, Phase.STOPPED: True},
+    "request_stop": {Phase.WATCHING: True, Phase.STOPPED: True},
+    "propose": {Phase.WATCHING: True, Phase.STOPPED: True},
+    "saved": {Phase.WATCHING: True, Phase.STOPPED: True},
+    "save_failed": {Phase.WATCHING: True, Phase.STOPPED: True},
+    "state_dict": {Phase.WATCHING: True, Phase.STOPPED: True},
+    "load_state_dict": {Phase.WATCHING: True, Phase.STOPPED: True},
+}
+"""Which calls each phase accepts."""
+
+
+def refuse_after_stop(call: str, stopped: Stop | None, what: str) -> None:
+    """Raise OrderError when the table does not accept ``call`` after the stop."""
+    phase = Phase.WATCHING if stopped is None else Phase.STOPPED
+    if not TABLE[call][phase]:
+        raise OrderError(
+            f"{what} came after the stop ({stopped}): leave the loop when decision.stop is set; "
+            "to go on under other rules, make a new one and load the state"
+        )
+
+
+def begin(plan: Plan) -> State:
+    """The state before the first report."""
+    state = State(plan.goal)
+    state.memories = [leaf.start(state) for leaf in plan.leaves]
+    return state
+
+
+def advance(plan: Plan, state: State, report: Report, asked: Sequence[Cause] = ()) -> Decision:
+    """Decide on one report and update ``state`` in place; a refused report changes nothing.
+
+    Args:
+        plan: the rules.
+        state: as begin() or load_state() made it for the same plan.
+        report: the facts.
+        asked: stops and saves that were asked for from outside (REQUESTED, PREEMPTED).
+
+    Raises:
+        ReportError: a metric that a rule names is missing, or a counter goes backwards.
+    """
+    metrics = report.metrics
+    for name in plan.metrics:
+        if name not in metrics:
+            raise ReportError(
+                f"the report has no {name!r}, which a rule watches; it has: {', '.join(sorted(metrics))}"
+            )
+    _forward(state, report.epoch, report.step, report.seconds)
+    if plan.total:
+        return decide(
+            plan, state, metrics, report.epoch, report.step, report.seconds, report.planned,
+            report.lr_drop_pending, asked,
+        )  # fmt: skip
+    trial = state.copy()  # a rule may refuse the report, so try it on a copy
+    decision = decide(
+        plan, trial, metrics, report.epoch, report.step, report.seconds, report.planned,
+        report.lr_drop_pending, asked,
+    )  # fmt: skip
+    state.become(trial)
+    return decision
+
+
+def decide(
+    plan: Plan,
+    state: State,
+    metrics: dict[str, float],
+    epoch: int,
+    step: int,
+    seconds: float,
+    planned: int | None,
+    lr_drop_pending: bool,
+    asked: Sequence[Cause] = (),
+) -> Decision:
+    """The part of advance() after the checks."""
+    goal = plan.goal
+    value = metrics[goal.metric]
+    x = goal.sign * value
+    state.reports += 1
+    state.epoch = epoch
+    state.step = step
+    state.seconds = seconds
+    state.value = value
+    state.metrics = metrics
+    state.planned = planned
+    state.lr_drop_pending = lr_drop_pending
+    state.reported = True
+    best = state.best
+    new_best = x - x == 0.0 and (best is None or x < goal.sign * best)
+    if new_best:
+        state.best = value
+        state.best_epoch = epoch
+        state.best_step = step
+    memories = state.memories
+    for i, update, own in plan.updates:
+        memories[i] = update(memories[i], x if own is None else own.sign * metrics[own.metric], state)
+    if (
+        asked
+        or _any(plan.stop_tests, x, state)
+        or (
+            plan.proposes
+            and ((planned is not None and state.passes >= planned) or _any(plan.save_tests, x, state))
+        )
+    ):
+        return _told(plan, state, asked, new_best, boundary=False)
+    return NEW_BEST if new_best else NOTHING
+
+
+def boundary(
+    plan: Plan,
+    state: State,
+    epoch: int,
+    step: int,
+    seconds: float,
+    planned: int | None,
+    *,
+    asked: Sequence[Cause] = (),
+    stopped: Stop | None = None,
+) -> Decision:
+    """Decide between two passes: rules that read counters, what was asked for, and saves still owed.
+
+    ``stopped`` is the stop that was decided before, if any: then only its save may still be due.
+
+    Raises:
+        ReportError: a counter goes backwards.
+    """
+    _forward(state, epoch, step, seconds)
+    state.reported = state.reported and (epoch, step) == (state.epoch, state.step)
+    state.epoch, state.step, state.seconds, state.planned = epoch, step, seconds, planned
+    if stopped is not None:
+        if not plan.proposes or state.is_saved():
+            return NOTHING
+        return Decision(save=_save(state, [Cause(Reason.STOP, "")]))
+    ended = planned is not None and state.passes >= planned
+    tests = plan.stop_at_boundary + plan.save_at_boundary
+    if not (asked or ended or _any(tests, math.nan, state)):
+        return NOTHING
+    return _told(plan, state, asked, False, boundary=True)
+
+
+def judge(plan: Plan, state: State) -> Stop | None:
+    """The verdict of the rules on a loaded state, without a report: nothing is updated."""
+    causes = plan.causes(plan.stop, state, boundary=state.reports == 0)
+    return Stop(tuple(causes)) if causes else None
+
+
+def propose(state: State, cause: Cause) -> Save:
+    """A save of the present state that was asked for from outside."""
+    return _save(state, [cause])
+
+
+def _told(plan: Plan, state: State, asked: Sequence[Cause], new_best: bool, *, boundary: bool) -> Decision:
+    causes = plan.causes(plan.stop, state, boundary=boundary)
+    causes += [cause for cause in asked if cause.reason is Reason.REQUESTED]
+    stop = Stop(tuple(causes)) if causes else None
+    return Decision(new_best, stop, _due(plan, state, stop, asked, boundary) if plan.proposes else None)
+
+
+def _due(plan: Plan, state: State, stop: Stop | None, asked: Sequence[Cause], boundary: bool) -> Save | None:
+    causes = plan.causes(plan.save, state, boundary=boundary)
+    owed = []
+    if stop is not None:
+        owed.append(Cause(Reason.STOP, ""))
+    if state.planned is not None and state.passes >= state.planned:
+        owed.append(Cause(Reason.END, ""))
+    owed += [cause for cause in asked if cause.reason is Reason.PREEMPTED]
+    if owed and not state.is_saved():
+        causes += owed
+    return _save(state, causes) if causes else None
+
+
+def _save(state: State, causes: list[Cause]) -> Save:
+    return Save(state.propose(), tuple(causes))
+
+
+def _any(tests: tuple[Test, ...], x: float, state: State) -> bool:
+    memories = state.memories
+    for met, i, goal in tests:
+        if met(memories[i], x if goal is None else goal.sign * state.metrics[goal.metric], state):
+            return True
+    return False
+
+
+def _forward(state: State, epoch: int, step: int, seconds: float) -> None:
+    if epoch < state.epoch or step < state.step or seconds < state.seconds:
+        name, came, had = next(
+            (name, came, had)
+            for name, came, had in (
+                ("epoch", epoch, state.epoch),
+                ("step", step, state.step),
+                ("seconds", seconds, state.seconds),
+            )
+            if came < had
+        )
+        raise ReportError(f"{name}={came} came after {name}={had}: counters of completed work never go back")
+    if not math.isfinite(seconds):
+        raise ReportError(f"seconds={seconds!r}: give a finite number")

@@ -1,0 +1,131 @@
+"""The rules of one run, laid out so that a report costs little."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from stopctl.core.decision import Cause
+from stopctl.core.goal import Goal
+from stopctl.core.policy import AllOf, AnyOf, Group, Policy, SavePolicy, StopPolicy, leaves
+from stopctl.core.state import State
+
+Met = Callable[[Any, float, Any], bool]
+Test = tuple[Met, int, Goal | None]
+"""met(memory, x, now), the memory's index, and the rule's own goal if it has one."""
+
+
+class _Joined:
+    """A joint below the root, asked like a rule; its parts read their memories from the state."""
+
+    def __init__(self, tests: tuple[Test, ...], decide: Callable[..., bool]) -> None:
+        self.tests = tests
+        self.decide = decide
+
+    def met(self, memory: object, x: float, now: State) -> bool:
+        return self.decide(
+            met(now.memories[i], x if goal is None else signed(goal, now), now) for met, i, goal in self.tests
+        )
+
+
+def signed(goal: Goal, state: State) -> float:
+    """The newest value of ``goal``'s metric, signed so that smaller is better."""
+    return goal.sign * state.metrics[goal.metric]
+
+
+class Plan:
+    """Goal, stop and save rules with their leaves in order; frozen by convention, shared by many runs.
+
+    Args:
+        goal: what is better.
+        stop, save: the rules, or None.
+        proposes: whether saves are proposed at all (EarlyStopper leaves them to the user).
+        unit: what a report is called in sentences.
+    """
+
+    def __init__(
+        self,
+        goal: Goal,
+        stop: StopPolicy | None,
+        save: SavePolicy | None,
+        *,
+        proposes: bool = True,
+        unit: str = "report",
+    ) -> None:
+        self.goal, self.stop, self.save = goal, stop, save
+        self.proposes, self.unit = proposes, unit
+        self.leaves: tuple[Policy, ...] = (*leaves(stop), *leaves(save))
+        self.metrics = tuple(
+            dict.fromkeys((goal.metric, *(leaf.goal.metric for leaf in self.leaves if leaf.goal)))
+        )
+        self.total = all(leaf.total for leaf in self.leaves)
+        self.updates: tuple[tuple[int, Callable[[Any, float, Any], Any], Goal | None], ...] = tuple(
+            (i, leaf.update, leaf.goal)
+            for i, leaf in enumerate(self.leaves)
+            if type(leaf).update is not Policy.update
+        )
+        at = len(tuple(leaves(stop)))
+        self.stop_tests = _tests(stop, 0, boundary=False)
+        self.save_tests = _tests(save, at, boundary=False)
+        self.stop_at_boundary = _tests(stop, 0, boundary=True)
+        self.save_at_boundary = _tests(save, at, boundary=True)
+
+    def keys(self) -> list[tuple[str, str, int]]:
+        """Under what each rule's memory is saved: policy, metric and direction, ordinal among equals."""
+        seen: dict[tuple[str, str], int] = {}
+        keys = []
+        for leaf in self.leaves:
+            key = (type(leaf).__name__, repr(leaf.goal or self.goal))
+            seen[key] = seen.get(key, -1) + 1
+            keys.append((*key, seen[key]))
+        return keys
+
+    def causes(self, rule: Policy | None, state: State, *, boundary: bool) -> list[Cause]:
+        """All rules of the tree that are met now and take part in its being met, in the order written."""
+        first = 0 if rule is self.stop else len(tuple(leaves(self.stop)))
+        return self._causes(rule, first, state, boundary)[0]
+
+    def _causes(self, rule: Any, i: int, state: State, boundary: bool) -> tuple[list[Cause], int]:
+        if rule is None:
+            return [], i
+        if not isinstance(rule, Group):
+            return self._cause(rule, i, state, boundary), i + 1
+        found = []
+        for part in rule.parts:
+            causes, i = self._causes(part, i, state, boundary)
+            found.append(causes)
+        if isinstance(rule, AllOf) and not all(found):
+            return [], i
+        return [cause for causes in found for cause in causes], i
+
+    def _cause(self, leaf: Policy, i: int, state: State, boundary: bool) -> list[Cause]:
+        if boundary and not leaf.counters_only:
+            return []
+        goal = leaf.goal or self.goal
+        if not leaf.counters_only and goal.metric not in state.metrics:
+            return []
+        x = signed(goal, state) if goal.metric in state.metrics else float("nan")
+        memory = state.memories[i]
+        if not leaf.met(memory, x, state):
+            return []
+        return [Cause(leaf.reason, repr(leaf), {"unit": self.unit, **leaf.numbers(memory, x, state)})]
+
+
+def _tests(rule: Any, i: int, *, boundary: bool) -> tuple[Test, ...]:
+    """The tests whose any-of is the tree; at a boundary only rules that read counters take part."""
+    if rule is None:
+        return ()
+    if not isinstance(rule, Group):
+        if boundary:
+            return ((rule.met, i, None),) if rule.counters_only else ()
+        return ((rule.met, i, rule.goal),)
+    parts = []
+    for part in rule.parts:
+        parts.append(_tests(part, i, boundary=boundary))
+        i += len(tuple(leaves(part)))
+    if isinstance(rule, AnyOf):
+        return tuple(test for tests in parts for test in tests)
+    if not all(parts):
+        return ()
+    joined = tuple(tests[0] if len(tests) == 1 else (_Joined(tests, any).met, 0, None) for tests in parts)
+    return ((_Joined(joined, all).met, 0, None),)

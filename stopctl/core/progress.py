@@ -1,0 +1,146 @@
+"""The facts of a run: what a report says, and what all reports so far add up to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from stopctl.core.errors import ReportError
+from stopctl.core.goal import Goal
+from stopctl.core.values import number
+
+
+class Report:
+    """The core's one input, checked where it is written.
+
+    Args:
+        metrics: name -> one number; every accepted kind is in docs/semantics.md.
+        epoch: completed epochs, counted from 1 (0 where the loop counts steps alone).
+        step: completed steps.
+        seconds: seconds spent so far, over all processes.
+        planned: the last planned pass: epochs where the loop counts epochs, else steps; None if unknown.
+        lr_drop_pending: a step-wise learning-rate drop lies between now and the planned end.
+
+    Raises:
+        MetricError: a value that is not one number.
+        ReportError: no metrics, or a counter that is not a number >= 0.
+    """
+
+    __slots__ = ("epoch", "lr_drop_pending", "metrics", "planned", "seconds", "step")
+
+    def __init__(
+        self,
+        metrics: Mapping[str, object],
+        epoch: int = 0,
+        step: int = 0,
+        seconds: float = 0.0,
+        planned: int | None = None,
+        lr_drop_pending: bool = False,
+    ) -> None:
+        if not isinstance(metrics, Mapping) or not metrics:
+            raise ReportError(f"report got {metrics!r}: give metrics by name, such as val_loss=0.3")
+        self.metrics: dict[str, float] = {
+            name: value if type(value) is float else number(value, name) for name, value in metrics.items()
+        }
+        self.epoch = epoch if type(epoch) is int and epoch >= 0 else _bad("epoch", epoch)
+        self.step = step if type(step) is int and step >= 0 else _bad("step", step)
+        self.seconds = seconds if type(seconds) is float and 0.0 <= seconds < 1e300 else _seconds(seconds)
+        self.planned = (
+            planned if planned is None or (type(planned) is int and planned > 0) else _bad("planned", planned)
+        )
+        self.lr_drop_pending = bool(lr_drop_pending)
+
+
+def _bad(name: str, value: object) -> Any:
+    least = 1 if name == "planned" else 0
+    raise ReportError(f"{name}={value!r}: counters are whole numbers >= {least} of what is completed")
+
+
+def _seconds(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e300:
+        raise ReportError(f"seconds={value!r}: give the finite number of seconds spent so far, >= 0")
+    return float(value)
+
+
+class Progress:
+    """The facts that no rule can change; read only.
+
+    Attributes:
+        goal: the run's goal.
+        reports: reports so far.
+        epoch, step, seconds: the completed counters.
+        value: the goal's newest value, None before the first report.
+        best, best_epoch, best_step: the best finite value ever (None so far) and its counters.
+        metrics: the newest report's metrics.
+        planned: the last planned pass, or None.
+        lr_drop_pending: as the newest report said.
+        saved_epoch, saved_step, saved_seconds: counters at the newest save committed or in flight.
+        saved_best: the best value among those saves, or None.
+    """
+
+    __slots__ = (
+        "best",
+        "best_epoch",
+        "best_step",
+        "epoch",
+        "goal",
+        "lr_drop_pending",
+        "metrics",
+        "planned",
+        "reports",
+        "saved_best",
+        "saved_epoch",
+        "saved_seconds",
+        "saved_step",
+        "seconds",
+        "step",
+        "value",
+    )
+
+    def __init__(self, goal: Goal) -> None:
+        put = object.__setattr__
+        put(self, "goal", goal)
+        for name in ("reports", "epoch", "step", "saved_epoch", "saved_step"):
+            put(self, name, 0)
+        for name in ("value", "best", "best_epoch", "best_step", "planned", "saved_best"):
+            put(self, name, None)
+        put(self, "seconds", 0.0)
+        put(self, "saved_seconds", 0.0)
+        put(self, "metrics", {})
+        put(self, "lr_drop_pending", False)
+
+    goal: Goal
+    reports: int
+    epoch: int
+    step: int
+    seconds: float
+    value: float | None
+    best: float | None
+    best_epoch: int | None
+    best_step: int | None
+    metrics: dict[str, float]
+    planned: int | None
+    lr_drop_pending: bool
+    saved_epoch: int
+    saved_step: int
+    saved_seconds: float
+    saved_best: float | None
+
+    @property
+    def passes(self) -> int:
+        """Completed passes: epochs where the loop counts epochs, else steps."""
+        return self.epoch or self.step
+
+    def snapshot(self) -> Progress:
+        """A frozen copy that later reports do not change."""
+        copy = Progress(self.goal)
+        for name in Progress.__slots__:
+            object.__setattr__(copy, name, getattr(self, name))
+        return copy
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"Progress is read only: {name} cannot be set")
+
+    def __repr__(self) -> str:
+        facts = ", ".join(f"{name}={getattr(self, name)!r}" for name in Progress.__slots__)
+        return f"Progress({facts})"

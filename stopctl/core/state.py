@@ -1,0 +1,114 @@
+"""The machine's state: the facts, every rule's memory, and the saves that are in flight."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from stopctl.core.goal import Goal
+from stopctl.core.progress import Progress
+
+
+class Mark(NamedTuple):
+    """Where a save stands: its counters, and its value if a report belongs to exactly that state."""
+
+    reports: int
+    epoch: int
+    step: int
+    seconds: float
+    value: float | None
+
+
+START = Mark(0, 0, 0, 0.0, None)
+
+
+class State(Progress):
+    """Progress, as only the machine may change it, with what the machine remembers besides.
+
+    Attributes:
+        memories: one memory a rule, in the plan's order.
+        reported: the newest report belongs to the present counters (no pass went by since).
+        committed: the newest committed save.
+        committed_best: the best value among committed saves, or None.
+        in_flight: proposal id -> mark of the saves that were proposed and not answered.
+        proposals: saves proposed so far; ids count up from 1.
+    """
+
+    __slots__ = ("committed", "committed_best", "in_flight", "memories", "proposals", "reported")
+
+    memories: list[Any]
+    reported: bool
+    committed: Mark
+    committed_best: float | None
+    in_flight: dict[int, Mark]
+    proposals: int
+
+    __setattr__ = object.__setattr__  # type: ignore[assignment]
+
+    def __init__(self, goal: Goal) -> None:
+        super().__init__(goal)
+        self.memories = []
+        self.reported = False
+        self.committed = START
+        self.committed_best = None
+        self.in_flight = {}
+        self.proposals = 0
+
+    def copy(self) -> State:
+        """An independent copy; memories are values, so they are shared."""
+        twin = State(self.goal)
+        twin.become(self)
+        return twin
+
+    def become(self, other: State) -> None:
+        """Take over all that ``other`` holds."""
+        for name in Progress.__slots__ + State.__slots__:
+            setattr(self, name, getattr(other, name))
+        self.memories = list(other.memories)
+        self.in_flight = dict(other.in_flight)
+
+    def mark(self) -> Mark:
+        """The present state as a mark."""
+        value = self.value if self.reported else None
+        return Mark(self.reports, self.epoch, self.step, self.seconds, value)
+
+    def is_saved(self) -> bool:
+        """Whether a save of the present state is committed or in flight."""
+        here = (self.reports, self.epoch, self.step)
+        return here != START[:3] and any(m[:3] == here for m in (self.committed, *self.in_flight.values()))
+
+    def propose(self) -> int:
+        """Count a save of the present state as in flight; its id."""
+        self.proposals += 1
+        self.in_flight[self.proposals] = self.mark()
+        self._count_saves()
+        return self.proposals
+
+    def settle(self, save_id: int, *, done: bool) -> None:
+        """Answer a proposal: committed, or counted for nothing."""
+        mark = self.in_flight.pop(save_id)
+        if done:
+            self.committed = max(self.committed, mark, key=lambda m: m[:3])
+            self.committed_best = self._better(self.committed_best, mark.value)
+        self._count_saves()
+
+    def rank_saves(self, best: float | None) -> None:
+        """The best value among the checkpoints that were found good, as the store says."""
+        self.committed_best = best
+        self._count_saves()
+
+    def _count_saves(self) -> None:
+        marks = (self.committed, *self.in_flight.values())
+        self.saved_epoch = max(mark.epoch for mark in marks)
+        self.saved_step = max(mark.step for mark in marks)
+        self.saved_seconds = max(mark.seconds for mark in marks)
+        best = self.committed_best
+        for mark in self.in_flight.values():
+            best = self._better(best, mark.value)
+        self.saved_best = best
+
+    def _better(self, a: float | None, b: float | None) -> float | None:
+        if b is None or b - b != 0.0:  # not finite
+            return a
+        if a is None:
+            return b
+        return b if self.goal.sign * b < self.goal.sign * a else a

@@ -1,0 +1,224 @@
+"""When to stop: the stop rules."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass
+from typing import Any
+
+from stopctl.core.decision import Reason
+from stopctl.core.errors import SettingError
+from stopctl.core.goal import Goal, checked_goal
+from stopctl.core.length import Length
+from stopctl.core.policy import StopPolicy
+from stopctl.core.progress import Progress
+from stopctl.core.values import count, setting
+
+
+class _Watching(StopPolicy):
+    """What the rules share that watch a metric: a goal of their own, and its sign."""
+
+    total = True
+
+    def _checked(self) -> None:
+        if self.goal is not None:
+            checked_goal(self.goal, type(self).__name__)
+
+    def _sign(self, now: Progress) -> float:
+        return (self.goal or now.goal).sign
+
+    def _named(self, now: Progress) -> dict[str, Any]:
+        return {"metric": self.goal.metric} if self.goal is not None and self.goal != now.goal else {}
+
+
+@dataclass(frozen=True, repr=False)
+class Patience(_Watching):
+    """Met after ``patience`` reports in a row without improvement.
+
+    With x the value (negated for Maximize), i = 1, 2, ... the report, d(r) = min_delta, or
+    min_delta * abs(r) in mode "rel": x improves on r iff x is finite and (r is None or x < r - d(r)).
+    Start: reference = baseline, wait = 0. At report i <= start_from nothing changes; else, if x improves
+    on the reference, reference = x and wait = 0; else wait += 1. Met iff wait >= patience.
+
+    Args:
+        patience: reports, >= 1.
+        min_delta: how much an improvement must gain, in the metric's unit ("abs") or as a share of the
+            reference ("rel"), >= 0. Small gains add up: the reference moves only by an improvement.
+        start_from: the first reports that do not count.
+        baseline: a value to be beaten from the start, in the metric's unit.
+        goal: another metric than the run's.
+        hold_for_lr: go on counting, but do not stop while a step-wise learning-rate drop is still to come.
+
+    Source: early stopping with patience as in Prechelt (1998), "Early Stopping - but when?", sec. 2;
+    the min_delta convention is stated in docs/semantics.md.
+
+    >>> Patience(5, min_delta=1e-3)
+    Patience(5, min_delta=0.001)
+    """
+
+    patience: int
+    _: KW_ONLY
+    min_delta: float = 0.0
+    min_delta_mode: str = "abs"
+    start_from: int = 0
+    baseline: float | None = None
+    goal: Goal | None = None
+    hold_for_lr: bool = True
+    reason = Reason.PATIENCE
+
+    def __post_init__(self) -> None:
+        if self.patience == 0 and not isinstance(self.patience, bool):
+            raise SettingError(
+                "Patience(0): patience counts the reports without improvement that end the run; "
+                "write Patience(1) to stop at the first"
+            )
+        count(self.patience, "Patience(...): patience", least=1)
+        count(self.start_from, "Patience(start_from=...): start_from", least=0)
+        if setting(self.min_delta, "Patience(min_delta=...): min_delta") < 0:
+            raise SettingError(
+                f"Patience(min_delta={self.min_delta!r}): write the gain as a number >= 0; "
+                "the goal says the direction"
+            )
+        if self.min_delta_mode not in ("abs", "rel"):
+            raise SettingError(f"Patience(min_delta_mode={self.min_delta_mode!r}): write 'abs' or 'rel'")
+        if self.baseline is not None:
+            setting(self.baseline, "Patience(baseline=...): baseline")
+        if not isinstance(self.hold_for_lr, bool):
+            raise SettingError(f"Patience(hold_for_lr={self.hold_for_lr!r}): write True or False")
+        self._checked()
+
+    def start(self, now: Progress) -> tuple[float | None, int]:
+        """The memory is (reference, signed; wait)."""
+        return (None if self.baseline is None else self._sign(now) * self.baseline, 0)
+
+    def update(self, memory: tuple[float | None, int], x: float, now: Progress) -> tuple[float | None, int]:
+        """See the formula above."""
+        if now.reports <= self.start_from:
+            return memory
+        reference, wait = memory
+        if x - x == 0.0:  # finite
+            if reference is None:
+                return (x, 0)
+            delta = self.min_delta
+            if x < reference - (delta if self.min_delta_mode == "abs" else delta * abs(reference)):
+                return (x, 0)
+        return (reference, wait + 1)
+
+    def met(self, memory: tuple[float | None, int], x: float, now: Progress) -> bool:
+        """Met iff wait >= patience, and no drop of the learning rate is waited for."""
+        return memory[1] >= self.patience and not (self.hold_for_lr and now.lr_drop_pending)
+
+    def numbers(self, memory: tuple[float | None, int], x: float, now: Progress) -> Mapping[str, Any]:
+        """What was not improved on, and for how long."""
+        reference, wait = memory
+        return {
+            **self._named(now),
+            "reference": None if reference is None else self._sign(now) * reference,
+            "min_delta": self.min_delta,
+            "mode": self.min_delta_mode,
+            "wait": wait,
+            "patience": self.patience,
+        }
+
+
+@dataclass(frozen=True, repr=False)
+class NonFinite(_Watching):
+    """Met at once by one NaN or infinity.
+
+    >>> NonFinite()
+    NonFinite()
+    """
+
+    _: KW_ONLY
+    goal: Goal | None = None
+    reason = Reason.NON_FINITE
+
+    def __post_init__(self) -> None:
+        self._checked()
+
+    def met(self, memory: None, x: float, now: Progress) -> bool:
+        """Met iff x is not finite."""
+        return x - x != 0.0
+
+    def numbers(self, memory: None, x: float, now: Progress) -> Mapping[str, Any]:
+        """The value."""
+        return {**self._named(now), "value": self._sign(now) * x}
+
+
+@dataclass(frozen=True, repr=False)
+class Target(_Watching):
+    """Met when a finite value reaches ``target`` or is better; in the metric's unit.
+
+    >>> Target(0.02)
+    Target(0.02)
+    """
+
+    target: float
+    _: KW_ONLY
+    goal: Goal | None = None
+    reason = Reason.TARGET
+
+    def __post_init__(self) -> None:
+        setting(self.target, "Target(...): target")
+        self._checked()
+
+    def met(self, memory: None, x: float, now: Progress) -> bool:
+        """Met iff x is finite and x <= target (signed)."""
+        return x <= self._sign(now) * self.target and math.isfinite(x)
+
+    def numbers(self, memory: None, x: float, now: Progress) -> Mapping[str, Any]:
+        """The value and the target."""
+        return {**self._named(now), "value": self._sign(now) * x, "target": self.target}
+
+
+@dataclass(frozen=True, repr=False)
+class Diverged(_Watching):
+    """Met when a value is worse than ``limit``, in the metric's unit; NaN is not worse than anything.
+
+    >>> Diverged(10.0)
+    Diverged(10.0)
+    """
+
+    limit: float
+    _: KW_ONLY
+    goal: Goal | None = None
+    reason = Reason.DIVERGED
+
+    def __post_init__(self) -> None:
+        setting(self.limit, "Diverged(...): limit")
+        self._checked()
+
+    def met(self, memory: None, x: float, now: Progress) -> bool:
+        """Met iff x > limit (signed)."""
+        return x > self._sign(now) * self.limit
+
+    def numbers(self, memory: None, x: float, now: Progress) -> Mapping[str, Any]:
+        """The value and the limit."""
+        return {**self._named(now), "value": self._sign(now) * x, "limit": self.limit}
+
+
+class After(Length, StopPolicy):
+    """Met from a point on: ``Patience(5) | After(hours=2)``, or as a minimum ``Patience(5) & After(epochs=20)``.
+
+    Exactly one of epochs, steps, seconds, minutes, hours; seconds are those spent in the run, saving
+    included, over all processes.
+
+    >>> After(hours=2)
+    After(hours=2)
+    """
+
+    reason = Reason.AFTER
+    counters_only = True
+    total = True
+
+    def met(self, memory: None, x: float, now: Progress) -> bool:
+        """Met iff the counter has reached the length."""
+        counter, length = self.counter
+        reached: bool = getattr(now, counter) >= length
+        return reached
+
+    def numbers(self, memory: None, x: float, now: Progress) -> Mapping[str, Any]:
+        """The limit and its unit."""
+        unit, limit = self.given
+        return {"limit": limit, "unit": unit}

@@ -1,0 +1,117 @@
+"""Numbers in and out: what counts as one reported value, and strict JSON for memories."""
+
+from __future__ import annotations
+
+import math
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+from stopctl.core.errors import MetricError, SettingError, StateError
+
+NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+
+def number(value: object, name: str) -> float:
+    """``value`` as a float64, or a MetricError that says what to write.
+
+    Accepted: int, float, Fraction, Decimal, and objects whose ``shape`` is ``()`` and whose ``item()``
+    (or ``numpy().item()``) is an int or a float: NumPy, PyTorch, TensorFlow and JAX scalars.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float | Fraction | Decimal):
+        value = _item(value, name)
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise MetricError(f"{name} is too large for a float64: report a smaller unit") from error
+    except ValueError as error:  # a signalling NaN
+        raise MetricError(f"{name}={value!r} is no number: report float('nan') for a missing one") from error
+
+
+def _item(value: object, name: str) -> int | float:
+    kind = type(value).__name__
+    if isinstance(value, bool):
+        raise MetricError(f"{name}={value} is a bool: report a number, such as float({name})")
+    if isinstance(value, str | bytes):
+        raise MetricError(f"{name}={value!r} is text: report a number, such as float({name})")
+    shape = getattr(value, "shape", None)
+    if shape is None:
+        raise MetricError(f"{name} is a {kind}: report one number, such as float({name})")
+    if tuple(shape) != ():
+        raise MetricError(
+            f"{name} is a {kind} of shape {tuple(shape)}: report one number, such as {name}.mean() or "
+            f"{name}.item()"
+        )
+    try:
+        item = value.item() if hasattr(value, "item") else value.numpy().item()  # type: ignore[attr-defined]
+    except Exception as error:
+        raise MetricError(f"{name} is a {kind} without a value of its own: report one number") from error
+    if isinstance(item, bool) or not isinstance(item, int | float):
+        raise MetricError(f"{name} is a {kind} of {type(item).__name__}: report one real number")
+    return item
+
+
+def setting(value: object, where: str, *, positive: bool = False) -> float:
+    """A finite float parameter of a rule, or a SettingError naming ``where``."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise SettingError(f"{where}={value!r}: write a finite number")
+    if positive and value <= 0:
+        raise SettingError(f"{where}={value!r}: write a number > 0")
+    return float(value)
+
+
+def count(value: object, where: str, *, least: int) -> int:
+    """An int parameter >= ``least``, or a SettingError naming ``where``."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise SettingError(f"{where}={value!r}: write a whole number >= {least}")
+    return value
+
+
+def float_to_json(value: float) -> float | str:
+    """A float for strict JSON: non-finite ones as "NaN", "Infinity", "-Infinity"."""
+    if math.isfinite(value):
+        return value
+    return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"
+
+
+def float_from_json(value: object, where: str) -> float:
+    """What float_to_json wrote, or a StateError naming ``where``."""
+    if isinstance(value, str) and value in NON_FINITE:
+        return NON_FINITE[value]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise StateError(f"{where} is {value!r}: a number was saved there")
+    return float(value)
+
+
+def memory_to_json(memory: object) -> Any:
+    """A policy's memory for strict JSON; tuples and strings are tagged, so that they come back as such."""
+    if memory is None or type(memory) in (bool, int):
+        return memory
+    if type(memory) is float:
+        return float_to_json(memory)
+    if type(memory) is str:
+        return {"str": memory}
+    if type(memory) is list:
+        return [memory_to_json(part) for part in memory]
+    if type(memory) is tuple:
+        return {"tuple": [memory_to_json(part) for part in memory]}
+    raise StateError(
+        f"a policy's memory holds a {type(memory).__name__}: use numbers, None, strings, lists and tuples"
+    )
+
+
+def memory_from_json(data: object) -> Any:
+    """What memory_to_json wrote."""
+    if data is None or isinstance(data, bool | int):
+        return data
+    if isinstance(data, float | str):
+        return float_from_json(data, "a policy's memory")
+    if isinstance(data, list):
+        return [memory_from_json(part) for part in data]
+    if isinstance(data, dict) and len(data) == 1:
+        (tag, inner), *_ = data.items()
+        if tag == "str" and isinstance(inner, str):
+            return inner
+        if tag == "tuple" and isinstance(inner, list):
+            return tuple(memory_from_json(part) for part in inner)
+    raise StateError(f"a policy's memory is {data!r}: not a form that stopctl writes")

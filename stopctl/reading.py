@@ -1,0 +1,113 @@
+"""Choosing a checkpoint to load: the best, the latest, or one by its name."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from stopctl.core.errors import SettingError
+from stopctl.core.goal import Goal, Maximize, Minimize
+from stopctl.core.keep import ranked
+from stopctl.core.values import float_from_json
+from stopctl.store import CheckpointInfo, DamagedError, Reader
+from stopctl.store.tree import Tree
+
+log = logging.getLogger("stopctl")
+T = TypeVar("T")
+
+
+def goal_of(meta: dict[str, Any]) -> Goal:
+    """The goal that run.json tells of."""
+    saved = meta["goal"]
+    return {"min": Minimize, "max": Maximize}[saved["mode"]](saved["metric"])
+
+
+def candidates(checkpoints: Collection[CheckpointInfo], which: str, goal: Goal) -> list[CheckpointInfo]:
+    """The checkpoints that ``which`` may mean, the first choice first.
+
+    ``which`` is "best" (finite values, best first), "latest" (newest first), or the label or directory name
+    of one.
+    """
+    if which == "best":
+        return list(ranked(tuple(checkpoints), goal))  # type: ignore[arg-type]
+    newest_first = list(reversed(tuple(checkpoints)))
+    if which == "latest":
+        return newest_first
+    return [info for info in newest_first if which in (info.label, info.name)][:1]
+
+
+def first_good(
+    infos: Collection[CheckpointInfo],
+    load: Callable[[CheckpointInfo], T],
+    damaged: Callable[[CheckpointInfo, DamagedError], None],
+) -> tuple[CheckpointInfo, T] | None:
+    """The first of ``infos`` that loads, with what it held; ``damaged`` is told of each that does not."""
+    for info in infos:
+        try:
+            return info, load(info)
+        except DamagedError as error:
+            damaged(info, error)
+    return None
+
+
+def choose(
+    directory: str | Path, which: str = "best", *, only: Collection[str] | None = None
+) -> tuple[CheckpointInfo, dict[str, Tree]]:
+    """Read one checkpoint of a run, verified, without its lock.
+
+    Args:
+        directory: the run's directory.
+        which: "best", "latest", or a checkpoint's label or directory name. Where the first choice is
+            damaged, the next one is taken and said in the log (its ``is_best`` is False); a named one is
+            an error instead.
+        only: the components to build, None for all.
+
+    Raises:
+        NotARunError: no run is there.
+        SettingError: the run has no such checkpoint.
+        DamagedError: none of them verifies.
+    """
+    reader = Reader(directory)
+    goal = goal_of(reader.meta)
+    listing = reader.list()
+    infos = candidates(listing.good, which, goal)
+    if not infos:
+        have = ", ".join(info.label or info.name for info in listing.good) or "none"
+        what = "checkpoint with a finite value" if which == "best" else "checkpoint"
+        broken = "".join(f"; damaged: {d.name} ({d.why})" for d in listing.damaged)
+        raise SettingError(f"{directory} has no {what} for which={which!r}; it has: {have}{broken}")
+    errors: list[str] = []
+
+    def damaged(info: CheckpointInfo, error: DamagedError) -> None:
+        errors.append(str(error))
+        log.warning("%s; taking the next", error)
+
+    found = first_good(infos, lambda info: reader.load(info, only)[0], damaged)
+    if found is None:
+        raise DamagedError("; ".join(errors))
+    info, components = found
+    best = best_reported(reader, goal)
+    return replace(info, is_best=best is not None and info.value == best), components
+
+
+def reports(reader: Reader) -> list[dict[str, Any]]:
+    """The journal's report lines that stand: those that a later start or resume did not void."""
+    standing: list[dict[str, Any]] = []
+    for line in reader.journal():
+        if line["event"] == "report":
+            standing.append(line)
+        elif line["event"] in ("start", "resume"):
+            here = (line["epoch"], line["step"])
+            while standing and (standing[-1]["epoch"], standing[-1]["step"]) > here:
+                standing.pop()
+    return standing
+
+
+def best_reported(reader: Reader, goal: Goal) -> float | None:
+    """The best finite value among the reports that stand."""
+    values = [float_from_json(line["metrics"][goal.metric], goal.metric) for line in reports(reader)]
+    finite = [value for value in values if value - value == 0.0]
+    return min(finite, key=lambda value: goal.sign * value, default=None)

@@ -1,0 +1,289 @@
+"""One opening of a run: carries out the machine's decisions on the store and the user's objects."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from stopctl.core.controller import Controller
+from stopctl.core.decision import Decision, Save
+from stopctl.core.errors import SettingError
+from stopctl.core.goal import Goal
+from stopctl.core.keep import KeepPolicy, doomed, ranked
+from stopctl.core.policy import SavePolicy, StopPolicy, checked_rule
+from stopctl.core.values import float_to_json, number
+from stopctl.core.words import figure
+from stopctl.endings import Preempted
+from stopctl.opening import open_run
+from stopctl.ports import State
+from stopctl.reading import first_good
+from stopctl.signals import Watch
+from stopctl.store import CheckpointInfo, DamagedError
+
+log = logging.getLogger("stopctl")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the user gave to Run, checked."""
+
+    goal: Goal
+    stop: StopPolicy | None
+    save: SavePolicy | None
+    keep: KeepPolicy | None
+    resume: str
+    notes: Mapping[str, Any] | None
+    allow_missing: Collection[str]
+
+    def __post_init__(self) -> None:
+        if self.resume not in ("auto", "require", "never"):
+            raise SettingError(f"resume={self.resume!r}: write 'auto', 'require' or 'never'")
+        checked_rule(self.keep, KeepPolicy, "keep", "Last(2) | Best(1)")
+        self.controller()
+        if isinstance(self.allow_missing, str):
+            raise SettingError(
+                f"allow_missing={self.allow_missing!r}: write a set of names, such as {{{self.allow_missing!r}}}"
+            )
+        if self.notes is not None and not isinstance(self.notes, Mapping):
+            raise SettingError(f"notes={self.notes!r}: write a dict of plain JSON")
+        try:
+            json.dumps(self.notes, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise SettingError(f"notes={self.notes!r}: write plain JSON ({error})") from error
+
+    def controller(self) -> Controller:
+        """A new machine with these rules."""
+        return Controller(goal=self.goal, stop=self.stop, save=self.save)
+
+    def meta(self, state: State) -> dict[str, Any]:
+        """What run.json says of them."""
+        told = {
+            "goal": {"metric": self.goal.metric, "mode": self.goal.mode},
+            "rules": {"stop": repr(self.stop), "save": repr(self.save), "keep": repr(self.keep)},
+            "versions": dict(state.versions()),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        return told if self.notes is None else {**told, "notes": copy.deepcopy(dict(self.notes))}
+
+
+class Session:
+    """From opening to closing; Run is its public face."""
+
+    def __init__(self, directory: Path, state: State, settings: Settings) -> None:
+        self.controller = settings.controller()
+        self.closed = False
+        self._settings = settings
+        self._state = state
+        opened = open_run(
+            directory,
+            self.controller,
+            state,
+            resume=settings.resume,
+            meta=settings.meta(state),
+            allow_missing=settings.allow_missing,
+        )
+        self._store = opened.store
+        self.resumed = opened.resumed
+        self._checkpoints = list(self._store.list().good)
+        self._seconds_before = opened.seconds
+        self._began = time.monotonic()
+        self._watch = Watch()
+        progress = self.controller.progress
+        self.step = progress.step
+        self._epoch = progress.epoch
+        self.unit = "epoch"
+        self._planned = 0
+        if self.resumed is None:
+            self._note("start", writer=opened.writer)
+        else:
+            self._note("resume", writer=opened.writer, checkpoint=self.resumed.name)
+            log.info("resumed from %s", self.resumed.name)
+
+    def close(self) -> None:
+        """Journal the end, give back lock and signal handler."""
+        if not self.closed:
+            self.closed = True
+            self._watch.close()
+            self._state.close()
+            try:
+                self._note("close")
+            finally:
+                self._store.close()
+
+    @property
+    def preempted(self) -> str | None:
+        """The signal that came, if any."""
+        return self._watch.came
+
+    @property
+    def notes(self) -> Mapping[str, Any]:
+        """The user's settings as run.json has them."""
+        notes: Mapping[str, Any] = (self._store.meta or {}).get("notes", {})
+        return notes
+
+    @property
+    def done(self) -> int:
+        """Completed passes of the present loop."""
+        return self._epoch if self.unit == "epoch" else self.step
+
+    @property
+    def checkpoints(self) -> tuple[CheckpointInfo, ...]:
+        """Committed checkpoints, oldest first."""
+        best = self.controller.progress.best
+        return tuple(
+            replace(info, is_best=best is not None and info.value == best) for info in self._checkpoints
+        )
+
+    def ranked(self) -> list[CheckpointInfo]:
+        """Checkpoints with a finite value, best first."""
+        return ranked(self.checkpoints, self._settings.goal)
+
+    def newest_first(self) -> list[CheckpointInfo]:
+        """Checkpoints, newest first."""
+        return list(reversed(self.checkpoints))
+
+    def counters(self, number: int) -> dict[str, Any]:
+        """The counters once pass ``number`` is completed."""
+        return {
+            "epoch": number if self.unit == "epoch" else self._epoch,
+            "step": number if self.unit == "step" else self.step,
+            "seconds": self._seconds(),
+            "planned": self._planned,
+        }
+
+    def begin_loop(self, unit: str, planned: int) -> None:
+        """Say what the passes are and how many are planned; say so if there are none left."""
+        self.unit, self._planned = unit, planned
+        if self.preempted:
+            self.carry_out(self.controller.boundary(**self.counters(self.done), preempted=self.preempted))
+        if not self.goes_on():
+            why = self.controller.stopped or f"all {planned} {unit}s are done"
+            log.info("%s is finished: %s", self._store.path, why)
+
+    def goes_on(self) -> bool:
+        """Whether another pass is to be done."""
+        return self.controller.stopped is None and self.done < self._planned
+
+    def count(self, number: int) -> None:
+        """Pass ``number`` is completed."""
+        if self.unit == "epoch":
+            self._epoch = number
+        else:
+            self.step = number
+
+    def pass_done(self, number: int) -> None:
+        """The loop boundary after pass ``number``."""
+        self.count(number)
+        self.carry_out(self.controller.boundary(**self.counters(number), preempted=self.preempted))
+
+    def carry_out(self, decision: Decision, metrics: Mapping[str, object] | None = None) -> None:
+        """Journal a decision, save what it proposes, and end the process if a signal asked for it."""
+        signal = self.preempted
+        if metrics is not None or decision.stop:
+            self._journal_decision(decision, metrics)
+        info = None if decision.save is None else self.commit(decision.save)
+        self._log(decision, metrics, info)
+        if signal is not None:
+            self._note("preempted", signal=signal)
+            raise Preempted(signal)
+
+    def commit(self, save: Save, *, label: str | None = None, pinned: bool = False) -> CheckpointInfo:
+        """Write a checkpoint of the present state, answer the proposal, delete what is not kept."""
+        controller = self.controller
+        began = time.monotonic()
+        progress = controller.progress
+        try:
+            info = self._store.commit(
+                self._state.capture(),
+                state=controller.state_dict(counting=save),
+                epoch=progress.epoch,
+                step=progress.step,
+                seconds=progress.seconds,
+                value=controller.current_value,
+                reasons=tuple(reason.value for reason in save.reasons),
+                label=label,
+                pinned=pinned,
+            )
+        except BaseException as error:
+            controller.save_failed(save)
+            if isinstance(error, Exception):
+                self._note("save_failed", why=str(error))
+                log.error("the save did not happen: %s", error)
+            raise
+        controller.saved(save)
+        self._checkpoints.append(info)
+        took = round(time.monotonic() - began, 6)
+        self._note("saved", name=info.name, bytes=info.bytes, took=took, why=str(save))
+        self._prune()
+        return info
+
+    def restore(self, infos: Sequence[CheckpointInfo]) -> CheckpointInfo:
+        """Restore the first of ``infos`` that loads; damaged ones are set aside."""
+        broken: list[str] = []
+
+        def damaged(info: CheckpointInfo, error: DamagedError) -> None:
+            broken.append(str(error))
+            log.warning("%s; it is set aside, taking the next", error)
+            self._checkpoints = [other for other in self._checkpoints if other.name != info.name]
+            self._store.set_aside(info.name, str(error))
+            best = self.ranked()[:1]
+            self.controller.saved_best(best[0].value if best else None)
+
+        found = first_good(infos, self._store.load, damaged)
+        if found is None:
+            raise DamagedError("; ".join(broken) or "there is no checkpoint yet")
+        info, (components, _) = found
+        self._state.restore(components, allow_missing=self._settings.allow_missing)
+        self._note("restored", name=info.name)
+        log.info("restored %s", info.name)
+        return info
+
+    def _prune(self) -> None:
+        also = {self.resumed.name} if self.resumed else set()
+        goal = self._settings.goal
+        names = doomed(self._settings.keep, self._checkpoints, goal, also)
+        if names:
+            stay = [info.name for info in self._checkpoints if info.name not in names]
+            self._store.delete(names, guarded=stay)
+            self._checkpoints = [info for info in self._checkpoints if info.name in stay]
+
+    def _journal_decision(self, decision: Decision, metrics: Mapping[str, object] | None) -> None:
+        told: dict[str, Any] = {}
+        if metrics is not None:
+            numbers = {name: float_to_json(number(value, name)) for name, value in metrics.items()}
+            told = {"metrics": numbers, "new_best": decision.new_best}
+        stop, save = decision.stop, decision.save
+        told["stop"] = None if stop is None else {"reason": stop.reason.value, "text": str(stop)}
+        told["save"] = None if save is None else [reason.value for reason in save.reasons]
+        self._note("report" if metrics is not None else "boundary", **told)
+
+    def _log(
+        self, decision: Decision, metrics: Mapping[str, object] | None, info: CheckpointInfo | None
+    ) -> None:
+        if not (decision.new_best or decision.stop or info):
+            return
+        goal = self._settings.goal
+        parts = [f"epoch {self.controller.progress.epoch}, step {self.controller.progress.step}"]
+        if metrics is not None:
+            value = figure(self.controller.progress.value)
+            parts.append(f"{goal.metric} {value}" + (" (new best)" if decision.new_best else ""))
+        if info is not None:
+            parts.append(f"saved {info.name} ({decision.save})")
+        if decision.stop is not None:
+            parts.append(f"stop: {decision.stop}")
+        log.info("%s", "; ".join(parts))
+
+    def _note(self, event: str, **fields: Any) -> None:
+        progress = self.controller.progress
+        counters = {"epoch": progress.epoch, "step": progress.step, "seconds": round(self._seconds(), 6)}
+        self._store.append(event, **counters, **fields)
+
+    def _seconds(self) -> float:
+        return self._seconds_before + time.monotonic() - self._began

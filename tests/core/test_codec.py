@@ -1,0 +1,148 @@
+"""The state as strict JSON: what fits, what is noted, what is refused."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+
+import pytest
+
+from stopctl import Controller, Maximize, Minimize, NonFinite, OnBest, Patience, StateError, StopPolicy
+
+
+def used():
+    controller = Controller(stop=Patience(5) | NonFinite(), save=OnBest())
+    for epoch, value in enumerate([0.5, 0.4, 0.45], start=1):
+        decision = controller.report({"val_loss": value, "other": math.inf}, epoch=epoch, step=epoch * 10)
+        if decision.save:
+            controller.saved(decision.save)
+    return controller
+
+
+def test_the_state_is_strict_json_without_parameters():
+    state = used().state_dict()
+    assert state == json.loads(json.dumps(state, allow_nan=False))
+    assert state == {
+        "format": 1,
+        "goal": {"metric": "val_loss", "mode": "min"},
+        "reports": 3,
+        "epoch": 3,
+        "step": 30,
+        "seconds": 0.0,
+        "value": 0.45,
+        "best": 0.4,
+        "best_epoch": 2,
+        "best_step": 20,
+        "metrics": {"val_loss": 0.45, "other": "Infinity"},
+        "planned": None,
+        "lr_drop_pending": False,
+        "reported": True,
+        "proposals": 2,
+        "committed": {
+            "reports": 2,
+            "epoch": 2,
+            "step": 20,
+            "seconds": 0.0,
+            "value": 0.4,
+            "best": 0.4,
+        },
+        "memories": [
+            {
+                "policy": "Patience",
+                "goal": "Minimize('val_loss')",
+                "ordinal": 0,
+                "memory": {"tuple": [0.4, 1]},
+            }
+        ],
+    }
+
+
+def test_larger_parameters_keep_the_memory():
+    controller = Controller(stop=NonFinite() | Patience(7, min_delta=0.1), save=OnBest())
+    assert controller.load_state_dict(used().state_dict()) == ()
+    assert controller.state_dict()["memories"][0]["memory"] == {"tuple": [0.4, 1]}
+
+
+def test_smaller_parameters_are_judged_anew():
+    controller = Controller(stop=Patience(1), save=OnBest())
+    controller.load_state_dict(used().state_dict())
+    assert str(controller.stopped) == "no improvement over 0.4 for 1 report"
+
+
+def test_rules_that_join_or_leave_are_noted():
+    controller = Controller(stop=Patience(2, goal=Maximize("acc")), save=None)
+    assert controller.load_state_dict(used().state_dict()) == (
+        "Patience(2, goal=Maximize('acc')) joins without a memory: it starts with the next report",
+        "the memory of Patience (Minimize('val_loss')) is dropped: no rule has it now",
+    )
+    assert controller.stopped is None
+
+
+def test_equal_rules_keep_their_memories_apart_by_their_order():
+    class Counting(StopPolicy):
+        def __init__(self, stride):
+            self.stride = stride
+
+        def start(self, now):
+            return 0
+
+        def update(self, memory, x, now):
+            return memory + self.stride
+
+        def met(self, memory, x, now):
+            return False
+
+        def __repr__(self):
+            return f"Counting({self.stride})"
+
+    one = Controller(stop=Counting(1) | Counting(10), save=None)
+    one.report({"val_loss": 1.0})
+    two = Controller(stop=Counting(1) | Counting(10), save=None)
+    two.load_state_dict(one.state_dict())
+    two.report({"val_loss": 1.0})
+    assert [entry["memory"] for entry in two.state_dict()["memories"]] == [2, 20]
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda s: s.update(format=2), "the saved state has format 2; this version reads format 1"),
+        (lambda s: s.pop("format"), "the saved state has format None"),
+        (lambda s: s.update(goal={"metric": "acc", "mode": "max"}), "belongs to goal Maximize('acc')"),
+        (
+            lambda s: s.update(goal={"metric": "val_loss", "mode": "max"}),
+            "goal=Minimize('val_loss') was given",
+        ),
+        (lambda s: s.update(goal=3), "damaged or not from stopctl: TypeError"),
+        (lambda s: s.update(epoch=-1), "the saved epoch is -1: a whole number >= 0 was saved there"),
+        (lambda s: s.update(reports=True), "the saved reports is True"),
+        (lambda s: s.update(step=1.0), "the saved step is 1.0"),
+        (lambda s: s.update(reported=1), "the saved reported is 1: true or false was saved there"),
+        (lambda s: s.update(best="x"), "best is 'x': a number was saved there"),
+        (lambda s: s.update(seconds=None), "seconds is None: a number was saved there"),
+        (
+            lambda s: s.pop("committed"),
+            "the saved state is damaged or not from stopctl: KeyError('committed')",
+        ),
+        (lambda s: s.update(memories=3), "damaged or not from stopctl"),
+        (lambda s: s.update(metrics=3), "damaged or not from stopctl"),
+        (lambda s: s["memories"][0].update(memory={"set": []}), "not a form that stopctl writes"),
+        (lambda s: s["memories"][0].update(ordinal="0"), "the saved ordinal is '0'"),
+    ],
+)
+def test_a_state_that_does_not_fit_changes_nothing(change, text):
+    state = copy.deepcopy(used().state_dict())
+    change(state)
+    controller = Controller(goal=Minimize("val_loss"), stop=Patience(5), save=OnBest())
+    controller.report({"val_loss": 9.0}, epoch=1)
+    before = controller.state_dict()
+    with pytest.raises(StateError) as caught:
+        controller.load_state_dict(state)
+    assert text in str(caught.value)
+    assert controller.state_dict() == before
+
+
+def test_what_is_no_state_is_refused():
+    with pytest.raises(StateError, match="format 'text'"):
+        Controller().load_state_dict("text")

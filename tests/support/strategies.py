@@ -1,0 +1,81 @@
+"""Hypothesis strategies: values, rules as plain data (see oracle), and histories."""
+
+from __future__ import annotations
+
+import math
+
+from hypothesis import strategies as st
+from support.oracle import Told
+
+# Few distinct values make ties, plateaus and exact thresholds likely.
+grid = st.sampled_from([-2.0, -1.0, -0.5, -0.0, 0.0, 0.25, 0.5, 0.75, 1.0, 1.00000001, 2.0, 1e300])
+awkward = st.sampled_from([math.nan, math.inf, -math.inf])
+values = st.one_of(grid, st.floats(allow_nan=False, allow_infinity=False, width=64), awkward)
+mostly_finite = st.one_of(grid, grid, grid, values)
+
+own_goals = st.sampled_from([None, None, ("min", "loss"), ("max", "loss"), ("max", "acc"), ("min", "acc")])
+deltas = st.sampled_from([0.0, 0.0, 0.25, 0.1, 1e-9, 2.0])
+limits = st.sampled_from([-1.0, 0.0, 0.25, 0.5, 1.0])
+
+patience = st.builds(
+    lambda n, d, mode, start, base, goal, hold: (
+        "patience",
+        {
+            "patience": n,
+            "min_delta": d,
+            "min_delta_mode": mode,
+            "start_from": start,
+            "baseline": base,
+            "goal": goal,
+            "hold_for_lr": hold,
+        },
+    ),
+    st.integers(1, 6),
+    deltas,
+    st.sampled_from(["abs", "rel"]),
+    st.integers(0, 4),
+    st.none() | limits,
+    own_goals,
+    st.booleans(),
+)
+options = own_goals.map(lambda goal: {"goal": goal})
+lengths = st.one_of(
+    st.tuples(st.sampled_from(["epochs", "steps"]), st.integers(1, 12)),
+    st.tuples(st.sampled_from(["seconds", "minutes", "hours"]), st.sampled_from([0.01, 0.5, 1.0, 7.5])),
+)
+stop_leaves = st.one_of(
+    patience,
+    patience,
+    options.map(lambda o: ("nonfinite", o)),
+    st.tuples(st.just("target"), limits, options),
+    st.tuples(st.just("diverged"), limits, options),
+    lengths.map(lambda length: ("after", *length)),
+)
+save_leaves = st.one_of(lengths.map(lambda length: ("every", *length)), deltas.map(lambda d: ("best", d)))
+
+
+def trees(leaves):
+    return st.recursive(
+        leaves,
+        lambda inner: st.tuples(st.sampled_from(["any", "all"]), st.lists(inner, min_size=2, max_size=3)),
+        max_leaves=5,
+    )
+
+
+stop_rules = st.none() | trees(stop_leaves)
+save_rules = st.none() | trees(save_leaves)
+goals = st.tuples(st.sampled_from(["min", "max"]), st.sampled_from(["loss", "acc"]))
+
+
+@st.composite
+def histories(draw, max_size=25):
+    """Reports with counters that never go back."""
+    told, epoch, step, seconds = [], 0, 0, 0.0
+    planned = draw(st.none() | st.integers(1, 30))
+    for _ in range(draw(st.integers(1, max_size))):
+        epoch += draw(st.integers(0, 3))
+        step += draw(st.integers(0, 9))
+        seconds += draw(st.sampled_from([0.0, 0.3, 1.0, 60.0, 4000.0]))
+        metrics = {"loss": draw(mostly_finite), "acc": draw(mostly_finite)}
+        told.append(Told(metrics, epoch, step, seconds, planned, draw(st.booleans())))
+    return told

@@ -1,0 +1,98 @@
+"""The public face: __all__, what importing costs, and what the core may use."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import stopctl
+
+ROOT = Path(__file__).parent.parent
+PURE = {
+    "__future__",
+    "base64",
+    "collections",
+    "copy",
+    "dataclasses",
+    "decimal",
+    "enum",
+    "fractions",
+    "functools",
+}
+PURE |= {"math", "types", "typing", "stopctl"}
+
+
+def test_all_is_sorted_complete_and_there():
+    assert (
+        stopctl.__all__ == sorted(stopctl.__all__, key=lambda name: (name.lower(), name))
+        or sorted(stopctl.__all__) == stopctl.__all__
+    )
+    for name in stopctl.__all__:
+        assert getattr(stopctl, name).__name__ == name
+    assert set(stopctl.__all__) <= set(dir(stopctl))
+
+
+def test_what_is_not_there_is_an_attribute_error():
+    assert not hasattr(stopctl, "EarlyStoping")
+
+
+def test_importing_stopctl_loads_the_standard_library_alone():
+    code = "import sys; before = set(sys.modules); import stopctl; print(*sorted(set(sys.modules) - before))"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    tops = {name.partition(".")[0] for name in loaded}
+    assert tops - {"stopctl"} <= set(sys.stdlib_module_names)
+    assert "stopctl.store" not in loaded
+    assert not {"logging", "asyncio", "socket", "subprocess"} & tops
+
+
+def test_the_core_imports_nothing_that_could_touch_the_world():
+    for path in (ROOT / "stopctl" / "core").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [node.module]
+            for name in names:
+                assert name.partition(".")[0] in PURE, f"{path.name} imports {name}"
+                assert not name.startswith("stopctl.") or name.startswith("stopctl.core"), (
+                    f"{path.name}: {name}"
+                )
+
+
+def test_the_version_is_written_once_in_meaning():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["version"] == stopctl.__version__
+    assert project["dependencies"] == []
+    assert set(project["optional-dependencies"]) == {"torch", "tensorflow", "cli", "demo", "test", "all"}
+
+
+def test_every_module_has_a_test_module():
+    missing = []
+    for path in sorted((ROOT / "stopctl").rglob("*.py")):
+        where = path.relative_to(ROOT / "stopctl")
+        if path.name == "__init__.py" or where.as_posix() in COVERED_ELSEWHERE:
+            continue
+        if not (ROOT / "tests" / where.parent / f"test_{path.name}").exists():
+            missing.append(where.as_posix())
+    assert missing == []
+
+
+COVERED_ELSEWHERE = {
+    "core/errors.py": "the errors are asserted where they are raised",
+    "core/decision.py": "tests/core/test_words.py and every test of a decision",
+    "core/plan.py": "tests/core/test_machine.py, against the oracle",
+    "core/state.py": "tests/core/test_progress.py and test_machine.py",
+    "core/length.py": "tests/core/test_stop.py, test_save.py and test_keep.py",
+    "core/foreign.py": "tests/core/test_stopper.py and tests/test_run.py",
+    "ports.py": "a protocol; tests/adapters",
+    "endings.py": "tests/test_run.py",
+    "session.py": "tests/test_run.py",
+    "opening.py": "tests/test_opening.py",
+    "plain.py": "tests/test_plain.py",
+}
