@@ -135,14 +135,15 @@ class Run:
         """The steps that are still to be done, numbered from 1 to ``n``, for loops without epochs."""
         return self._passes("step", count(n, "steps(n): n", least=1))
 
-    def step(self) -> None:
-        """Count one optimizer step inside an epoch."""
+    def step(self, n: int = 1) -> None:
+        """Count ``n`` optimizer steps inside an epoch."""
+        count(n, "step(n): n", least=1)
         session = self._open_session()
         if not self._looping or session.unit != "epoch":
             raise OrderError("run.step() counts steps inside run.epochs(n); run.steps(n) counts its own")
         if self._reported is not None:
             raise OrderError("run.step() after run.report(): report() is the last thing in the pass")
-        session.step += 1
+        session.step += n
 
     def report(self, **metrics: object) -> Decision:
         """Decide, and save if it is due; the last thing in the pass that may change the state.

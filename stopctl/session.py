@@ -48,9 +48,8 @@ class Settings:
         checked_rule(self.keep, KeepPolicy, "keep", "Last(2) | Best(1)")
         self.controller()
         if isinstance(self.allow_missing, str):
-            raise SettingError(
-                f"allow_missing={self.allow_missing!r}: write a set of names, such as {{{self.allow_missing!r}}}"
-            )
+            name = self.allow_missing
+            raise SettingError(f"allow_missing={name!r}: write a set of names, such as {{{name!r}}}")
         if self.notes is not None and not isinstance(self.notes, Mapping):
             raise SettingError(f"notes={self.notes!r}: write a dict of plain JSON")
         try:

@@ -199,7 +199,7 @@ class Diverged(_Watching):
 
 
 class After(Length, StopPolicy):
-    """Met from a point on: ``Patience(5) | After(hours=2)``, or as a minimum ``Patience(5) & After(epochs=20)``.
+    """Met from a point on: ``Patience(5) | After(hours=2)`` limits, with ``&`` it is a minimum length.
 
     Exactly one of epochs, steps, seconds, minutes, hours; seconds are those spent in the run, saving
     included, over all processes.
