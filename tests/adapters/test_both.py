@@ -1,0 +1,213 @@
+"""What every adapter does, in one column each: a feature that is not here does not exist."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+
+import pytest
+import torch  # noqa: F401  # before TensorFlow, where both live in one process
+from adapters.cases import CASES
+from safetensors.numpy import load_file
+from support import traces
+from support.oracle import build, make_goal
+
+from stopctl import (
+    BestNotSaved,
+    Every,
+    MismatchError,
+    OnBest,
+    OrderError,
+    Patience,
+    Preempted,
+    SettingError,
+)
+from stopctl.store import Reader
+
+TRACES = traces.load()
+VALUES = [0.5, 0.3, 0.4, 0.2, 0.6, 0.6, 0.6, 0.6]
+
+
+@pytest.fixture(params=CASES.values(), ids=CASES)
+def case(request):
+    return request.param
+
+
+def train(case, directory, epochs, *, until=None, **settings):
+    """Train ``epochs`` epochs over VALUES, or leave the loop in the middle of epoch ``until`` + 1."""
+    settings = {"stop": None, "save": Every(epochs=1), **settings}
+    with case.Run(directory, **case.given(), **settings) as run:
+        for epoch in run.epochs(epochs):
+            case.train(epoch)
+            if until is not None and epoch > until:
+                break
+            run.report(val_loss=VALUES[epoch - 1])
+    return run
+
+
+@pytest.mark.parametrize("trace", TRACES.values(), ids=TRACES)
+def test_golden_traces(case, trace, tmp_path):
+    goal, stop, save = traces.rules(trace)
+    work = case()
+    decisions = []
+    settings = {"goal": make_goal(goal), "stop": build(stop), "save": build(save)}
+    with work.Run(tmp_path, **work.given(), **settings) as run:
+        for epoch in run.epochs(len(trace["values"])):
+            decisions.append(traces.shown(run.report(val_loss=trace["values"][epoch - 1])))
+    assert decisions == trace["expected"]
+    assert (run.stopped is not None) == bool(decisions[-1]["stop"])
+
+
+def test_restore_best_brings_back_the_weights_that_were_judged(case, tmp_path):
+    work, seen = case(), {}
+    with work.Run(tmp_path, **work.given(), stop=Patience(2), save=OnBest()) as run:
+        for epoch in run.epochs(50):
+            work.train(epoch)
+            run.report(val_loss=VALUES[epoch - 1])
+            seen[epoch] = work.everything()
+        assert (run.progress.epoch, str(run.stopped)) == (6, "no improvement over 0.2 for 2 reports")
+        info = run.restore_best()
+        assert (info.epoch, info.is_best, work.everything()) == (4, True, seen[4])
+        assert (run.restore_latest().epoch, work.everything()) == (6, seen[6])
+
+
+def test_a_resumed_run_is_the_same_run(case, tmp_path):
+    straight = case()
+    train(straight, tmp_path / "straight", 6)
+    first = case()
+    train(first, tmp_path / "resumed", 6, until=3)
+    second = case()
+    second.train(1)  # whatever the process did before: it is overwritten
+    run = train(second, tmp_path / "resumed", 6)
+    assert run.resumed.epoch == 3
+    assert second.everything() == straight.everything()
+    third = case()
+    assert train(third, tmp_path / "resumed", 6).progress.epoch == 6
+    assert third.everything() == straight.everything()
+
+
+def test_load_reads_the_weights_alone(case, tmp_path):
+    work, seen = case(), {}
+    with work.Run(tmp_path, **work.given(), stop=None, keep=None) as run:
+        for epoch in run.epochs(4):
+            work.train(epoch)
+            run.report(val_loss=[0.5, 0.1, 0.3, 0.4][epoch - 1])
+            seen[epoch] = work.weights()
+            if epoch == 1:
+                run.save("warm-up")
+    for which, epoch in (("best", 2), ("latest", 4), ("warm-up", 1)):
+        fresh = case()
+        info = fresh.load(tmp_path, which)
+        assert (info.epoch, fresh.weights()) == (epoch, seen[epoch])
+    with pytest.raises(SettingError, match="has no checkpoint for which='first'"):
+        case().load(tmp_path, "first")
+
+
+def test_a_mismatch_changes_nothing_and_gives_the_lock_back(case, tmp_path):
+    train(case(), tmp_path, 2)
+    other = case(width=5)
+    before = other.everything()
+    for _ in range(2):
+        with pytest.raises(MismatchError) as caught:
+            train(other, tmp_path, 3)
+        assert other.everything() == before
+    assert "3" in str(caught.value)
+    assert "5" in str(caught.value)
+    assert train(case(), tmp_path, 3).progress.epoch == 3
+
+
+def test_what_moves_after_the_report_is_an_error(case, tmp_path):
+    work = case()
+    if work.moved is None:
+        pytest.skip("a dict has no counter that could tell")
+    with work.Run(tmp_path, **work.given()) as run, pytest.raises(OrderError) as caught:
+        for epoch in run.epochs(2):
+            work.train(epoch)
+            run.report(val_loss=1.0)
+            work.move()
+    assert str(caught.value) == (
+        f"{work.moved} ran after run.report(); a resumed run would skip it: call it before report()"
+    )
+
+
+def test_a_finished_run_trains_nothing(case, tmp_path):
+    straight = case()
+    train(straight, tmp_path, 8, stop=Patience(2))
+    again = case()
+    run = train(again, tmp_path, 8, stop=Patience(2))
+    assert (run.progress.epoch, again.everything()) == (6, straight.everything())
+    longer = train(case(), tmp_path, 8, stop=Patience(3))
+    assert longer.progress.epoch == 7
+
+
+def test_best_not_saved(case, tmp_path):
+    work = case()
+    with work.Run(tmp_path, **work.given(), stop=None, save=Every(epochs=3)) as run:
+        for epoch in run.epochs(3):
+            run.report(val_loss=VALUES[epoch - 1])
+        with pytest.raises(BestNotSaved, match=r"0\.3 was reported in epoch 2 .* saved is 0\.4 of epoch 3"):
+            run.restore_best(exact=True)
+        assert not run.restore_best().is_best
+
+
+def test_sigterm_saves_and_raises(case, tmp_path):
+    work = case()
+    with pytest.raises(Preempted) as caught, work.Run(tmp_path, **work.given(), save=None) as run:  # noqa: PT012
+        for epoch in run.epochs(9):
+            work.train(epoch)
+            if epoch == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+            run.report(val_loss=1.0)
+    assert caught.value.code == 143
+    straight = case()
+    train(straight, tmp_path / "straight", 3)
+    resumed = case()
+    assert train(resumed, tmp_path, 3).resumed.epoch == 2
+    assert resumed.everything() == straight.everything()
+
+
+def test_a_damaged_checkpoint_is_replaced_by_the_next_older_one(case, tmp_path):
+    straight = case()
+    train(straight, tmp_path, 4)
+    newest = Reader(tmp_path).list().good[-1]
+    data = bytearray((newest.path / "state.safetensors").read_bytes())
+    data[-1] ^= 1
+    (newest.path / "state.safetensors").write_bytes(data)
+    again = case()
+    run = train(again, tmp_path, 4)
+    assert (run.resumed.epoch, again.everything()) == (3, straight.everything())
+
+
+def test_scalars_of_the_framework_are_values(case, tmp_path):
+    work = case()
+    with work.Run(tmp_path, **work.given()) as run:
+        for _ in run.epochs(1):
+            with pytest.raises(TypeError, match=r"of shape \(1,\): report one number, such as val_loss.mean\(\)"):
+                run.report(val_loss=work.vector())
+            run.report(val_loss=work.scalar(0.25))
+    assert run.progress.best == 0.25
+
+
+def test_the_safetensors_library_opens_our_files(case, tmp_path):
+    train(case(), tmp_path, 1)
+    tensors = load_file(Reader(tmp_path).list().good[-1].path / "state.safetensors")
+    assert tensors
+    assert all(name.count("/") or name in ("weight", "momentum") for name in tensors)
+
+
+def test_run_json_tells_versions_and_notes(case, tmp_path):
+    work = case()
+    with work.Run(tmp_path, **work.given(), notes={"seed": 0}):
+        pass
+    meta = json.loads((tmp_path / "run.json").read_text())
+    assert meta["notes"] == {"seed": 0}
+    assert {"python", "numpy"} <= set(meta["versions"])
+    assert (work.name == "plain") or work.name in meta["versions"]
+
+
+def test_keywords_of_other_libraries_are_refused(case, tmp_path):
+    work = case()
+    with pytest.raises(SettingError, match=r"Run has no monitor=: write goal=Minimize\('val_loss'\)"):
+        work.Run(tmp_path / "run", **work.given(), monitor="val_loss")
+    assert not (tmp_path / "run").exists()
