@@ -1,13 +1,12 @@
-"""NumPy leaves and random generators; the only module that imports NumPy, on first use."""
+"""NumPy leaves; NumPy is imported on first use."""
 
 from __future__ import annotations
 
-import random
 import sys
 from collections import Counter, OrderedDict
 from typing import Any
 
-from stopctl.store.errors import MismatchError, TreeError
+from stopctl.store.errors import TreeError
 from stopctl.store.tree import Leaf, Tree
 
 DTYPES = {
@@ -124,32 +123,3 @@ def from_tree(tree: Tree, given: Any) -> Any:
             return type(like)(*values)
         return type(tree)(values)
     return tree
-
-
-def capture_rng() -> dict[str, Tree]:
-    """Python's random state, and NumPy's legacy global one when NumPy is in use."""
-    states: dict[str, Tree] = {"rng.python": random.getstate()}
-    if "numpy" in sys.modules:
-        import numpy as np
-
-        states["rng.numpy"] = to_tree(np.random.get_state(), "rng.numpy")
-    return states
-
-
-def check_rng(components: dict[str, Tree]) -> None:
-    """Raise MismatchError when a saved random state is not one of this Python's or NumPy's."""
-    python, numpy = components.get("rng.python"), components.get("rng.numpy")
-    if python is not None and not (isinstance(python, tuple) and len(python) == 3 and python[0] == 3):
-        raise MismatchError("rng.python: not a state of this Python's random module")
-    if numpy is not None and not (isinstance(numpy, tuple) and len(numpy) == 5 and numpy[0] == "MT19937"):
-        raise MismatchError("rng.numpy: not a state of NumPy's global generator")
-
-
-def restore_rng(components: dict[str, Tree]) -> None:
-    """Set the generators that ``components`` holds."""
-    if "rng.python" in components:
-        random.setstate(components["rng.python"])
-    if "rng.numpy" in components:
-        import numpy as np
-
-        np.random.set_state(from_tree(components["rng.numpy"], None))

@@ -7,10 +7,13 @@ import sys
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from stopctl.arrays import capture_rng, check_rng, from_tree, restore_rng, to_tree
+from stopctl.arrays import from_tree, to_tree
 from stopctl.core.errors import SettingError
+from stopctl.generators import NumpyRng, PythonRng
 from stopctl.store.errors import MismatchError
 from stopctl.store.tree import Leaf, Tree
+
+RNGS: dict[str, PythonRng | NumpyRng] = {"rng.python": PythonRng(), "rng.numpy": NumpyRng()}
 
 
 class DictState:
@@ -36,7 +39,8 @@ class DictState:
 
     def capture(self) -> dict[str, Tree]:
         """All components as they are now."""
-        return {**{key: to_tree(value, key) for key, value in self._state.items()}, **capture_rng()}
+        walked = {key: to_tree(value, key) for key, value in self._state.items()}
+        return {**walked, **{name: rng.capture() for name, rng in RNGS.items()}}
 
     def restore(self, components: Mapping[str, Tree], *, allow_missing: Collection[str] = ()) -> None:
         """Compare everything, then fill the dict.
@@ -51,12 +55,14 @@ class DictState:
         both = [name for name in saved if name in self._state]
         for name in both:
             wrong += _misfits(saved[name], to_tree(self._state[name], name), name)
+        for name in components.keys() & RNGS:
+            wrong += RNGS[name].check(components[name], name)
         if wrong:
             raise MismatchError("the saved state does not fit the state given:\n  " + "\n  ".join(wrong))
-        check_rng(dict(components))
         fresh = {name: from_tree(saved[name], self._state[name]) for name in both}
         self._state.update(fresh)
-        restore_rng(dict(components))
+        for name in components.keys() & RNGS:
+            RNGS[name].load(components[name])
 
     def version(self) -> Mapping[str, int]:
         """A dict has no cheap counter."""

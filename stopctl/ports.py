@@ -6,10 +6,24 @@ from collections.abc import Collection, Mapping
 from typing import Protocol
 
 from stopctl.arrays import array_leaf, leaf_array
+from stopctl.generators import NumpyRng, PythonRng, differing
 from stopctl.reading import choose
-from stopctl.store.tree import Leaf, Tree, differences
+from stopctl.store import Leaf, MismatchError, Tree, TreeError, differences
 
-__all__ = ["Leaf", "State", "Tree", "array_leaf", "choose", "differences", "leaf_array"]
+__all__ = [
+    "Leaf",
+    "MismatchError",
+    "NumpyRng",
+    "PythonRng",
+    "State",
+    "Tree",
+    "TreeError",
+    "array_leaf",
+    "choose",
+    "differences",
+    "differing",
+    "leaf_array",
+]
 
 
 class State(Protocol):

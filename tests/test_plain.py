@@ -118,7 +118,7 @@ def test_none_and_empty_containers_are_places_to_fill():
     np.testing.assert_array_equal(state["params"]["w"], full()["params"]["w"])
 
 
-@pytest.mark.parametrize("rng", [("rng.python", "x"), ("rng.numpy", ("PCG64", 1))])
+@pytest.mark.parametrize("rng", [("rng.python", "x"), ("rng.numpy", {"bit_generator": "PCG64"})])
 def test_random_states_of_other_generators_are_refused(rng):
     saved = {**carried({"w": 1}), rng[0]: rng[1]}
     with pytest.raises(MismatchError, match=rng[0]):

@@ -25,6 +25,10 @@ class Reason(Enum):
     STOP = "stop"
     END = "end"
     PREEMPTED = "preempted"
+    REMAINING_GAIN = "remaining_gain"
+    GENERALIZATION_LOSS = "generalization_loss"
+    PROGRESS_QUOTIENT = "progress_quotient"
+    SUCCESSIVE_RISES = "successive_rises"
     CUSTOM = "custom"
 
 

@@ -69,6 +69,8 @@ def advance(plan: Plan, state: State, report: Report, asked: Sequence[Cause] = (
                 f"the report has no {name!r}, which a rule watches; it has: {', '.join(sorted(metrics))}"
             )
     _forward(state, report.epoch, report.step, report.seconds)
+    for check, goal in plan.checks:
+        check(goal.sign * metrics[goal.metric], report)
     if plan.total:
         return decide(
             plan, state, metrics, report.epoch, report.step, report.seconds, report.planned,

@@ -55,8 +55,10 @@ class Plan:
         self.goal, self.stop, self.save = goal, stop, save
         self.proposes, self.unit = proposes, unit
         self.leaves: tuple[Policy, ...] = (*leaves(stop), *leaves(save))
-        self.metrics = tuple(
-            dict.fromkeys((goal.metric, *(leaf.goal.metric for leaf in self.leaves if leaf.goal)))
+        own = [name for leaf in self.leaves for name in (*([leaf.goal.metric] if leaf.goal else []), *leaf.needs())]
+        self.metrics = tuple(dict.fromkeys((goal.metric, *own)))
+        self.checks: tuple[tuple[Callable[[float, Any], None], Goal], ...] = tuple(
+            (leaf.check, leaf.goal or goal) for leaf in self.leaves if type(leaf).check is not Policy.check
         )
         self.total = all(leaf.total for leaf in self.leaves)
         self.updates: tuple[tuple[int, Callable[[Any, float, Any], Any], Goal | None], ...] = tuple(

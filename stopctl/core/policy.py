@@ -9,7 +9,7 @@ from typing import Any, ClassVar, TypeVar
 from stopctl.core.decision import Reason
 from stopctl.core.errors import SettingError
 from stopctl.core.goal import Goal
-from stopctl.core.progress import Progress
+from stopctl.core.progress import Progress, Report
 
 T = TypeVar("T", bound="Rule")
 
@@ -50,7 +50,8 @@ class Policy(Rule):
     """A stop or save rule with a memory of its own; see docs/policies.md.
 
     ``x`` is the rule's number, signed so that smaller is better, and ``now`` the run's facts, this report
-    included. All methods are pure: they return the new memory and change nothing.
+    included. All methods are pure: they return the new memory and change nothing, but for a memory that is a
+    list, which ``update`` may change in place and return.
     """
 
     goal: Goal | None = None
@@ -60,8 +61,19 @@ class Policy(Rule):
     total: ClassVar[bool] = False
     """The rule's methods never raise, so a report need not be tried on a copy first."""
 
+    def needs(self) -> tuple[str, ...]:
+        """Metrics that must be in every report, besides the goal's."""
+        return ()
+
+    def check(self, x: float, report: Report) -> None:
+        """Raise ReportError for a report that the rule cannot judge; nothing has changed yet."""
+
     def start(self, now: Progress) -> Any:
-        """The memory when the rule joins the run: numbers, None, strings, lists and tuples of these."""
+        """The memory when the rule joins the run: numbers, None, strings, lists and tuples of these.
+
+        Raises:
+            SettingError: the rule does not go with the run's goal.
+        """
         return None
 
     def update(self, memory: Any, x: float, now: Progress) -> Any:

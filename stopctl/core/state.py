@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any, NamedTuple
 
 from stopctl.core.goal import Goal
@@ -54,9 +55,10 @@ class State(Progress):
         self.proposals = 0
 
     def copy(self) -> State:
-        """An independent copy; memories are values, so they are shared."""
+        """An independent copy, memories that are lists included."""
         twin = State(self.goal)
         twin.become(self)
+        twin.memories = deepcopy(self.memories)
         return twin
 
     def become(self, other: State) -> None:

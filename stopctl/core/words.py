@@ -38,6 +38,21 @@ _SENTENCES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "target": lambda n: f"{figure(n['value'])} reached the target {figure(n['target'])}",
     "diverged": lambda n: f"{figure(n['value'])} is worse than the limit {figure(n['limit'])}",
     "after": lambda n: f"the limit of {counted(n['limit'], n['unit'])} is reached",
+    "remaining_gain": lambda n: (
+        f"at the rate of the last {n['window']} {n['unit']}s {figure(n['expected'])} is still to be won, at most "
+        f"{figure(100 * n['tolerance'])} % of the {figure(n['won'])} won"
+    ),
+    "generalization_loss": lambda n: (
+        f"{figure(n['value'])} is {figure(n['loss'])} % above the best {figure(n['best'])} (limit "
+        f"{figure(n['alpha'])} %)"
+    ),
+    "progress_quotient": lambda n: (
+        f"the loss of generalization, {figure(n['loss'])} %, is more than {figure(n['alpha'])} times the progress "
+        f"of training, {figure(n['progress'])} per mille in {n['strip']} {n['unit']}s"
+    ),
+    "successive_rises": lambda n: (
+        f"the value rose at the end of {n['rises']} strips of {n['strip']} {n['unit']}s in a row"
+    ),
     "requested": lambda n: f"requested: {n['text']}",
     "every": lambda n: f"every {counted(n['every'], n['unit'])}" if n["every"] != 1 else f"every {n['unit']}",
     "best": lambda n: f"new best {figure(n['value'])}",

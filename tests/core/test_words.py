@@ -48,6 +48,12 @@ SAMPLES = {
     Reason.STOP: {},
     Reason.END: {},
     Reason.PREEMPTED: {"signal": "SIGTERM"},
+    Reason.REMAINING_GAIN: {
+        "window": 15, "unit": "report", "expected": 0.01, "tolerance": 0.05, "won": 0.5
+    },
+    Reason.GENERALIZATION_LOSS: {"value": 0.6, "loss": 20.0, "best": 0.5, "alpha": 5},
+    Reason.PROGRESS_QUOTIENT: {"loss": 20.0, "alpha": 0.5, "progress": 10.0, "strip": 5, "unit": "report"},
+    Reason.SUCCESSIVE_RISES: {"rises": 3, "strip": 5, "unit": "report"},
     Reason.CUSTOM: {"ratio": 0.123456789, "why": "slow", "unit": "report"},
 }  # fmt: skip
 SENTENCES = {
@@ -62,6 +68,11 @@ SENTENCES = {
     Reason.STOP: "the run stops",
     Reason.END: "the last planned pass",
     Reason.PREEMPTED: "preempted by SIGTERM",
+    Reason.REMAINING_GAIN: "at the rate of the last 15 reports 0.01 is still to be won, at most 5 % of the 0.5 won",
+    Reason.GENERALIZATION_LOSS: "0.6 is 20 % above the best 0.5 (limit 5 %)",
+    Reason.PROGRESS_QUOTIENT: "the loss of generalization, 20 %, is more than 0.5 times the progress of training, "
+    "10 per mille in 5 reports",
+    Reason.SUCCESSIVE_RISES: "the value rose at the end of 3 strips of 5 reports in a row",
     Reason.CUSTOM: "Mine(3) is met (ratio 0.123457, why slow)",
 }
 

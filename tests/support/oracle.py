@@ -1,19 +1,30 @@
 """A slow oracle: at every report it recomputes everything from the whole history; it shares no code with the core.
 
 Rules are plain data: ("patience", {...}), ("nonfinite", {...}), ("target", x, {...}), ("diverged", x, {...}),
-("after", unit, n), ("every", unit, n), ("best", min_delta), ("any", [...]), ("all", [...]). ``{...}`` may hold
+("after", unit, n), ("every", unit, n), ("best", min_delta), ("any", [...]), ("all", [...]), and from the rules
+("remaining", tolerance, {...}), ("gl", alpha, {...}), ("pq", alpha, strip, {...}), ("up", s, strip, {...}),
+("smoothed", rule, alpha). ``{...}`` may hold
 "goal": (mode, metric). ``build`` makes the stopctl rules of them.
 """
 
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 from dataclasses import dataclass, field
 from typing import Any
 
 import stopctl
+from stopctl import rules
 from stopctl.core.policy import SavePolicy, StopPolicy
 
+NAMES = {
+    "nonfinite": "non_finite",
+    "remaining": "remaining_gain",
+    "gl": "generalization_loss",
+    "pq": "progress_quotient",
+    "up": "successive_rises",
+}
 SCALE = {"seconds": 1.0, "minutes": 60.0, "hours": 3600.0}
 
 
@@ -39,9 +50,19 @@ def build(rule: Any) -> Any:
         return stopctl.Every(**{args[0]: args[1]})
     if kind == "best":
         return stopctl.OnBest(min_delta=args[0])
+    if kind == "smoothed":
+        return rules.Smoothed(build(args[0]), args[1])
     options = dict(args[-1])
     if options.get("goal"):
         options["goal"] = make_goal(options["goal"])
+    if kind == "remaining":
+        return rules.RemainingGain(args[0], **options)
+    if kind == "gl":
+        return rules.GeneralizationLoss(args[0], **options)
+    if kind == "pq":
+        return rules.ProgressQuotient(args[0], strip=args[1], train="acc", **options)
+    if kind == "up":
+        return rules.SuccessiveRises(args[0], strip=args[1], **options)
     if kind == "patience":
         return stopctl.Patience(options.pop("patience"), **options)
     if kind == "nonfinite":
@@ -77,10 +98,38 @@ class Oracle:
     save: Any
     history: list[Told] = field(default_factory=list)
     saves: list[list[Any]] = field(default_factory=list)
+    alpha: float = 1.0  # of the Smoothed whose inner rule is being asked
 
     def series(self, goal: tuple[str, str] | None) -> list[float]:
         mode, metric = goal or self.goal
-        return [told.metrics[metric] if mode == "min" else -told.metrics[metric] for told in self.history]
+        values = [told.metrics[metric] if mode == "min" else -told.metrics[metric] for told in self.history]
+        if self.alpha == 1.0:
+            return values
+        smoothed: list[float] = []
+        average = None
+        for v in values:
+            if math.isfinite(v):
+                average = v if average is None else self.alpha * v + (1.0 - self.alpha) * average
+            smoothed.append(average if average is not None and math.isfinite(v) else v)
+        return smoothed
+
+    def refuses(self, told: Told) -> bool:
+        """Whether some rule cannot judge this report."""
+        return any(self.refused(rule, told) for rule in (self.stop, self.save))
+
+    def refused(self, rule: Any, told: Told) -> bool:
+        if rule is None or rule[0] not in ("any", "all", "remaining", "gl", "pq", "smoothed"):
+            return False
+        kind, *args = rule
+        if kind in ("any", "all"):
+            return any(self.refused(part, told) for part in args[0])
+        if kind == "smoothed":
+            return self.refused(args[0], told)
+        if kind == "remaining":
+            return told.planned is None or not (told.epoch or told.step)
+        mode, metric = args[-1].get("goal") or self.goal
+        values = [told.metrics[metric]] + ([told.metrics["acc"]] if kind == "pq" else [])
+        return any(math.isfinite(v) and v <= 0 for v in values)
 
     def expect(self) -> Expected:
         xs = self.series(None)
@@ -106,7 +155,68 @@ class Oracle:
             if kind == "all" and not all(each):
                 return []
             return [name for names in each for name in names]
-        return [{"nonfinite": "non_finite"}.get(kind, kind)] if getattr(self, kind)(*args) else []
+        if kind == "smoothed":
+            self.alpha = args[1]
+            try:
+                return self.fired(args[0])
+            finally:
+                self.alpha = 1.0
+        return [NAMES.get(kind, kind)] if getattr(self, kind)(*args) else []
+
+    def remaining(self, tolerance: float, options: dict[str, Any]) -> bool:
+        xs = self.series(options.get("goal"))
+        kept: list[float] = []
+        since, ring = 1, 0
+        for t, x in enumerate(xs, start=1):
+            if not math.isfinite(x):
+                continue
+            kept.append(x)
+            ring = max(ring, 2 ** math.floor(math.log2(self.width(t)) + 1))
+            since = max(since, len(kept) - ring + 1)
+        n, t, now = len(kept), len(xs), self.history[-1]
+        w = self.width(t)
+        last_w = self.width(max((i for i, x in enumerate(xs, start=1) if math.isfinite(x)), default=t))
+        if n - w < since or w != last_w:
+            return False
+        best = min(kept)
+        if 2 * sum(v == best for v in kept[-w:]) > w:
+            return False
+        gain = min(kept[: n - w]) - best
+        left = t * now.planned / (now.epoch or now.step) - t
+        return gain * left / w <= tolerance * (sorted(kept[:3])[1] - best)
+
+    def width(self, t: int) -> int:
+        now = self.history[t - 1]
+        return max(8, math.ceil(Fraction(3, 10) * t * now.planned / (now.epoch or now.step)))
+
+    def gl(self, alpha: float, options: dict[str, Any]) -> bool:
+        xs = self.series(options.get("goal"))
+        finite = [x for x in xs if math.isfinite(x)]
+        return math.isfinite(xs[-1]) and 100.0 * (xs[-1] / min(finite) - 1.0) > alpha
+
+    def pq(self, alpha: float, strip: int, options: dict[str, Any]) -> bool:
+        xs = self.series(options.get("goal"))
+        train = [told.metrics["acc"] for told in self.history][-strip:]
+        if len(xs) % strip or not all(map(math.isfinite, [xs[-1], *train])):
+            return False
+        finite = [x for x in xs if math.isfinite(x)]
+        total = 0.0
+        for value in train:
+            total += value
+        if not math.isfinite(total):
+            return False
+        progress = 1000.0 * (total / (strip * min(train)) - 1.0)
+        return 100.0 * (xs[-1] / min(finite) - 1.0) > alpha * progress
+
+    def up(self, s: int, strip: int, options: dict[str, Any]) -> bool:
+        xs = self.series(options.get("goal"))
+        if len(xs) % strip:
+            return False
+        ends = [x for x in xs[strip - 1 :: strip] if math.isfinite(x)]
+        rises = 0
+        for a, b in zip(ends, ends[1:], strict=False):
+            rises = rises + 1 if b > a else 0
+        return rises >= s
 
     def patience(self, options: dict[str, Any]) -> bool:
         goal = options.get("goal") or self.goal
@@ -131,14 +241,13 @@ class Oracle:
         return not math.isfinite(self.series(options.get("goal"))[-1])
 
     def target(self, limit: float, options: dict[str, Any]) -> bool:
-        mode, metric = options.get("goal") or self.goal
-        value = self.history[-1].metrics[metric]
-        return math.isfinite(value) and (value <= limit if mode == "min" else value >= limit)
+        mode, _ = goal = options.get("goal") or self.goal
+        value = self.series(goal)[-1]
+        return math.isfinite(value) and value <= (limit if mode == "min" else -limit)
 
     def diverged(self, limit: float, options: dict[str, Any]) -> bool:
-        mode, metric = options.get("goal") or self.goal
-        value = self.history[-1].metrics[metric]
-        return value > limit if mode == "min" else value < limit
+        mode, _ = goal = options.get("goal") or self.goal
+        return self.series(goal)[-1] > (limit if mode == "min" else -limit)
 
     def units(self, told: Told | None, unit: str) -> float:
         if told is None:

@@ -51,6 +51,18 @@ stop_leaves = st.one_of(
     st.tuples(st.just("diverged"), limits, options),
     lengths.map(lambda length: ("after", *length)),
 )
+loss_goals = st.sampled_from([None, ("min", "loss"), ("min", "acc")]).map(lambda goal: {"goal": goal})
+alphas = st.sampled_from([0.5, 5.0, 40.0])
+rule_leaves = st.one_of(
+    st.tuples(st.just("remaining"), st.sampled_from([0.01, 0.05, 0.5]), options),
+    st.tuples(st.just("up"), st.integers(1, 3), st.integers(1, 4), options),
+)
+loss_leaves = st.one_of(
+    st.tuples(st.just("gl"), alphas, loss_goals),
+    st.tuples(st.just("pq"), st.sampled_from([0.01, 0.5]), st.integers(1, 4), loss_goals),
+)
+smoothed = st.tuples(st.just("smoothed"), stop_leaves | rule_leaves, st.sampled_from([0.25, 0.9]))
+all_leaves = stop_leaves | rule_leaves | smoothed
 save_leaves = st.one_of(lengths.map(lambda length: ("every", *length)), deltas.map(lambda d: ("best", d)))
 
 
@@ -68,14 +80,16 @@ goals = st.tuples(st.sampled_from(["min", "max"]), st.sampled_from(["loss", "acc
 
 
 @st.composite
-def histories(draw, max_size=25):
-    """Reports with counters that never go back."""
+def histories(draw, max_size=25, *, positive=False):
+    """Reports with counters that never go back; ``positive`` ones are regular, planned, and of positive losses."""
     told, epoch, step, seconds = [], 0, 0, 0.0
-    planned = draw(st.none() | st.integers(1, 30))
+    stride = draw(st.integers(1, 2))
+    planned = draw(st.integers(10, 60) if positive else st.none() | st.integers(1, 30))
+    values = st.sampled_from([0.25, 0.5, 0.5, 0.75, 1.0, 1.5, 2.0, math.nan]) if positive else mostly_finite
     for _ in range(draw(st.integers(1, max_size))):
-        epoch += draw(st.integers(0, 3))
+        epoch += stride if positive else draw(st.integers(0, 3))
         step += draw(st.integers(0, 9))
         seconds += draw(st.sampled_from([0.0, 0.3, 1.0, 60.0, 4000.0]))
-        metrics = {"loss": draw(mostly_finite), "acc": draw(mostly_finite)}
+        metrics = {"loss": draw(values), "acc": draw(values)}
         told.append(Told(metrics, epoch, step, seconds, planned, draw(st.booleans())))
     return told

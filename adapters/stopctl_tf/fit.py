@@ -1,0 +1,184 @@
+"""FitCallback: a run inside ``model.fit``."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+import stopctl
+from stopctl import OrderError, SettingError
+from stopctl_tf.run import Run
+
+# A Run that is never opened checks settings where they are written, and its errors speak of the callback.
+_Settings = type("FitCallback", (stopctl.Run,), {})
+
+
+class FitCallback(keras.callbacks.Callback):  # type: ignore[misc]
+    """Stops, saves, prunes and resumes ``model.fit``; it must stand last in ``callbacks``.
+
+    Each epoch is one pass of ``run.epochs(epochs)``: all of its logs are reported at its end, the state is
+    saved where that is due, and fit is stopped when the run is. Called again, in this process or in another,
+    fit goes on at the next epoch; a finished run trains nothing.
+
+    Last, because the state saved is the one that this callback finds: what a later callback changes at the
+    end of an epoch is lost on resume. The counters of other callbacks (``ReduceLROnPlateau``,
+    ``EarlyStopping``) are not saved at all. When one of them ends fit, the run stops with it; the next fit
+    goes on.
+
+    A resumed fit ends bitwise as an uninterrupted one in the variables of the model and of ``extra``, the
+    optimizer, Keras seed generators, ``tf.random.Generator`` objects, and the generators of Python and
+    NumPy, if the data's order is a function of (seed, epoch): `epoch_shuffled` with ``epoch=`` here. Not
+    covered are the hidden positions of ``tf.data``'s ``shuffle`` and of ``tf.random`` ops; an epoch broken
+    off is trained again from its beginning.
+
+    Args:
+        directory: The run's directory.
+        optimizer: Where ``model.optimizer`` is not all: optimizers by name, see `TfState`. The run's steps
+            are the updates by ``model.optimizer``, or by the first of these.
+        extra: What moves besides model and optimizer, by name, see `TfState`.
+        epoch: An integer ``tf.Variable`` of shape (); set to the epoch's number, from 1, before its data.
+        restore_best: At the end, put the best checkpoint back: the weights that were validated, after an
+            optimizer with ``use_ema=True`` has put its averages in their place.
+        settings: ``goal``, ``stop``, ``save``, ``keep``, ``resume``, ``notes``, ``allow_missing``, as in
+            `stopctl.Run`. Metrics have the names of fit's logs; those of several values are left out.
+
+    Raises:
+        SettingError: a setting that cannot be, or that is written otherwise here. Out of fit come the errors
+            of opening, of ``report`` (a missing ``val_loss``: give fit validation_data, in every epoch),
+            of saving and restoring, and Preempted. The run is closed then.
+
+    Example:
+        >>> import keras, numpy as np, tensorflow as tf
+        >>> from stopctl import OnBest, Patience
+        >>> from stopctl_tf import FitCallback, epoch_shuffled
+        >>> x, epoch = np.linspace(-1, 1, 8, dtype=np.float32)[:, None], tf.Variable(1, dtype=tf.int64)
+        >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+        >>> model.compile("sgd", loss="mse")
+        >>> data = epoch_shuffled(x, x, seed=0, epoch=epoch, batch_size=4)
+        >>> control = FitCallback(directory, epoch=epoch, stop=Patience(3), save=OnBest(), restore_best=True)
+        >>> history = model.fit(
+        ...     data, validation_data=(x, x), epochs=2, shuffle=False, verbose=0, callbacks=[control]
+        ... )
+        >>> control.run.progress.epoch, control.run.progress.step
+        (2, 4)
+    """
+
+    def __init__(
+        self,
+        directory: str | Path,
+        *,
+        optimizer: Any = None,
+        extra: Any = None,
+        epoch: Any = None,
+        restore_best: bool = False,
+        **settings: Any,
+    ) -> None:
+        super().__init__()
+        _Settings(directory, state={}, **settings)
+        if epoch is not None and not _counts(epoch):
+            raise SettingError(f"epoch is {epoch!r}: pass the tf.Variable that epoch_shuffled() reads")
+        self._given = {"optimizer": optimizer, "extra": extra, **settings}
+        self._directory = Path(directory)
+        self._epoch = epoch
+        self._restore_best = restore_best
+        self._run: Run | None = None
+        self._release: Callable[[], object] | None = None
+        self._passes: Iterator[int] = iter(())
+        self._number: int | None = None  # the pass we are in
+        self._counter: Any = None  # the optimizer whose updates are the steps
+        self._before = 0  # its count when the pass began
+
+    @property
+    def run(self) -> Run:
+        """The run of the newest fit; ``stopped``, ``progress`` and ``checkpoints`` outlast its end."""
+        if self._run is None:
+            raise OrderError("there is no run yet: it begins with model.fit(..., callbacks=[..., this one])")
+        return self._run
+
+    def close(self) -> None:
+        """Give the directory back after a fit that broke off; twice does nothing, fit's end does it too."""
+        if self.model is not None:
+            self.model._initial_epoch = None
+        if self._release is not None:
+            self._release()
+
+    def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+        """Open the run, restore, and let fit begin at the next epoch."""
+        self.close()  # what a fit that broke off has left open
+        model, epochs = self.model, self.params["epochs"]
+        main = model.optimizer
+        if main is not None and not main.built and model.built:
+            main.build(model.trainable_variables)
+        optimizers = main if self._given["optimizer"] is None else self._given["optimizer"]
+        self._counter = next(iter(optimizers.values())) if isinstance(optimizers, Mapping) else optimizers
+        run = Run(self._directory, model=model, **{**self._given, "optimizer": optimizers})
+        self._run = run
+        self._release = release = weakref.finalize(self, run.close)  # also when the callback is forgotten
+        release.atexit = False  # the system does it then
+        with self._closing():
+            run.open()
+            self._passes = run.epochs(epochs)
+            self._number = next(self._passes, None)
+            model._initial_epoch = epochs if self._number is None else self._number - 1
+
+    def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Tell the data which epoch it is; fit opens its iterator after this."""
+        self.model._initial_epoch = None  # fit has read it, and would read it next time
+        with self._closing():
+            if epoch + 1 != self._number:
+                raise OrderError(
+                    f"fit begins epoch {epoch + 1}, but the run goes on with epoch {self._number}: "
+                    "FitCallback says where fit begins, so give fit no initial_epoch (and no BackupAndRestore)"
+                )
+            if self._epoch is not None:
+                self._epoch.assign(self._number)
+            self._before = self._updates()
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Report, save, and stop fit when the run has ended."""
+        run, model = self.run, self.model
+        with self._closing():
+            done = self._updates() - self._before
+            if done:
+                run.step(done)
+            if model.stop_training:
+                run.stop("model.stop_training was set")
+            run.report(**{name: value for name, value in (logs or {}).items() if _single(value)})
+            self._number = next(self._passes, None)
+            if self._number is None:
+                model.stop_training = True
+
+    def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
+        """Restore the best if that was asked for, and close the run."""
+        try:
+            if self._restore_best:
+                self.run.restore_best()
+        finally:
+            self.close()
+
+    @contextmanager
+    def _closing(self) -> Iterator[None]:
+        """Leave nothing open behind an error: fit does not call on_train_end then."""
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
+
+    def _updates(self) -> int:
+        return 0 if self._counter is None else int(self._counter.iterations)
+
+
+def _counts(epoch: Any) -> bool:
+    return isinstance(epoch, tf.Variable) and epoch.dtype.is_integer and epoch.shape.rank == 0
+
+
+def _single(value: Any) -> bool:
+    """Whether a log is one number; a metric may give one for each class."""
+    return tuple(getattr(value, "shape", ())) == ()

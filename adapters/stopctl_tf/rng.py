@@ -1,0 +1,97 @@
+"""The random number generators that every TensorFlow program shares.
+
+Not among them: the kernels of ``tf.random.normal`` and its like, which hide their position. Draw from a
+``tf.random.Generator``, ``keras.random`` or a stateless op where a resumed run shall go on exactly.
+"""
+
+from __future__ import annotations
+
+import keras
+import tensorflow as tf
+from keras.src.backend.common import global_state
+from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
+from tensorflow.python.ops import stateful_random_ops
+
+from stopctl.ports import NumpyRng, PythonRng, Tree, differing
+from stopctl_tf.leaves import to_leaf, to_tensor
+from stopctl_tf.parts import Part
+
+
+class SharedRng(Part):
+    """Python's or NumPy's global generator, kept as every adapter keeps it."""
+
+    def __init__(self, rng: PythonRng | NumpyRng) -> None:
+        self._rng = rng
+
+    def capture(self, path: str) -> Tree:
+        """Its position, in memory of its own."""
+        return self._rng.capture()
+
+    def check(self, saved: Tree, path: str, *, built: bool) -> list[str]:
+        """That it is of the same kind."""
+        return self._rng.check(saved, path)
+
+    def load(self, saved: Tree) -> None:
+        """Go on from the saved position."""
+        self._rng.load(saved)
+
+
+class TensorFlowRng(Part):
+    """``tf.random.get_global_generator()``, where there is one: asking for it would make one, or raise."""
+
+    def capture(self, path: str) -> Tree:
+        """Algorithm and state; None while nobody has asked for the generator."""
+        generator = stateful_random_ops.global_generator
+        if generator is None:
+            return None
+        return {"algorithm": int(generator.algorithm), "state": to_leaf(generator.state, path)}
+
+    def check(self, saved: Tree, path: str, *, built: bool) -> list[str]:
+        """The algorithm, where both have a generator."""
+        generator = stateful_random_ops.global_generator
+        given = None if generator is None else int(generator.algorithm)
+        return [] if saved is None else differing(saved, "algorithm", given, path)
+
+    def load(self, saved: Tree) -> None:
+        """Go on from the saved position, in the same variable; without a saved one, leave it alone."""
+        if saved is None:
+            return
+        state = to_tensor(saved["state"])
+        if stateful_random_ops.global_generator is None:
+            tf.random.set_global_generator(tf.random.Generator.from_state(state, saved["algorithm"]))
+        else:
+            stateful_random_ops.global_generator.state.assign(state)
+
+
+class KerasRng(Part):
+    """The generator behind ``keras.random`` calls without a seed, where there is one yet."""
+
+    def capture(self, path: str) -> Tree:
+        """Its state; None while nobody has drawn from it."""
+        generator = global_state.get_global_attribute(GLOBAL_SEED_GENERATOR)
+        if generator is None:
+            return None
+        return {"class": "SeedGenerator", "state": to_leaf(generator.state.value, path)}
+
+    def check(self, saved: Tree, path: str, *, built: bool) -> list[str]:
+        """That it is such a state."""
+        return [] if saved is None else differing(saved, "class", "SeedGenerator", path)
+
+    def load(self, saved: Tree) -> None:
+        """Go on from the saved position, in the same variable; without a saved one, leave it alone."""
+        if saved is None:
+            return
+        generator = global_state.get_global_attribute(GLOBAL_SEED_GENERATOR)
+        if generator is None:
+            generator = keras.random.SeedGenerator(0)
+            global_state.set_global_attribute(GLOBAL_SEED_GENERATOR, generator)
+        generator.state.value.assign(to_tensor(saved["state"]))
+
+
+RNGS: dict[str, Part] = {  # in the order of loading
+    "rng.tf": TensorFlowRng(),
+    "rng.keras": KerasRng(),
+    "rng.numpy": SharedRng(NumpyRng()),
+    "rng.python": SharedRng(PythonRng()),
+}
+

@@ -1,0 +1,123 @@
+"""TfState: what Run sees of a TensorFlow or Keras program."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from stopctl import SettingError
+from stopctl.ports import Tree
+from stopctl_tf import given
+from stopctl_tf.leaves import dtype_name
+from stopctl_tf.parts import OptimizerPart, Part, Place, VariablesPart
+from stopctl_tf.restoring import restore
+from stopctl_tf.rng import RNGS
+from stopctl_tf.walk import Slot
+
+
+class TfState:
+    """A model and all that training it needs, captured, checked and restored as one (`stopctl.ports.State`).
+
+    Args:
+        model: A Keras model or layer, a ``tf.Module``, a ``tf.Variable``, or a dict of several by name. Of a
+            Keras model, ``model.variables`` is saved: weights, statistics, seed generators. An unbuilt one is
+            built while restoring, from the shapes that were saved.
+        optimizer: A Keras optimizer, or a dict of several by name; of a compiled model ``model.optimizer``.
+            An unbuilt one is built by its first step or while restoring, for the very variables that were
+            saved. A learning rate given as a number is part of its state; of a schedule the position is.
+        extra: Anything else that moves while training, by name: a ``tf.Variable``, a ``tf.Module``, a
+            ``keras.random.SeedGenerator``, a ``tf.random.Generator``, a Keras metric or layer, lists and
+            dicts of these. Metrics are saved only if they stand here.
+
+    The global generators of Python, NumPy, TensorFlow and Keras are always included. Variables are what is
+    seen: plain Python attributes, lookup tables, ``tf.data`` iterators and the hidden position of
+    ``tf.random.normal`` and its like are not. ``tf.distribute`` strategies are not supported.
+
+    Raises:
+        SettingError: an object of another kind, or variables that the objects lead to and nobody saves, by
+            their attribute paths (a ``tf.Variable`` in a Keras model, the optimizer of a compiled one).
+        TreeError: a variable whose dtype a checkpoint cannot hold (strings), with its path.
+    """
+
+    def __init__(self, *, model: Any = None, optimizer: Any = None, extra: Any = None) -> None:
+        if keras.backend.backend() != "tensorflow":
+            raise SettingError(
+                f"Keras runs on {keras.backend.backend()}: set KERAS_BACKEND=tensorflow before it is imported"
+            )
+        models, optimizers, extras = given.models(model), given.optimizers(optimizer), given.extras(extra)
+        if not (models or extras):
+            raise SettingError("nothing to save: give a model=, or variables in extra={...}")
+        things = {**models, **extras}
+        self._variables = {name: VariablesPart(thing, _label(name)) for name, thing in things.items()}
+        self._optimizers = {name: OptimizerPart(thing, self._places) for name, thing in optimizers.items()}
+        self._parts: dict[str, Part] = {**self._variables, **self._optimizers, **RNGS}
+        self._check()
+
+    def capture(self) -> dict[str, Tree]:
+        """Every component as it is now, without a copy: later steps leave the captured tensors alone.
+
+        Raises:
+            SettingError, TreeError: variables created since the last time that nobody saves or that a
+                checkpoint cannot hold.
+        """
+        self._check()
+        return {name: part.capture(name) for name, part in self._parts.items()}
+
+    def restore(self, components: Mapping[str, Tree], *, allow_missing: Collection[str] = ()) -> None:
+        """Assign all components, or change nothing; functions already traced go on with the same variables.
+
+        Raises:
+            MismatchError: every difference between what was saved and the objects given.
+        """
+        restore(self._parts, components, allow_missing)
+
+    def version(self) -> Mapping[str, int]:
+        """How often every optimizer has been applied."""
+        return {f"{name}.apply_gradients()": _steps(part.thing) for name, part in self._optimizers.items()}
+
+    def versions(self) -> Mapping[str, str]:
+        """TensorFlow, its threads (0: as many as there are cores), Keras, NumPy and Python."""
+        threads = tf.config.threading
+        return {
+            "tensorflow": tf.__version__,
+            "tensorflow intra-op threads": str(threads.get_intra_op_parallelism_threads()),
+            "tensorflow inter-op threads": str(threads.get_inter_op_parallelism_threads()),
+            "keras": keras.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        }
+
+    def close(self) -> None:
+        """Nothing was hooked."""
+
+    def _places(self) -> dict[Place, Slot]:
+        parts = self._variables.items()
+        return {(name, i): slot for name, part in parts for i, slot in enumerate(part.slots())}
+
+    def _check(self) -> None:
+        parts: list[tuple[str, VariablesPart | OptimizerPart]] = [
+            *self._variables.items(),
+            *self._optimizers.items(),
+        ]
+        slots = [(name, slot) for name, part in parts for slot in part.slots()]
+        for name, slot in slots:
+            dtype_name(slot.raw, f"{name}/{slot.path}")
+        things = {_label(name): part.thing for name, part in parts}
+        given.refuse_uncovered(things, {id(slot.raw) for _, slot in slots})
+
+
+def _label(name: str) -> str:
+    """The component ``extra.noise`` as the user wrote it: ``extra['noise']``."""
+    sort, dot, key = name.partition(".")
+    return f"{sort}[{key!r}]" if dot else sort
+
+
+def _steps(optimizer: Any) -> int:
+    """Calls of the innermost optimizer, whose own counter also moves while gradients are accumulated."""
+    inner = getattr(optimizer, "inner_optimizer", None)
+    return int(optimizer.variables[0].numpy()) if inner is None else _steps(inner)

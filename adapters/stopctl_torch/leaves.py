@@ -1,0 +1,160 @@
+"""Tensors and NumPy arrays as leaves of a checkpoint tree, and back."""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Hashable
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from stopctl import TreeError
+from stopctl.ports import Leaf, Tree, array_leaf, leaf_array
+
+TENSORS: dict[torch.dtype, str] = {
+    torch.bool: "BOOL",
+    torch.uint8: "U8",
+    torch.int8: "I8",
+    torch.uint16: "U16",
+    torch.int16: "I16",
+    torch.uint32: "U32",
+    torch.int32: "I32",
+    torch.uint64: "U64",
+    torch.int64: "I64",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.float32: "F32",
+    torch.float64: "F64",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e5m2: "F8_E5M2",
+}
+DTYPES = {name: dtype for dtype, name in TENSORS.items()}
+
+
+class Encoder:
+    """Turns one state into a tree; lives as long as one capture.
+
+    ``data="view"`` lets CPU leaves look into the live tensors, ``"copy"`` detaches every leaf from
+    them, ``"none"`` leaves the bytes out (dtypes and shapes alone).
+    """
+
+    def __init__(self, data: Literal["view", "copy", "none"] = "view") -> None:
+        self._data = data
+        self._alive: list[torch.Tensor] = []  # a freed tensor's address, used again, would look like a tie
+
+    def __call__(self, value: Any, path: str) -> Tree:
+        """The tree of ``value``; what it does not know passes through, for the store to judge."""
+        kind = type(value)
+        if isinstance(value, torch.Tensor):
+            return self._tensor(value, path)
+        if isinstance(value, np.ndarray | np.generic):
+            return self._array(value, path)
+        if kind in (dict, OrderedDict, Counter):
+            return kind({k: self(v, f"{path}/{k}") for k, v in value.items()})
+        if kind in (list, tuple):
+            return kind(self(v, f"{path}/{i}") for i, v in enumerate(value))
+        return value
+
+    def _tensor(self, tensor: torch.Tensor, path: str) -> Leaf:
+        _refuse(tensor, path)
+        self._alive.append(tensor)
+        plain = tensor.detach()
+        order = _order(plain)
+        notes = ["order", *map(str, order)] if order else []
+        if plain.is_complex():
+            notes = ["complex", *notes]
+            plain = torch.view_as_real(plain.resolve_conj())
+        if plain.dtype not in TENSORS:
+            raise TreeError(f"{path}: {tensor.dtype} has no place in a checkpoint")
+        return Leaf(
+            dtype=TENSORS[plain.dtype],
+            shape=tuple(plain.shape),
+            data=self._tensor_bytes(plain),
+            key=_tie(tensor),
+            note=" ".join(notes),
+        )
+
+    def _tensor_bytes(self, tensor: torch.Tensor) -> bytes | memoryview:
+        if self._data == "none" or not tensor.numel():
+            return b""
+        dense = tensor.resolve_neg().cpu().contiguous()
+        flat = dense.as_strided((dense.numel(),), (1,))  # an axis of length 1 may have any stride
+        data = memoryview(flat.view(torch.uint8).numpy())  # type: ignore[arg-type]
+        return bytes(data) if self._data == "copy" else data
+
+    def _array(self, value: Any, path: str) -> Leaf:
+        if isinstance(value, np.ndarray) and type(value) is not np.ndarray:
+            raise TreeError(f"{path}: a {type(value).__name__} is not one plain array")
+        leaf = array_leaf(value, path)
+        data = b"" if self._data == "none" else bytes(leaf.data) if self._data == "copy" else leaf.data
+        return replace(leaf, data=data, note=f"numpy {leaf.note}".rstrip())
+
+
+def decode(tree: Tree, like: Any = None) -> Any:
+    """What was encoded, in fresh memory of its own; tensors land on the device of those in ``like``."""
+    return _decode(tree, like, {})
+
+
+def _decode(tree: Tree, like: Any, seen: dict[Hashable, torch.Tensor]) -> Any:
+    kind = type(tree)
+    if isinstance(tree, Leaf):
+        if tree.note.startswith("numpy"):
+            return leaf_array(tree)
+        if tree.key is None:
+            return _to_tensor(tree, like)
+        if tree.key not in seen:
+            seen[tree.key] = _to_tensor(tree, like)
+        return seen[tree.key]
+    if kind in (dict, OrderedDict, Counter):
+        inner = like if isinstance(like, dict) else {}
+        return kind({k: _decode(v, inner.get(k), seen) for k, v in tree.items()})
+    if kind in (list, tuple):
+        items = like if isinstance(like, list | tuple) and len(like) == len(tree) else [None] * len(tree)
+        return kind(_decode(v, item, seen) for v, item in zip(tree, items, strict=True))
+    return tree
+
+
+def _to_tensor(leaf: Leaf, like: Any) -> torch.Tensor:
+    tensor = torch.empty(leaf.shape, dtype=DTYPES[leaf.dtype])
+    if tensor.numel():
+        tensor.reshape(-1).view(torch.uint8).numpy()[:] = np.frombuffer(leaf.data, np.uint8)
+    head, _, order = leaf.note.partition("order")
+    if head.strip() == "complex":
+        tensor = torch.view_as_complex(tensor)
+    if order:
+        dims = [int(dim) for dim in order.split()]
+        back = sorted(range(len(dims)), key=dims.__getitem__)
+        tensor = tensor.permute(dims).contiguous().permute(back)
+    return tensor.to(like.device) if isinstance(like, torch.Tensor) else tensor
+
+
+def _refuse(tensor: torch.Tensor, path: str) -> None:
+    """Tensors that are not one plain array of numbers."""
+    if torch.nn.parameter.is_lazy(tensor):
+        raise TreeError(f"{path}: a lazy layer has no shape yet: run one batch through the model first")
+    if tensor.device.type == "meta":
+        raise TreeError(f"{path}: a tensor on the meta device has no data: use to_empty() first")
+    if tensor.is_quantized or tensor.is_nested or tensor.layout != torch.strided:
+        kind = "quantized" if tensor.is_quantized else "nested" if tensor.is_nested else "sparse"
+        raise TreeError(f"{path}: a {kind} tensor has no place in a checkpoint: save it as a dense one")
+    if type(tensor).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
+        raise TreeError(f"{path}: a {type(tensor).__name__} is not one plain tensor")
+
+
+def _tie(tensor: torch.Tensor) -> Hashable:
+    """Equal for tensors that are the same memory seen the same way; None where there is no memory."""
+    if not tensor.numel():
+        return None
+    storage = tensor.untyped_storage().data_ptr()
+    seen = (tuple(tensor.shape), tensor.stride(), tensor.dtype, tensor.is_conj(), tensor.is_neg())
+    return (str(tensor.device), storage, tensor.storage_offset(), *seen)
+
+
+def _order(tensor: torch.Tensor) -> tuple[int, ...]:
+    """The dimensions from slowest to fastest when dense but not C-contiguous (channels_last), else ()."""
+    if tensor.is_contiguous():
+        return ()
+    dims = tuple(sorted(range(tensor.dim()), key=tensor.stride, reverse=True))
+    return dims if tensor.permute(dims).is_contiguous() else ()

@@ -1,0 +1,87 @@
+"""Optimizers: PyTorch loads what does not fit them without a word, so everything is compared here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from stopctl.ports import Tree
+from stopctl_torch.leaves import TENSORS, Encoder, decode
+from stopctl_torch.parts import check_class, kind_of
+
+Names = Callable[[], Mapping[int, str]]
+
+# written into the groups by schedulers or by torch itself: they come and go with those
+SCHEDULED = {"initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum", "swa_lr", "param_names"}
+
+
+class OptimizerPart:
+    """The moments, steps and groups of an optimizer, with the names of the parameters they belong to.
+
+    ``names`` gives what each parameter is called, by its id.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, names: Names) -> None:
+        self._optimizer = optimizer
+        self._names = names
+
+    def capture(self, encode: Encoder, path: str) -> Tree:
+        """``{"class": ..., "params": names by group, "state": the encoded state dict}``."""
+        state = encode(self._optimizer.state_dict(), f"{path}/state")
+        return {"class": kind_of(self._optimizer), "params": self._params(), "state": state}
+
+    def check(self, saved: Tree, path: str) -> list[str]:
+        """Class, groups, parameters by name, shape and dtype, and the hyper-parameters each group has."""
+        lines = check_class(saved, self._optimizer, path, dict)
+        if lines:
+            return lines
+        params, given = saved.get("params", []), self._params()
+        if len(params) != len(given):
+            return [f"{path}: saved {len(params)} parameter groups, given {len(given)}"]
+        groups = saved["state"].get("param_groups", [{}] * len(given))
+        for i, live in enumerate(self._optimizer.state_dict().get("param_groups", groups)):
+            lines += _check_params(params[i], given[i], f"{path} group {i}")
+            ours, theirs = groups[i].keys() - SCHEDULED, live.keys() - SCHEDULED
+            lines += [f"{path} group {i}: {key!r} saved, but not given" for key in sorted(ours - theirs)]
+            lines += [f"{path} group {i}: {key!r} given, but not saved" for key in sorted(theirs - ours)]
+        return lines
+
+    def load(self, saved: Tree) -> None:
+        """Take over groups and state, tensors in the dtype they were saved in."""
+        state = decode(saved["state"], like=self._optimizer.state_dict())
+        for group, live in zip(state.get("param_groups", ()), self._optimizer.param_groups, strict=False):
+            for key in SCHEDULED & live.keys() - group.keys():  # a scheduler that is new has written them
+                group[key] = live[key]
+        self._optimizer.load_state_dict(state)
+        self._undo_casts(state.get("state", {}))
+
+    def _params(self) -> list[list[str]]:
+        names = self._names()
+        return [[_describe(p, names) for p in group["params"]] for group in self._optimizer.param_groups]
+
+    def _undo_casts(self, saved: Mapping[Any, Any]) -> None:
+        """load_state_dict() casts floats to their parameter's dtype and garbles strings: put them right."""
+        params = [p for group in self._optimizer.param_groups for p in group["params"]]
+        for i, values in saved.items():
+            if not isinstance(values, dict) or i not in range(len(params)):
+                continue
+            live = self._optimizer.state[params[i]]
+            for key, value in values.items():
+                if isinstance(value, str | bytes):
+                    live[key] = value
+                elif isinstance(value, torch.Tensor) and value.dtype != live[key].dtype:
+                    live[key] = value.to(live[key].device)
+
+
+def _describe(param: torch.Tensor, names: Mapping[int, str]) -> str:
+    dtype = TENSORS.get(param.dtype, str(param.dtype))
+    return f"{names.get(id(param), '(not in a model)')} {dtype} {tuple(param.shape)}"
+
+
+def _check_params(saved: list[str], given: list[str], where: str) -> list[str]:
+    if len(saved) != len(given):
+        return [f"{where}: saved {len(saved)} parameters, given {len(given)}"]
+    pairs = enumerate(zip(saved, given, strict=True))
+    return [f"{where}, parameter {i}: saved {a}, given {b}" for i, (a, b) in pairs if a != b]

@@ -1,0 +1,155 @@
+"""One component of a checkpoint each: how it is captured, checked and loaded."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+
+from stopctl import TreeError
+from stopctl.ports import Leaf, Tree, differences
+from stopctl_torch.leaves import Encoder, decode
+
+METADATA = "_metadata"  # beside the tensors of a module: the version numbers that its layers load by
+EXTRA_STATE = "_extra_state"
+
+
+class Part(Protocol):
+    """One of the user's objects, or one random number generator."""
+
+    def capture(self, encode: Encoder, path: str) -> Tree:
+        """Its state as a tree, tensors as leaves."""
+        ...
+
+    def check(self, saved: Tree, path: str) -> list[str]:
+        """Every difference that makes ``saved`` unfit for it, in words; changes nothing."""
+        ...
+
+    def load(self, saved: Tree) -> None:
+        """Take over ``saved``, which has passed the check."""
+        ...
+
+
+class ModulePart:
+    """The parameters and buffers of a module, by name."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        self._module = module
+
+    def capture(self, encode: Encoder, path: str) -> Tree:
+        """``{tensor name: leaf, "_metadata": ...}``."""
+        state = self._module.state_dict()
+        if METADATA in state:
+            raise TreeError(f"{path}/{METADATA}: this name is taken; call the parameter otherwise")
+        tree = encode(dict(state), path)
+        tree[METADATA] = encode(dict(getattr(state, METADATA, {})), f"{path}/{METADATA}")
+        return tree
+
+    def check(self, saved: Tree, path: str) -> list[str]:
+        """Names, shapes and dtypes, both ways."""
+        if not isinstance(saved, dict) or METADATA not in saved:
+            return [f"{path}: saved is not the state of a torch module"]
+        try:
+            given = self.capture(Encoder("none"), path)
+        except TreeError as error:
+            return [str(error)]
+        lines = differences(_tensors(saved), _tensors(given), path)
+        for name in [name for name in given if name in saved]:
+            ours, theirs = _is_complex(saved[name]), _is_complex(given[name])
+            if ours != theirs:
+                kinds = ("complex", "real") if ours else ("real", "complex")
+                lines.append(f"{path}/{name}: saved {kinds[0]} numbers, given {kinds[1]} ones")
+        return lines
+
+    def load(self, saved: Tree) -> None:
+        """Copy the tensors into the module's own."""
+        state = OrderedDict(decode({k: v for k, v in saved.items() if k != METADATA}))
+        state._metadata = OrderedDict(saved[METADATA])  # type: ignore[attr-defined]
+        self._module.load_state_dict(state)
+
+
+def _tensors(tree: dict[str, Tree]) -> dict[str, Tree]:
+    """Without what may differ from one save to the next: layer versions, and get_extra_state()'s values."""
+    return {k: None if k.endswith(EXTRA_STATE) else v for k, v in tree.items() if k != METADATA}
+
+
+def _is_complex(tree: Tree) -> bool:
+    return isinstance(tree, Leaf) and "complex" in tree.note
+
+
+class ObjectPart:
+    """Anything with ``state_dict()`` and ``load_state_dict()``; ``keys``: the names in it must fit too."""
+
+    def __init__(self, thing: Any, *, keys: bool) -> None:
+        self._thing = thing
+        self._keys = keys
+
+    def capture(self, encode: Encoder, path: str) -> Tree:
+        """``{"class": ..., "state": the encoded state dict}``."""
+        return {"class": kind_of(self._thing), "state": encode(self._thing.state_dict(), f"{path}/state")}
+
+    def check(self, saved: Tree, path: str) -> list[str]:
+        """The class and, where they are fixed, the names of the state dict."""
+        lines = check_class(saved, self._thing, path, dict if self._keys else object)
+        if lines or not self._keys:
+            return lines
+        return _check_keys(saved["state"], self._thing.state_dict(), f"{path}/state")
+
+    def load(self, saved: Tree) -> None:
+        """Hand a fresh copy to ``load_state_dict()``."""
+        self._thing.load_state_dict(decode(saved["state"], like=self._thing.state_dict()))
+
+
+class GeneratorPart:
+    """A torch.Generator: its position in its stream."""
+
+    def __init__(self, generator: torch.Generator) -> None:
+        self._generator = generator
+
+    def capture(self, encode: Encoder, path: str) -> Tree:
+        """``{"class": "Generator", "device": ..., "state": leaf}``."""
+        state = encode(self._generator.get_state(), f"{path}/state")
+        return {"class": "Generator", "device": self._generator.device.type, "state": state}
+
+    def check(self, saved: Tree, path: str) -> list[str]:
+        """The kind of device, and the size of the state."""
+        return check_class(saved, self._generator, path, Leaf) or _check_generator(
+            saved, self.capture(Encoder("none"), path), path
+        )
+
+    def load(self, saved: Tree) -> None:
+        """Go on from the saved position."""
+        self._generator.set_state(decode(saved["state"]))
+
+
+def _check_generator(saved: Tree, given: Tree, path: str) -> list[str]:
+    if saved.get("device") != given["device"]:
+        return [f"{path}: saved on {saved.get('device')}, given on {given['device']}"]
+    return differences(saved["state"], given["state"], f"{path}/state")
+
+
+def kind_of(thing: object) -> str:
+    """The class name, with those of the schedulers inside: ``SequentialLR(LinearLR, StepLR)``."""
+    inner = getattr(thing, "_schedulers", None) or ()
+    return type(thing).__name__ + (f"({', '.join(map(kind_of, inner))})" if inner else "")
+
+
+def check_class(saved: Tree, thing: object, path: str, state: type = object) -> list[str]:
+    """Whether ``saved`` was captured from an object of this class, with a state of that type."""
+    if isinstance(saved, dict) and saved.get("class", kind_of(thing)) != kind_of(thing):
+        return [f"{path}: saved from {saved['class']}, given {kind_of(thing)}"]
+    fields = saved if isinstance(saved, dict) else {}
+    if not {"class", "state"} <= fields.keys() or not isinstance(fields["state"], state):
+        return [f"{path}: saved is not the state of a {kind_of(thing)}"]
+    return []
+
+
+def _check_keys(saved: Mapping[str, Tree], given: Mapping[str, Any], path: str) -> list[str]:
+    lines = [f"{path}/{key}: saved, but not given" for key in saved if key not in given]
+    lines += [f"{path}/{key}: given, but not saved" for key in given if key not in saved]
+    inner = zip(saved.get("_schedulers", ()), given.get("_schedulers", ()), strict=False)
+    for i, (ours, theirs) in enumerate(inner):
+        lines += _check_keys(ours, theirs, f"{path}/_schedulers/{i}")
+    return lines

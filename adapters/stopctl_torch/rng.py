@@ -1,0 +1,70 @@
+"""The random number generators that every PyTorch program shares."""
+
+from __future__ import annotations
+
+import torch
+
+from stopctl.ports import NumpyRng, PythonRng, Tree, differing
+from stopctl_torch.leaves import Encoder, decode
+
+CUDA = "rng.cuda"  # devices come and go between machines: restored where the device exists
+
+
+class SharedRng:
+    """Python's or NumPy's global generator, kept as every adapter keeps it."""
+
+    def __init__(self, rng: PythonRng | NumpyRng) -> None:
+        self._rng = rng
+
+    def capture(self, encode: Encoder, path: str) -> Tree:
+        """Its position, in memory of its own."""
+        return self._rng.capture()
+
+    def check(self, saved: Tree, path: str) -> list[str]:
+        """That it is of the same kind."""
+        return self._rng.check(saved, path)
+
+    def load(self, saved: Tree) -> None:
+        """Go on from the saved position."""
+        self._rng.load(saved)
+
+
+class TorchRng:
+    """``torch``: the default generator of the CPU; a DataLoader without a generator draws from it."""
+
+    def capture(self, encode: Encoder, path: str) -> Tree:
+        """Its state, a leaf of bytes."""
+        return {"device": "cpu", "state": encode(torch.get_rng_state(), f"{path}/state")}
+
+    def check(self, saved: Tree, path: str) -> list[str]:
+        """That it is the state of a CPU generator."""
+        return differing(saved, "device", "cpu", path)
+
+    def load(self, saved: Tree) -> None:
+        """Go on from the saved position."""
+        torch.set_rng_state(decode(saved["state"]))
+
+
+class CudaRng:
+    """``torch.cuda``: the default generator of every device; nothing while CUDA is not in use."""
+
+    def capture(self, encode: Encoder, path: str) -> Tree:
+        """One leaf a device, in the order of their indices."""
+        states = torch.cuda.get_rng_state_all() if cuda_in_use() else []
+        return {"device": "cuda", "states": encode(states, f"{path}/states")}
+
+    def check(self, saved: Tree, path: str) -> list[str]:
+        """That it is the states of CUDA generators; how many devices there are is free."""
+        return differing(saved, "device", "cuda", path)
+
+    def load(self, saved: Tree) -> None:
+        """Go on from the saved positions, on the devices that are here."""
+        here = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        for i, state in enumerate(decode(saved["states"])[:here]):
+            torch.cuda.set_rng_state(state, i)
+
+
+def cuda_in_use() -> bool:
+    """Whether this process has touched a CUDA device; asking does not touch one."""
+    return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
+

@@ -1,0 +1,51 @@
+"""Run: stopctl.Run around a PyTorch model and all that trains it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import stopctl
+from stopctl import SettingError
+from stopctl_torch.state import TorchState
+
+
+class Run(stopctl.Run):
+    """Stops, saves, prunes and resumes a PyTorch training loop; use it in a ``with`` block.
+
+    Args:
+        directory: where the run lives; made if need be.
+        model: the module to train, or a dict of several by name.
+        optimizer, scheduler, scaler: what trains it, one each or a dict of several by name.
+        extra: whatever else moves while training, by name (see TorchState).
+        settings: those of stopctl.Run: goal, stop, save, keep, resume, notes, allow_missing.
+
+    Raises:
+        SettingError: arguments that do not belong together. Opening raises what stopctl.Run raises, and
+            MismatchError when a checkpoint does not fit the objects given.
+    """
+
+    def __init__(
+        self,
+        directory: str | Path,
+        *,
+        model: torch.nn.Module | Mapping[str, torch.nn.Module],
+        optimizer: torch.optim.Optimizer | Mapping[str, torch.optim.Optimizer] | None = None,
+        scheduler: Any = None,
+        scaler: Any = None,
+        extra: Mapping[str, Any] | None = None,
+        **settings: Any,
+    ) -> None:
+        if "state" in settings:
+            raise SettingError(
+                "stopctl_torch.Run has no state=: write model=..., and extra={...} for the rest"
+            )
+        state = TorchState(model=model, optimizer=optimizer, scheduler=scheduler, scaler=scaler, extra=extra)
+        try:
+            super().__init__(directory, state=state, **settings)
+        except BaseException:
+            state.close()
+            raise

@@ -1,0 +1,133 @@
+"""TorchState: what Run sees of a PyTorch program."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from stopctl.ports import NumpyRng, PythonRng, Tree
+from stopctl_torch import given
+from stopctl_torch.leaves import Encoder
+from stopctl_torch.optimizers import OptimizerPart
+from stopctl_torch.parts import GeneratorPart, ModulePart, ObjectPart, Part
+from stopctl_torch.restore import load_checked
+from stopctl_torch.rng import CUDA, CudaRng, SharedRng, TorchRng, cuda_in_use
+
+
+class TorchState:
+    """A model and all that training it needs, captured, checked and restored as one (`stopctl.ports.State`).
+
+    Args:
+        model: the module, or a dict of several by name.
+        optimizer, scheduler, scaler: one each, or a dict of several by name. In PyTorch their settings
+            (learning rate, step size, ...) are part of their state: on restoring, the saved ones win.
+        extra: anything else that moves while training, by name: objects with ``state_dict()`` and
+            ``load_state_dict()`` (an AveragedModel, a StatefulDataLoader), and torch.Generators.
+
+    The global generators of Python, NumPy and PyTorch (CPU and CUDA) are always included.
+
+    Raises:
+        SettingError: an object that is no model, optimizer, ..., or that does not belong to the others.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: torch.nn.Module | Mapping[str, torch.nn.Module],
+        optimizer: torch.optim.Optimizer | Mapping[str, torch.optim.Optimizer] | None = None,
+        scheduler: Any = None,
+        scaler: Any = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
+        models, extras = given.models(model), given.extras(extra)
+        modules = {**models, **{k: v for k, v in extras.items() if isinstance(v, torch.nn.Module)}}
+        self._optimizers = given.optimizers(optimizer, given.param_names(modules))
+        self._schedulers = given.schedulers(scheduler, self._optimizers)
+        scalers = given.scalers(scaler)
+
+        generators = {k: v for k, v in extras.items() if isinstance(v, torch.Generator)}
+        others = {k: v for k, v in extras.items() if k not in modules and k not in generators}
+        self._parts: dict[str, Part] = {  # in the order of loading: generators last, nothing draws after them
+            **{k: ModulePart(v) for k, v in models.items()},
+            **{k: OptimizerPart(v, lambda: given.param_names(modules)) for k, v in self._optimizers.items()},
+            **{k: ObjectPart(v, keys=True) for k, v in {**self._schedulers, **scalers}.items()},
+            **{k: ModulePart(v) for k, v in modules.items() if k not in models},
+            **{k: ObjectPart(v, keys=False) for k, v in others.items()},
+            **{k: GeneratorPart(v) for k, v in generators.items()},
+            "rng.python": SharedRng(PythonRng()),
+            "rng.numpy": SharedRng(NumpyRng()),
+            "rng.torch": TorchRng(),
+            CUDA: CudaRng(),
+        }
+        self._steps = dict.fromkeys(self._optimizers, 0)
+        self._hooks: list[Any] = []
+        self._attach()
+
+    def capture(self) -> dict[str, Tree]:
+        """Every component as it is now; CPU tensors are not copied, so write it before training goes on.
+
+        Raises:
+            TreeError: something in a state dict that a checkpoint cannot hold, with its path.
+        """
+        encode = Encoder()
+        parts = self._parts if cuda_in_use() else _without_cuda(self._parts)
+        return {name: part.capture(encode, name) for name, part in parts.items()}
+
+    def restore(self, components: Mapping[str, Tree], *, allow_missing: Collection[str] = ()) -> None:
+        """Load all components, or change nothing.
+
+        Raises:
+            MismatchError: every difference between what was saved and the objects given.
+        """
+        load_checked(self._parts, components, free={*allow_missing, CUDA})
+
+    def version(self) -> Mapping[str, int]:
+        """How often every optimizer and scheduler has stepped; counts on after a close."""
+        self._attach()
+        steps = {f"{name}.step()": count for name, count in self._steps.items()}
+        epochs = {f"{name}.step()": _last_epoch(s) for name, s in self._schedulers.items()}
+        return {**steps, **{name: epoch for name, epoch in epochs.items() if epoch is not None}}
+
+    def versions(self) -> Mapping[str, str]:
+        """PyTorch, its threads, NumPy, Python, and the CUDA devices in use."""
+        found = {
+            "torch": str(torch.__version__),
+            "torch threads": str(torch.get_num_threads()),
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        }
+        if cuda_in_use():
+            devices = range(torch.cuda.device_count())
+            found["cuda devices"] = ", ".join(torch.cuda.get_device_name(i) for i in devices)
+        return found
+
+    def close(self) -> None:
+        """Take the counting hooks off the optimizers."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+
+    def _attach(self) -> None:
+        if not self._hooks:
+            self._hooks = [o.register_step_post_hook(self._count(k)) for k, o in self._optimizers.items()]
+
+    def _count(self, name: str) -> Any:
+        def stepped(*_: object) -> None:
+            self._steps[name] += 1
+
+        return stepped
+
+
+def _without_cuda(parts: Mapping[str, Part]) -> dict[str, Part]:
+    return {name: part for name, part in parts.items() if name != CUDA}
+
+
+def _last_epoch(scheduler: Any) -> int | None:
+    """The position of a scheduler; of a ChainedScheduler, which has none, those inside added up."""
+    inner = [_last_epoch(s) or 0 for s in getattr(scheduler, "_schedulers", ())]
+    epoch = getattr(scheduler, "last_epoch", sum(inner) if inner else None)
+    return epoch if isinstance(epoch, int) else None

@@ -1,0 +1,137 @@
+"""How a checkpoint appears whole, by one rename, and how it goes."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from stopctl.store.errors import SaveError, as_save_error
+from stopctl.store.files import DIRECTORY, FILE, Files
+from stopctl.store.hashed import Bytes, write_file
+from stopctl.store.info import CheckpointInfo
+from stopctl.store.manifest import MANIFEST, STATE, TENSORS, encode, parse
+
+TEMPORARY, TRASH = ".tmp-", ".trash-"
+OURS = {TENSORS, STATE, MANIFEST}
+
+RESERVE = 1 << 20
+"""Bytes that a save leaves free: its directory and manifest, the journal, what others write meanwhile."""
+
+
+def publish(
+    files: Files,
+    folder: Path,
+    info: CheckpointInfo,
+    contents: Mapping[str, Sequence[Bytes]],
+    last_check: Callable[[], None],
+) -> CheckpointInfo:
+    """Write a checkpoint's files into a directory that gets its name only when all are on the disk.
+
+    Returns `info` as the manifest has it, when the name is on the disk, too; after any error there is no
+    such checkpoint. `last_check` is called just before the rename, and may raise.
+
+    Raises:
+        SaveError: no room, the name is taken, or an operation failed.
+    """
+    name = info.name
+    temporary = folder / f"{TEMPORARY}{name}-{secrets.token_hex(4)}"
+    target = folder / name
+    with as_save_error(f"saving {name}", target):
+        _check_room(files, folder, name, contents)
+        if files.exists(target):
+            raise SaveError(f"{target} exists already, and a checkpoint is never overwritten", target)
+        at = temporary
+        try:
+            files.mkdir(temporary)
+            facts = {file: write_file(files, temporary / file, parts) for file, parts in contents.items()}
+            data = encode(info, facts)
+            said = replace(parse(data, folder)[0], components=info.components)
+            write_file(files, temporary / MANIFEST, [data])
+            files.sync_directory(temporary)
+            last_check()
+            files.rename(temporary, target)
+            at = target
+            files.sync_directory(folder)
+        except BaseException:
+            _withdraw(files, at)
+            raise
+    return said
+
+
+def _check_room(files: Files, folder: Path, name: str, contents: Mapping[str, Sequence[Bytes]]) -> None:
+    needed = sum(len(part) for parts in contents.values() for part in parts) + RESERVE
+    free = files.free(folder)
+    if free is not None and free < needed:
+        raise SaveError(f"saving {name} needs {needed} bytes, but {free} are free in {folder}", folder)
+
+
+def _withdraw(files: Files, at: Path) -> None:
+    """Take back what was not finished, as far as that goes; the next sweep takes the rest."""
+    if at.name.startswith(TEMPORARY):
+        for name in sorted(OURS):
+            with contextlib.suppress(OSError):
+                files.unlink(at / name)
+        with contextlib.suppress(OSError):
+            files.rmdir(at)
+    else:  # visible, but perhaps not after a power cut: it may only be emptied after an fsync, so not now
+        with contextlib.suppress(OSError):
+            files.rename(at, _trash(at))
+
+
+def delete(files: Files, folder: Path, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Rename the checkpoints away, have that on the disk, and only then remove them.
+
+    Returns what they held that is not ours, as `sweep` does.
+
+    Raises:
+        OSError: from whichever operation failed; no checkpoint is half deleted.
+    """
+    trash = [_trash(folder / name) for name in names]
+    for name, path in zip(names, trash, strict=True):
+        files.rename(folder / name, path)
+    left = sweep(files, folder, TRASH)  # what an earlier attempt could not remove is tried again
+    return {path.name: left[path.name] for path in trash if path.name in left}
+
+
+def sweep(files: Files, folder: Path, *prefixes: str) -> dict[str, tuple[str, ...]]:
+    """Remove unfinished (`TEMPORARY`) or deleted (`TRASH`) checkpoints.
+
+    Returns what they hold that is not ours, by directory; it stays where it is.
+
+    Raises:
+        OSError: from whichever operation failed.
+    """
+    found = [
+        entry.name
+        for entry in files.entries(folder)
+        if entry.kind == DIRECTORY and entry.name.startswith(prefixes)
+    ]
+    if found:
+        files.sync_directory(folder)  # nothing is emptied that a power cut could make visible again
+    left = {name: _remove(files, folder / name) for name in found}
+    return {name: foreign for name, foreign in left.items() if foreign}
+
+
+def _remove(files: Files, directory: Path) -> tuple[str, ...]:
+    foreign = []
+    for entry in files.entries(directory):
+        if entry.kind == FILE and entry.name in OURS:
+            files.unlink(directory / entry.name)
+        else:
+            foreign.append(entry.name)
+    if not foreign:
+        try:
+            files.rmdir(directory)
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY:
+                raise
+            foreign = [entry.name for entry in files.entries(directory)]  # NFS keeps what a reader has open
+    return tuple(foreign)
+
+
+def _trash(path: Path) -> Path:
+    return path.parent / f"{TRASH}{path.name}-{secrets.token_hex(4)}"

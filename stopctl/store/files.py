@@ -1,0 +1,188 @@
+"""The few file operations of the store. Every one goes through a `Files`, so that a test can replace it.
+
+Each method is one operation that happens or raises OSError; none retries. In particular a failed fsync is
+never tried again: the kernel may have dropped the pages and would report success.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from stopctl.core.errors import StopctlError
+
+if sys.platform != "win32":  # pragma: no branch
+    import fcntl
+
+DIRECTORY, FILE, OTHER = "directory", "file", "other"
+
+
+class Handle(NamedTuple):
+    """An open file, and where it was opened."""
+
+    fd: int
+    path: Path
+
+
+class Entry(NamedTuple):
+    """A name in a directory; a symbolic link is OTHER, wherever it leads."""
+
+    name: str
+    kind: str
+
+
+def require_posix(platform: str = sys.platform) -> None:
+    """Raise StopctlError where there is neither flock nor an fsync of directories."""
+    if platform == "win32":
+        raise StopctlError(
+            "Run and its checkpoint store need Linux or macOS (flock, fsync of directories); on Windows use "
+            "Controller or EarlyStopper with checkpoint files of your own, or WSL"
+        )
+
+
+class Files:
+    """The real operations; see the module instance `FILES`."""
+
+    def mkdir(self, path: Path) -> None:
+        """Make one directory; FileExistsError if there is anything of that name."""
+        os.mkdir(path)
+
+    def exists(self, path: Path) -> bool:
+        """Whether there is anything of that name, a dangling link included."""
+        return os.path.lexists(path)
+
+    def real(self, path: Path) -> str:
+        """The one name of a directory, whatever links lead to it."""
+        return os.path.realpath(path)
+
+    def entries(self, path: Path) -> list[Entry]:
+        """What is in a directory, by name."""
+        with os.scandir(path) as found:
+            return sorted(Entry(entry.name, _kind(entry)) for entry in found)
+
+    def size(self, path: Path) -> int:
+        """Bytes of a regular file; OSError(ELOOP or EISDIR) for a link and whatever else is no file."""
+        return _regular(os.lstat(path), path)
+
+    def free(self, path: Path) -> int | None:
+        """Bytes that this user may still write on the file system of `path`; None if it does not say."""
+        found = os.statvfs(path)
+        return found.f_bavail * found.f_frsize if found.f_blocks else None
+
+    def create(self, path: Path) -> Handle:
+        """Open a new file for writing; FileExistsError if there is anything of that name."""
+        return Handle(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666), path)
+
+    def open(self, path: Path) -> tuple[Handle, int]:
+        """Open a regular file for reading, and tell its size; a link is not followed."""
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            return Handle(fd, path), _regular(os.fstat(fd), path)
+        except OSError:
+            os.close(fd)
+            raise
+
+    def open_append(self, path: Path) -> Handle:
+        """Open a file whose every write goes to its end, and which can be read; made if need be."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        return Handle(os.open(path, flags, 0o666), path)
+
+    def open_lock(self, path: Path) -> Handle:
+        """Open a file to be locked, read and written over; made if need be."""
+        return Handle(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666), path)
+
+    def read(self, handle: Handle, into: memoryview, offset: int) -> int:
+        """Read from `offset` into `into`, as much as comes at once; 0 at the end."""
+        return os.preadv(handle.fd, [into], offset)
+
+    def write(self, handle: Handle, data: bytes | bytearray | memoryview) -> int:
+        """Write as much as goes at once; returns the bytes written."""
+        return os.write(handle.fd, data)
+
+    def truncate(self, handle: Handle, size: int) -> None:
+        """Cut the file to `size` bytes."""
+        os.ftruncate(handle.fd, size)
+
+    def sync(self, handle: Handle) -> None:
+        """Have the file's bytes on the disk."""
+        _fsync(handle.fd)
+
+    def close(self, handle: Handle) -> None:
+        """Close the file; an error of a delayed write may surface here."""
+        os.close(handle.fd)
+
+    def sync_directory(self, path: Path) -> None:
+        """Have the directory's entries on the disk."""
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            _fsync(fd)
+        finally:
+            os.close(fd)
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Give `source` the name `target`, atomically."""
+        os.rename(source, target)
+
+    def unlink(self, path: Path) -> None:
+        """Remove a file."""
+        os.unlink(path)
+
+    def rmdir(self, path: Path) -> None:
+        """Remove an empty directory."""
+        os.rmdir(path)
+
+    def lock(self, handle: Handle) -> bool:
+        """Take the exclusive lock of an open file at once; False if another one holds it."""
+        try:
+            fcntl.flock(handle.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def unlock(self, handle: Handle) -> None:
+        """Give the lock back, for forked copies of the handle too."""
+        fcntl.flock(handle.fd, fcntl.LOCK_UN)
+
+
+FILES = Files()
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Put the file's name into an OSError that lacks it: those of an open file (write, fsync) do."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+def _fsync(fd: int) -> None:
+    if sys.platform == "darwin":  # where fsync stops at the drive's cache
+        try:
+            fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTSUP, errno.ENOTTY, errno.EINVAL):
+                raise  # else the file system does not know the call: nothing has failed yet
+    os.fsync(fd)
+
+
+def _kind(entry: os.DirEntry[str]) -> str:
+    if entry.is_dir(follow_symlinks=False):
+        return DIRECTORY
+    return FILE if entry.is_file(follow_symlinks=False) else OTHER
+
+
+def _regular(found: os.stat_result, path: Path) -> int:
+    if stat.S_ISREG(found.st_mode):
+        return found.st_size
+    code = errno.ELOOP if stat.S_ISLNK(found.st_mode) else errno.EISDIR
+    raise OSError(code, "not a regular file", str(path))

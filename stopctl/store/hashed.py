@@ -1,0 +1,182 @@
+"""Whole files, written and read once, with their SHA-256 taken on the way by a thread beside."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
+from types import TracebackType
+from typing import NamedTuple, Self, TypeAlias
+
+from stopctl.store.errors import DamagedError
+from stopctl.store.files import Files, Handle, naming
+
+Bytes: TypeAlias = bytes | bytearray | memoryview
+
+CHUNK = 4 << 20
+"""Bytes a step: smaller ones (64 KiB) cost 1.4 times as much, larger ones gain nothing."""
+
+SMALL = 64 << 10
+"""Parts below this are gathered before they are written: optimizers have thousands of single numbers."""
+
+
+class FileFact(NamedTuple):
+    """What a manifest says of a file."""
+
+    size: int
+    sha256: str
+
+
+def write_file(files: Files, path: Path, parts: Sequence[Bytes]) -> FileFact:
+    """Make the file `path` out of `parts` (views of bytes), in their order, and have it on the disk.
+
+    Raises:
+        OSError: from whichever operation failed, with the file's name.
+    """
+    size = sum(map(len, parts))
+    with naming(path):
+        handle = files.create(path)
+        try:
+            with Hasher(beside=size > CHUNK) as hasher:
+                for chunk in _chunks(parts):
+                    hasher.update(chunk)
+                    _write(files, handle, chunk)
+                files.sync(handle)
+        finally:
+            files.close(handle)
+    return FileFact(size, hasher.hexdigest())
+
+
+def read_file(files: Files, path: Path, fact: FileFact) -> bytearray:
+    """The bytes of a file that must be just as `fact` says; nothing beyond its real size is allocated.
+
+    Raises:
+        DamagedError: another size or another hash.
+        OSError: from whichever operation failed, with the file's name.
+    """
+    with naming(path):
+        handle, size = files.open(path)
+        try:
+            if size != fact.size:
+                raise DamagedError(f"{path.name}: {size} bytes instead of {fact.size}")
+            buffer = bytearray(size)
+            with Hasher(beside=size > CHUNK) as hasher:
+                for chunk in _read(files, handle, buffer):
+                    hasher.update(chunk)
+        finally:
+            files.close(handle)
+    if hasher.hexdigest() != fact.sha256:
+        raise DamagedError(f"{path.name}: its SHA-256 is not the one in the manifest")
+    return buffer
+
+
+def read_whole(files: Files, path: Path, limit: int) -> bytearray:
+    """The bytes of a file that is trusted in nothing but its size.
+
+    Raises:
+        DamagedError: more than `limit` bytes, or fewer than its size says.
+        OSError: from whichever operation failed, with the file's name.
+    """
+    with naming(path):
+        handle, size = files.open(path)
+        try:
+            if size > limit:
+                raise DamagedError(f"{path.name}: {size} bytes, more than {limit}")
+            buffer = bytearray(size)
+            for _ in _read(files, handle, buffer):
+                pass
+        finally:
+            files.close(handle)
+    return buffer
+
+
+class Hasher:
+    """SHA-256 of views handed over in order; `beside`: by a thread, while the caller writes or reads.
+
+    The views are not copied and must stay as they are until the ``with`` block ends. Leaving the block
+    always waits for the thread, and raises what went wrong in it.
+    """
+
+    def __init__(self, *, beside: bool) -> None:
+        self._sha256 = hashlib.sha256()
+        self._views: SimpleQueue[Bytes | None] = SimpleQueue()
+        self._error: BaseException | None = None
+        self._thread = Thread(target=self._run, name="stopctl-sha256", daemon=True) if beside else None
+
+    def __enter__(self) -> Self:
+        if self._thread is not None:
+            try:
+                self._thread.start()
+            except RuntimeError:  # no more threads, or the interpreter is shutting down
+                self._thread = None
+        return self
+
+    def update(self, view: Bytes) -> None:
+        """Hash the next bytes, now or soon."""
+        if self._thread is None:
+            self._sha256.update(view)
+        else:
+            self._views.put(view)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._thread is not None:
+            self._views.put(None)
+            self._thread.join()
+        if self._error is not None and error is None:
+            raise self._error
+
+    def hexdigest(self) -> str:
+        """The hash of all views, once the block has been left."""
+        return self._sha256.hexdigest()
+
+    def _run(self) -> None:
+        try:
+            while (view := self._views.get()) is not None:
+                self._sha256.update(view)
+        except BaseException as error:
+            self._error = error
+
+
+def _write(files: Files, handle: Handle, data: Bytes) -> None:
+    view = memoryview(data)
+    while view:
+        count = files.write(handle, view)
+        if not count:
+            raise OSError(errno.EIO, "not a byte was written", str(handle.path))
+        view = view[count:]
+
+
+def _read(files: Files, handle: Handle, buffer: bytearray) -> Iterator[memoryview]:
+    """Fill `buffer` from the start of the file, yielding what has come."""
+    view = memoryview(buffer)
+    at = 0
+    while at < len(view):
+        count = files.read(handle, view[at : at + CHUNK], at)
+        if not count:
+            raise DamagedError(f"{handle.path.name}: ends after {at} of {len(view)} bytes")
+        yield view[at : at + count]
+        at += count
+
+
+def _chunks(parts: Iterable[Bytes]) -> Iterator[Bytes]:
+    """The same bytes in steps of at most CHUNK, small parts gathered."""
+    gathered = bytearray()
+    for part in parts:
+        if len(part) < SMALL:
+            gathered += part
+            if len(gathered) < CHUNK - SMALL:
+                continue
+        if gathered:
+            yield gathered
+            gathered = bytearray()
+        if len(part) >= SMALL:
+            view = memoryview(part)
+            for start in range(0, len(view), CHUNK):
+                yield view[start : start + CHUNK]
+    if gathered:
+        yield gathered

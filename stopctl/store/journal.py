@@ -1,0 +1,141 @@
+"""journal.jsonl: what happened, a line of strict JSON each, only ever appended to.
+
+A line is good if it is a whole JSON object. What a crash tore is never one, and never becomes part of the
+next line: whoever opens the file after it starts a new line first. Lines are not synced one by one: a power
+cut may take the newest, which no promise rests on.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from stopctl.store import strict
+from stopctl.store.files import Files, Handle, naming
+
+BLOCK = 64 << 10
+"""Bytes a read."""
+
+
+class Journal:
+    """The file, open for appending."""
+
+    def __init__(self, files: Files, path: Path) -> None:
+        self._files = files
+        self._path = path
+        with naming(path):
+            self._handle = files.open_append(path)
+            try:
+                size = files.size(path)
+                self._torn = size > 0 and _read(files, self._handle, size - 1, 1) != b"\n"
+            except BaseException:
+                files.close(self._handle)
+                raise
+
+    def append(self, line: dict[str, Any]) -> None:
+        """Add one line of plain values, in one write.
+
+        Raises:
+            TreeError: `line` holds something that JSON does not.
+            OSError: the line was not written, or not all of it; the next one starts afresh.
+        """
+        text = strict.dumps(strict.plain(line, "journal")) + b"\n"
+        if self._torn:
+            text = b"\n" + text
+        self._torn = True
+        with naming(self._path):
+            count = self._files.write(self._handle, text)
+        if count != len(text):
+            reason = f"{count} of {len(text)} bytes were written"
+            raise OSError(errno.ENOSPC, reason, str(self._path))
+        self._torn = False
+
+    def close(self) -> None:
+        """Have the lines on the disk and close the file."""
+        with naming(self._path):
+            try:
+                self._files.sync(self._handle)
+            finally:
+                self._files.close(self._handle)
+
+
+class Lines(Iterator[dict[str, Any]]):
+    """The lines of a journal, oldest first; none if there is no file.
+
+    ``skipped`` counts the garbled ones so far. A last line without its end may be in the writing, and is
+    skipped without being counted.
+    """
+
+    def __init__(self, files: Files, path: Path) -> None:
+        self.skipped = 0
+        self._lines = _oldest_first(files, path)
+
+    def __next__(self) -> dict[str, Any]:
+        for line in self._lines:
+            if line is not None:
+                return line
+            self.skipped += 1
+        raise StopIteration
+
+
+def _oldest_first(files: Files, path: Path) -> Iterator[dict[str, Any] | None]:
+    """Every line but empty ones and a torn last one; None for a garbled one."""
+    try:
+        handle, _ = files.open(path)
+    except FileNotFoundError:
+        return
+    try:
+        offset = 0
+        begun: list[bytes] = []
+        while block := _read(files, handle, offset, BLOCK):
+            offset += len(block)
+            first, *others = block.split(b"\n")
+            begun.append(first)
+            if others:
+                yield from (_parse(text) for text in (b"".join(begun), *others[:-1]) if text.strip())
+                begun = others[-1:]
+        last = _parse(b"".join(begun))
+        if last is not None:
+            yield last
+    finally:
+        files.close(handle)
+
+
+def newest_first(files: Files, path: Path) -> Iterator[dict[str, Any]]:
+    """The good lines from the end on, reading no more of the file than is asked for."""
+    try:
+        handle, end = files.open(path)
+    except FileNotFoundError:
+        return
+    try:
+        tail = b""
+        while end:
+            start = max(0, end - BLOCK)
+            begun, *whole = (_read(files, handle, start, end - start) + tail).split(b"\n")
+            if start == 0:
+                whole.insert(0, begun)
+            yield from filter(None, map(_parse, reversed(whole)))
+            tail = begun
+            end = start
+    finally:
+        files.close(handle)
+
+
+def _parse(text: bytes) -> dict[str, Any] | None:
+    try:
+        line = strict.loads(text)
+    except ValueError:
+        return None
+    return line if type(line) is dict else None
+
+
+def _read(files: Files, handle: Handle, offset: int, size: int) -> bytes:
+    """Up to `size` bytes, fewer only at the end of the file."""
+    view = memoryview(bytearray(size))
+    filled = 0
+    with naming(handle.path):
+        while filled < size and (count := files.read(handle, view[filled:], offset + filled)):
+            filled += count
+    return bytes(view[:filled])

@@ -1,0 +1,134 @@
+"""One writer: an flock on run.lock, which says who holds it; it ends with its holder, however that dies."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+from stopctl.store import strict
+from stopctl.store.errors import LockedError
+from stopctl.store.files import Files, Handle, naming
+
+LOCK = "run.lock"
+
+_held: dict[str, RunLock] = {}
+"""The locks of this process by real directory, as not every file system's flock tells its own process."""
+
+
+class RunLock:
+    """The lock of a run's directory, until `release`. A forked child neither owns nor releases it."""
+
+    def __init__(self, files: Files, directory: str, handle: Handle, started: str) -> None:
+        self._files = files
+        self._directory = directory
+        self._handle: Handle | None = handle
+        self._pid = os.getpid()
+        self.started = started
+
+    @classmethod
+    def take(cls, files: Files, directory: Path) -> RunLock:
+        """Lock `directory`, which exists, or fail at once.
+
+        Raises:
+            LockedError: another process has it, or this very one.
+            OSError: the file cannot be opened, locked or written.
+        """
+        real = files.real(directory)
+        own = _held.get(real)
+        if own is not None and own.owned:
+            raise _already_open(directory, own.started)
+        with naming(directory / LOCK):
+            handle = files.open_lock(directory / LOCK)
+            try:
+                if not files.lock(handle):
+                    raise _locked(directory, _read(files, handle))
+                lock = cls(files, real, handle, now())
+                line = {"host": _host(), "pid": os.getpid(), "started": lock.started}
+                text = strict.dumps(line) + b"\n"
+                files.write(handle, text)
+                files.truncate(handle, len(text))  # after the write: a reader's first line is always whole
+            except BaseException:
+                files.close(handle)
+                raise
+        _held[real] = lock
+        return lock
+
+    @property
+    def owned(self) -> bool:
+        """Whether this process holds the lock; False in a forked child."""
+        return self._handle is not None and self._pid == os.getpid()
+
+    def release(self) -> None:
+        """Give the lock back; the file stays. Does nothing the second time, and nothing in a forked child."""
+        handle = self._handle
+        if handle is None or not self.owned:
+            return
+        self._handle = None
+        _held.pop(self._directory, None)
+        try:
+            self._files.unlock(handle)  # closing alone would leave it to children forked meanwhile
+        finally:
+            self._files.close(handle)
+
+    def forget(self) -> None:
+        """In a forked child: close its copy, so that the lock ends with the parent."""
+        if self._handle is not None:
+            self._files.close(self._handle)
+            self._handle = None
+
+
+def now() -> str:
+    """The time in ISO 8601, UTC, to the millisecond."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _already_open(directory: Path, started: str | None) -> LockedError:
+    return LockedError(
+        f"{directory} is open in this process already (since {started}): call run.close() first",
+        host=_host(),
+        pid=os.getpid(),
+        started=started,
+    )
+
+
+def _locked(directory: Path, line: dict[str, strict.JsonValue]) -> LockedError:
+    host, pid, started = line.get("host"), line.get("pid"), line.get("started")
+    if (host, pid) == (_host(), os.getpid()):
+        return _already_open(directory, started)
+    who = (
+        f"process {pid} on {host} since {started}" if line else f"another process ({LOCK} does not say which)"
+    )
+    return LockedError(
+        f"{directory} is being written by {who}: wait for its end, or use another directory",
+        host=host,
+        pid=pid,
+        started=started,
+    )
+
+
+def _read(files: Files, handle: Handle) -> dict[str, strict.JsonValue]:
+    """The holder's line; empty where it cannot be understood."""
+    buffer = bytearray(1024)
+    count = files.read(handle, memoryview(buffer), 0)
+    try:
+        line = strict.loads(buffer[:count].partition(b"\n")[0])
+    except ValueError:
+        return {}
+    types = {"host": str, "pid": int, "started": str}
+    right = type(line) is dict and all(type(line.get(name)) is kind for name, kind in types.items())
+    return line if right else {}
+
+
+def _host() -> str:
+    return os.uname().nodename
+
+
+def _after_fork() -> None:
+    for lock in _held.values():
+        lock.forget()
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):  # pragma: no branch
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,179 @@
+"""manifest.json: what a checkpoint is, written last; and the name of its directory.
+
+At most `LIMIT` bytes, whatever is asked to go in: reasons that do not fit into `REASONS` bytes are left out
+(the journal has them all), and component names beyond `COMPONENTS` bytes stand only in state.json. The file
+is canonical JSON (sorted keys, no spaces, ASCII) with the SHA-256 of itself without that field, and is only
+accepted in exactly that spelling, so no changed bit goes unnoticed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Never
+
+from stopctl.core.errors import SettingError
+from stopctl.store import strict
+from stopctl.store.errors import DamagedError
+from stopctl.store.hashed import FileFact
+from stopctl.store.info import CheckpointInfo
+
+FORMAT = 1
+TENSORS, STATE, MANIFEST = "state.safetensors", "state.json", "manifest.json"
+LIMIT, REASONS, COMPONENTS = 2048, 400, 600
+
+LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+NAME = re.compile(rf"epoch-(\d{{4,20}})-step-(\d{{9,20}})-w(\d{{4,20}})(?:-({LABEL.pattern}))?", re.ASCII)
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def directory_name(epoch: int, step: int, writer: int, label: str | None) -> str:
+    """``epoch-0010-step-000004690-w0003``, and ``-label`` where there is one."""
+    name = f"epoch-{epoch:04d}-step-{step:09d}-w{writer:04d}"
+    return name if label is None else f"{name}-{label}"
+
+
+def encode(info: CheckpointInfo, files: Mapping[str, FileFact]) -> bytes:
+    """The bytes of manifest.json, at most `LIMIT`; what can be computed from the rest is not in it."""
+    components = info.components if len(strict.dumps(info.components)) <= COMPONENTS else None
+    reasons = list(info.reasons)
+    while len(strict.dumps(reasons)) > REASONS:
+        reasons.pop()
+    body = {
+        "format": FORMAT,
+        "epoch": info.epoch,
+        "step": info.step,
+        "seconds": info.seconds,
+        "value": None if info.value is None else strict.number(info.value),
+        "writer": info.writer,
+        "label": info.label,
+        "pinned": info.pinned,
+        "reasons": reasons,
+        "components": components,
+        "created": info.created,
+        "files": {name: fact._asdict() for name, fact in files.items()},
+    }
+    return strict.dumps(body | {"sha256": _hash(body)}, sort_keys=True)
+
+
+def parse(data: bytes | bytearray, folder: Path) -> tuple[CheckpointInfo, dict[str, FileFact]]:
+    """What `data` says of a checkpoint in `folder`; no components if their names are in state.json only.
+
+    Raises:
+        DamagedError: anything that `encode` does not write.
+    """
+    if len(data) > LIMIT:
+        _refuse(f"longer than {LIMIT} bytes")
+    try:
+        body = strict.loads(data)
+    except ValueError as error:
+        raise DamagedError(f"{MANIFEST}: {error}") from error
+    if type(body) is not dict:
+        _refuse("no object")
+    if type(body.get("format")) is not int or body["format"] != FORMAT:
+        _refuse(f"format {body.get('format')!r}, this version reads {FORMAT}")
+    said = body.pop("sha256", None)
+    if said != _hash(body) or strict.dumps(body | {"sha256": said}, sort_keys=True) != bytes(data):
+        _refuse("its own SHA-256 does not match")
+    files = body.pop("files", None)
+    del body["format"]
+    if not _are_files(files) or body.keys() != _FIELDS.keys():
+        _refuse("not the fields of a manifest")
+    for field, value in body.items():
+        if not _FIELDS[field][0](value):
+            _refuse(f"{field} is wrong: {str(value)[:100]}")
+    facts = {name: FileFact(**fact) for name, fact in files.items()}
+    info = _info(folder, body | {"components": body["components"] or ()})
+    return replace(info, bytes=len(data) + sum(fact.size for fact in facts.values())), facts
+
+
+def draft(folder: Path, **fields: Any) -> CheckpointInfo:
+    """A checkpoint that is to be written, of 0 bytes so far; SettingError for a field that cannot be."""
+    for field, (right, wanted) in _FIELDS.items():
+        if not right(fields[field]):
+            raise SettingError(f"the {field} of a checkpoint is {wanted}, not {fields[field]!r}")
+    return _info(folder, fields)
+
+
+def _info(folder: Path, fields: dict[str, Any]) -> CheckpointInfo:
+    name = directory_name(fields["epoch"], fields["step"], fields["writer"], fields["label"])
+    exact = {
+        "seconds": float(fields["seconds"]),
+        "value": None if fields["value"] is None else float(fields["value"]),
+        "reasons": tuple(fields["reasons"]),
+        "components": tuple(fields["components"]),
+    }
+    return CheckpointInfo(name=name, path=folder / name, bytes=0, **(fields | exact))
+
+
+def is_count(value: object) -> bool:
+    """Whether `value` is an int from 0 that fits into 64 bits."""
+    return type(value) is int and 0 <= value < 2**63
+
+
+def _is_number(value: object) -> bool:
+    return type(value) is float or (type(value) is int and -(2**63) <= value < 2**63)
+
+
+def _is_seconds(value: Any) -> bool:
+    return _is_number(value) and math.isfinite(value) and value >= 0
+
+
+def _is_value(value: object) -> bool:
+    return value is None or _is_number(value) or (type(value) is str and value in strict.NON_FINITE)
+
+
+def _is_label(value: object) -> bool:
+    return value is None or (type(value) is str and LABEL.fullmatch(value) is not None)
+
+
+def _are_strings(value: object) -> bool:
+    return isinstance(value, list | tuple) and all(type(item) is str for item in value)
+
+
+def _are_files(value: object) -> bool:
+    """Exactly our two files: so no name can lead anywhere else."""
+    return (
+        type(value) is dict
+        and value.keys() == {TENSORS, STATE}
+        and all(
+            type(fact) is dict
+            and fact.keys() == {"size", "sha256"}
+            and is_count(fact["size"])
+            and type(fact["sha256"]) is str
+            and _SHA256.fullmatch(fact["sha256"]) is not None
+            for fact in value.values()
+        )
+    )
+
+
+_FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "epoch": (is_count, "an int from 0"),
+    "step": (is_count, "an int from 0"),
+    "seconds": (_is_seconds, "a finite number from 0"),
+    "value": (_is_value, "a number or None"),
+    "writer": (is_count, "an int from 0"),
+    "label": (_is_label, "at most 64 of A-Z a-z 0-9 . _ -, the first a letter or digit"),
+    "pinned": (lambda value: type(value) is bool, "a bool"),
+    "reasons": (_are_strings, "a list of str"),
+    "components": (lambda value: value is None or _are_strings(value), "a list of str"),
+    "created": (lambda value: type(value) is str, "a str"),
+}
+
+
+def order(name: str) -> tuple[int, int, int]:
+    """(step, epoch, writer) of a directory's name that matches `NAME`."""
+    _, epoch, _, step, writer = name.split("-")[:5]
+    return int(step), int(epoch), int(writer[1:])
+
+
+def _hash(body: dict[str, Any]) -> str:
+    return hashlib.sha256(strict.dumps(body, sort_keys=True)).hexdigest()
+
+
+def _refuse(why: str) -> Never:
+    raise DamagedError(f"{MANIFEST}: {why}")

@@ -1,0 +1,182 @@
+"""Reading a run's directory, without a lock and without trust."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from stopctl.store import journal, manifest, safetensors, strict
+from stopctl.store.errors import DamagedError, NotARunError
+from stopctl.store.files import DIRECTORY, FILES, Entry, Files, require_posix
+from stopctl.store.hashed import FileFact, read_file, read_whole
+from stopctl.store.info import CheckpointInfo
+from stopctl.store.manifest import MANIFEST, NAME, STATE, TENSORS
+from stopctl.store.rundir import CHECKPOINTS, FORMAT, JOURNAL, found_instead, read_meta
+from stopctl.store.tree import Tree, unflatten
+
+_DAMAGE = {
+    getattr(errno, name, errno.EIO)
+    for name in ("ENOENT", "ENOTDIR", "EISDIR", "ELOOP", "EIO", "EBADMSG", "EUCLEAN")
+}
+"""What OSErrors say of the checkpoint itself; others (EACCES, EMFILE) say it of this process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """A checkpoint that is not as its manifest says, and why."""
+
+    name: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The checkpoints of a run: the good ones, oldest first by (step, epoch, writer), and the others."""
+
+    good: tuple[CheckpointInfo, ...]
+    damaged: tuple[Damage, ...]
+
+
+class Reader:
+    """A run's directory, read only; a writer may be at work in it.
+
+    Args:
+        path: the run's directory.
+        files: the file operations; a test gives its own.
+
+    Raises:
+        NotARunError: no run.json there, or one of a newer format.
+        DamagedError: run.json is not what stopctl writes.
+    """
+
+    path: Path
+    """The run's directory, absolute."""
+    meta: Any
+    """run.json: a dict (None only in a Store on a new run, before `begin`)."""
+
+    def __init__(self, path: str | os.PathLike[str], *, files: Files = FILES) -> None:
+        self._open(path, files)
+        self.meta = read_meta(files, self.path)
+        if self.meta is None:
+            raise NotARunError(f"{self.path} is no run: {found_instead(files, self.path)}")
+
+    def _open(self, path: str | os.PathLike[str], files: Files) -> None:
+        require_posix()
+        self.path = Path(os.path.abspath(path))
+        self._files = files
+        self._folder = self.path / CHECKPOINTS
+
+    def list(self) -> Listing:
+        """Every checkpoint there is, its manifest verified, its files there and of the right sizes.
+
+        Names that are not a checkpoint's are passed over. The hashes of the files are `load`'s to check.
+
+        Raises:
+            OSError: for a reason that lies in this process, not in a checkpoint (permission, open files).
+        """
+        good, damaged = [], []
+        for entry in self._entries():
+            try:
+                good.append(self._inspect(entry))
+            except DamagedError as error:
+                if self._files.exists(self._folder / entry.name):  # or a writer has just deleted it
+                    damaged.append(Damage(entry.name, str(error)))
+        good.sort(key=lambda info: (info.step, info.epoch, info.writer))
+        return Listing(tuple(good), tuple(damaged))
+
+    def load(
+        self, info: CheckpointInfo, only: Collection[str] | None = None
+    ) -> tuple[dict[str, Tree], strict.JsonValue]:
+        """The components and the controller's state of a checkpoint, every file's SHA-256 verified.
+
+        Args:
+            info: one that `list` gave.
+            only: names of the components to build, where not all are wanted; names it does not have are
+                passed over. Everything is verified all the same.
+
+        Raises:
+            DamagedError: the checkpoint is not what was written; the text names it and the damage.
+            OSError: for a reason that lies in this process, not in the checkpoint.
+        """
+        with _damage_of(info.name):
+            facts = self._manifest(info.name)[1]
+            with _as_damage(TENSORS):
+                tensors = read_file(self._files, self._folder / info.name / TENSORS, facts[TENSORS])
+            state = self._state(info.name, facts[STATE])
+            skeleton = state["components"]
+            if only is not None:
+                skeleton = {name: node for name, node in skeleton.items() if name in only}
+            return unflatten(skeleton, safetensors.decode(tensors)), state["state"]
+
+    def journal(self) -> journal.Lines:
+        """The journal's lines, oldest first; a torn last one is passed over, garbled ones counted."""
+        return journal.Lines(self._files, self.path / JOURNAL)
+
+    def newest_lines(self) -> Iterator[dict[str, Any]]:
+        """The journal's good lines, newest first; reads from the end, and only as far as they are taken."""
+        return journal.newest_first(self._files, self.path / JOURNAL)
+
+    def _entries(self) -> Iterator[Entry]:
+        with contextlib.suppress(FileNotFoundError):
+            yield from (entry for entry in self._files.entries(self._folder) if NAME.fullmatch(entry.name))
+
+    def _inspect(self, entry: Entry) -> CheckpointInfo:
+        if entry.kind != DIRECTORY:
+            raise DamagedError("not a directory")
+        info, facts = self._manifest(entry.name)
+        for name, fact in facts.items():
+            with _as_damage(name):
+                size = self._files.size(info.path / name)
+            if size != fact.size:
+                raise DamagedError(f"{name}: {size} bytes instead of {fact.size}")
+        if not info.components:
+            return replace(info, components=tuple(self._state(entry.name, facts[STATE])["components"]))
+        return info
+
+    def _is_pinned(self, name: str) -> bool:
+        with _damage_of(name):
+            return self._manifest(name)[0].pinned
+
+    def _manifest(self, name: str) -> tuple[CheckpointInfo, dict[str, FileFact]]:
+        with _as_damage(MANIFEST):
+            data = read_whole(self._files, self._folder / name / MANIFEST, manifest.LIMIT)
+        info, facts = manifest.parse(data, self._folder)
+        if info.name != name:
+            raise DamagedError(f"{MANIFEST}: it is that of {info.name}")
+        return info, facts
+
+    def _state(self, name: str, fact: FileFact) -> dict[str, strict.JsonValue]:
+        with _as_damage(STATE):
+            data = read_file(self._files, self._folder / name / STATE, fact)
+        try:
+            state = strict.loads(data)
+        except ValueError as error:
+            raise DamagedError(f"{STATE}: {error}") from error
+        if type(state) is not dict or state.keys() != {"format", "components", "state"}:
+            raise DamagedError(f"{STATE}: no object of format, components and state")
+        if state["format"] != FORMAT or type(state["components"]) is not dict:
+            raise DamagedError(f"{STATE}: not of format {FORMAT}")
+        return state
+
+
+@contextlib.contextmanager
+def _as_damage(name: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DAMAGE:
+            raise
+        raise DamagedError(f"{name}: {error.strerror}") from error
+
+
+@contextlib.contextmanager
+def _damage_of(checkpoint: str) -> Iterator[None]:
+    try:
+        yield
+    except DamagedError as error:
+        raise DamagedError(f"{checkpoint} is damaged: {error}") from error

@@ -1,0 +1,120 @@
+"""The run's own directory and its run.json."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from stopctl.core.errors import StopctlError
+from stopctl.store import strict
+from stopctl.store.commit import TEMPORARY, TRASH, sweep
+from stopctl.store.errors import DamagedError, NotARunError, SaveError
+from stopctl.store.files import DIRECTORY, FILE, Entry, Files
+from stopctl.store.hashed import read_whole, write_file
+from stopctl.store.journal import Journal
+from stopctl.store.lock import LOCK
+from stopctl.store.manifest import is_count
+
+FORMAT = 1
+RUN, JOURNAL, CHECKPOINTS = "run.json", "journal.jsonl", "checkpoints"
+NEW_RUN = ".tmp-run.json"
+
+RUN_LIMIT = 64 << 20
+"""Bytes that run.json may have."""
+
+
+def read_meta(files: Files, path: Path) -> dict[str, Any] | None:
+    """run.json, None if there is none; DamagedError, or NotARunError for a newer format."""
+    try:
+        data = read_whole(files, path / RUN, RUN_LIMIT)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        meta = strict.loads(data)
+    except ValueError as error:
+        raise DamagedError(f"{path / RUN}: {error}") from error
+    if type(meta) is not dict or not is_count(meta.get("format")) or not is_count(meta.get("writer")):
+        raise DamagedError(f"{path / RUN}: no object with the numbers format and writer")
+    if meta["format"] > FORMAT:
+        raise NotARunError(f"{path} has format {meta['format']}, this stopctl reads {FORMAT}: update it")
+    return meta
+
+
+def write_meta(files: Files, path: Path, meta: dict[str, Any]) -> None:
+    """Replace run.json as a whole; `path` is to be synced after."""
+    with contextlib.suppress(FileNotFoundError):
+        files.unlink(path / NEW_RUN)
+    write_file(files, path / NEW_RUN, [strict.dumps(meta) + b"\n"])
+    files.rename(path / NEW_RUN, path / RUN)
+
+
+def check_writer(files: Files, path: Path, writer: int) -> None:
+    """SaveError unless run.json still says that `writer` is the one."""
+    try:
+        meta = read_meta(files, path)
+    except StopctlError as error:
+        raise SaveError(str(error), path / RUN) from error
+    found = None if meta is None else meta["writer"]
+    if found != writer:
+        said = "has no run.json any more" if found is None else f"has been opened by writer {found}"
+        raise SaveError(f"{path} {said}: this one, {writer}, saves no more", path / RUN)
+
+
+def start(files: Files, path: Path, meta: dict[str, Any], *, new: bool) -> tuple[Journal, Mapping[str, Any]]:
+    """Write run.json, open the journal, have both on the disk, sweep; returns what sweeping left."""
+    folder = path / CHECKPOINTS
+    if not files.exists(folder):
+        files.mkdir(folder)
+    write_meta(files, path, meta)
+    journal = Journal(files, path / JOURNAL)
+    try:
+        files.sync_directory(path)
+        if new:
+            with contextlib.suppress(PermissionError):  # not ours to read, so made by someone else
+                files.sync_directory(path.parent)
+        return journal, sweep(files, folder, TEMPORARY, TRASH)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            journal.close()
+        raise
+
+
+def make_directory(files: Files, path: Path) -> None:
+    """Make a directory and those above it, each one durable before anything is put into it."""
+    if not files.exists(path):
+        make_directory(files, path.parent)
+        with contextlib.suppress(FileExistsError):  # another process may be starting, too
+            files.mkdir(path)
+        files.sync_directory(path.parent)
+
+
+def refuse_foreign(files: Files, path: Path) -> None:
+    """NotARunError if the directory has no run.json, but anything that a starting run does not leave."""
+    try:
+        entries = files.entries(path)
+    except NotADirectoryError:
+        raise NotARunError(f"{path} is no directory") from None
+    if any(entry.name == RUN for entry in entries):
+        return
+    if not all(_is_start(files, path, entry) for entry in entries):
+        raise NotARunError(f"{path} is no run: {found_instead(files, path)}; use an empty or a new directory")
+
+
+def _is_start(files: Files, path: Path, entry: Entry) -> bool:
+    if entry.name == CHECKPOINTS and entry.kind == DIRECTORY:
+        return all(inner.name.startswith((TEMPORARY, TRASH)) for inner in files.entries(path / CHECKPOINTS))
+    return entry.name in (LOCK, NEW_RUN) and entry.kind == FILE
+
+
+def found_instead(files: Files, path: Path) -> str:
+    """What is in a directory that has no run.json, in words."""
+    try:
+        names = [entry.name for entry in files.entries(path)]
+    except FileNotFoundError:
+        return "there is no such directory"
+    except NotADirectoryError:
+        return "it is a file"
+    shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return f"it has no {RUN}, but {shown}" if names else f"it has no {RUN}; it is empty"

@@ -1,0 +1,216 @@
+"""The one writer of a run's directory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, Self
+
+from stopctl.core.errors import OrderError, SettingError
+from stopctl.store import commit, manifest, safetensors, strict
+from stopctl.store.errors import as_save_error
+from stopctl.store.files import DIRECTORY, FILES, Files
+from stopctl.store.hashed import Bytes
+from stopctl.store.info import CheckpointInfo
+from stopctl.store.journal import Journal
+from stopctl.store.lock import RunLock, now
+from stopctl.store.manifest import NAME, STATE, TENSORS, order
+from stopctl.store.reader import Damage, Listing, Reader
+from stopctl.store.rundir import (
+    FORMAT,
+    JOURNAL,
+    check_writer,
+    make_directory,
+    read_meta,
+    refuse_foreign,
+    start,
+)
+from stopctl.store.tree import Tree, flatten
+
+__all__ = ["CheckpointInfo", "Damage", "Listing", "Reader", "Store"]
+
+
+class Store(Reader):
+    """A run's directory, locked for this process: first `lock`, then `begin`, then the rest, then `close`.
+
+    Every method raises SaveError, with the file and the reason, where an operation of the file system fails;
+    what was saved before stays as it is.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, files: Files = FILES) -> None:
+        self._open(path, files)
+        self._journal: Journal | None = None
+        self._writer = 0
+        with as_save_error("opening the run", self.path):
+            make_directory(files, self.path)
+            refuse_foreign(files, self.path)
+            self._lock = RunLock.take(files, self.path)
+            try:
+                self.meta = read_meta(files, self.path)
+            except BaseException:
+                self._lock.release()
+                raise
+
+    @classmethod
+    def lock(cls, path: str | os.PathLike[str], *, files: Files = FILES) -> Self:
+        """Make the directory if need be and take its lock; changes nothing else.
+
+        ``meta`` is None if there is no run yet, or only what a process left that was killed at its start.
+
+        Raises:
+            LockedError: another process has it open, or this very one.
+            NotARunError: there are files, but no run.json.
+        """
+        return cls(path, files=files)
+
+    def begin(self, meta: Mapping[str, Any]) -> int:
+        """Write run.json: `meta`, over what is there already, with the next writer's number; then sweep.
+
+        Returns:
+            The number of this writer, from 1.
+
+        Raises:
+            TreeError: `meta` is not plain JSON.
+            OrderError: called twice.
+        """
+        self._check_owned()
+        if self._journal is not None:
+            raise OrderError(f"{self.path}: begin() was called already")
+        old = self.meta or {}
+        number = {"format": FORMAT, "writer": old.get("writer", 0) + 1}
+        new = old | strict.plain(dict(meta), "run.json") | number
+        with as_save_error("opening the run", self.path):
+            self._journal, left = start(self._files, self.path, new, new=self.meta is None)
+        self.meta, self._writer = new, new["writer"]
+        self._tell_left(left)
+        return self._writer
+
+    def commit(
+        self,
+        components: Mapping[str, Tree],
+        *,
+        state: strict.JsonValue,
+        epoch: int,
+        step: int,
+        seconds: float,
+        value: float | None,
+        reasons: Sequence[str] = (),
+        label: str | None = None,
+        pinned: bool = False,
+    ) -> CheckpointInfo:
+        """Save a checkpoint: when this returns it is on the disk, and until then it does not exist.
+
+        Args:
+            components: what to save, by name; read during the call only.
+            state: the controller's, plain JSON; a non-finite float in it becomes a string.
+            epoch, step: passes and steps completed.
+            seconds: training time so far, in seconds.
+            value: the goal metric of exactly this state, if a report belongs to it.
+            reasons: why it is saved.
+            label: a name of the user's, ``[A-Za-z0-9][A-Za-z0-9._-]{0,63}``.
+            pinned: never delete it.
+
+        Raises:
+            TreeError: `components` or `state` hold what a checkpoint cannot; nothing is written.
+            SettingError: another argument cannot be; nothing is written.
+            SaveError: it did not happen, and is still due; all earlier checkpoints stay.
+        """
+        self._check_begun()
+        skeleton, leaves = flatten(components)
+        info = manifest.draft(
+            self._folder,
+            epoch=epoch,
+            step=step,
+            seconds=seconds,
+            value=value,
+            writer=self._writer,
+            label=label,
+            pinned=pinned,
+            reasons=reasons,
+            components=tuple(components),
+            created=now(),
+        )
+        body = {"format": FORMAT, "components": skeleton, "state": strict.plain(state, "state")}
+        contents: dict[str, Sequence[Bytes]]
+        contents = {TENSORS: safetensors.encode(leaves), STATE: [strict.dumps(body)]}
+        last_check = partial(check_writer, self._files, self.path, self._writer)
+        return commit.publish(self._files, self._folder, info, contents, last_check)
+
+    def set_aside(self, name: str, why: str) -> None:
+        """Rename a damaged checkpoint to ``.damaged-<name>``, so that it is not looked at again."""
+        self._check_begun()
+        self._check_name(name)
+        target = self._folder / f".damaged-{name}"
+        count = 1
+        with as_save_error("setting a checkpoint aside", self._folder / name):
+            while self._files.exists(target):
+                count += 1
+                target = self._folder / f".damaged-{name}-{count}"
+            self._files.rename(self._folder / name, target)
+            self._files.sync_directory(self._folder)
+        self.append("set_aside", name=name, why=why, to=target.name)
+
+    def delete(self, names: Iterable[str], *, guarded: Collection[str]) -> None:
+        """Delete checkpoints, each wholly or not at all; a file in one that is not ours stays in the trash.
+
+        Raises:
+            OrderError: one of them is guarded, pinned or the newest; nothing is deleted.
+            SettingError: one of them does not exist; nothing is deleted.
+            DamagedError: one of them has no good manifest, so it may be pinned; nothing is deleted.
+            SaveError: an operation failed; what has gone is gone as a whole, and the rest is whole.
+        """
+        self._check_begun()
+        gone = list(dict.fromkeys(names))
+        with as_save_error("deleting checkpoints", self._folder):
+            newest = max((e.name for e in self._entries() if e.kind == DIRECTORY), key=order, default=None)
+            for name in gone:
+                self._check_name(name)
+                why = "guarded" if name in guarded else "the newest" if name == newest else None
+                if why is None and self._is_pinned(name):
+                    why = "pinned"
+                if why is not None:
+                    raise OrderError(f"{name} is {why}: it is not deleted")
+            self._tell_left(commit.delete(self._files, self._folder, gone))
+
+    def append(self, event: str, /, **fields: object) -> None:
+        """Add a line to the journal: `event`, the time (ISO 8601, UTC) and plain fields of your own.
+
+        Raises:
+            TreeError: a field is not plain JSON.
+            SaveError: the line was not written.
+        """
+        journal = self._check_begun()
+        if not {"time", "event"}.isdisjoint(fields):
+            raise SettingError("time and event of a journal line are the store's: name the field otherwise")
+        with as_save_error("writing the journal", self.path / JOURNAL):
+            journal.append({"time": now(), "event": event, **fields})
+
+    def close(self) -> None:
+        """Close the journal and give the lock back; a second time, and in a forked child, does nothing."""
+        opened, self._journal = self._journal, None
+        if self._lock.owned:
+            with as_save_error("closing the run", self.path):
+                try:
+                    if opened is not None:
+                        opened.close()
+                finally:
+                    self._lock.release()
+
+    def _tell_left(self, left: Mapping[str, tuple[str, ...]]) -> None:
+        for directory, names in left.items():
+            self.append("left", directory=directory, names=names)
+
+    def _check_owned(self) -> None:
+        if not self._lock.owned:
+            raise OrderError(f"{self.path} is closed, or was opened by the parent of this forked process")
+
+    def _check_begun(self) -> Journal:
+        self._check_owned()
+        if self._journal is None:
+            raise OrderError(f"{self.path}: call begin() first")
+        return self._journal
+
+    def _check_name(self, name: str) -> None:
+        if NAME.fullmatch(name) is None or not self._files.exists(self._folder / name):
+            raise SettingError(f"there is no checkpoint {name!r} in {self._folder}")

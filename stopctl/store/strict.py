@@ -1,0 +1,85 @@
+"""Strict JSON: no NaN or Infinity literals, no duplicate keys, no numbers that overflow, one spelling."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, Never, TypeAlias
+
+from stopctl.store.errors import TreeError
+
+JsonValue: TypeAlias = Any
+"""None | bool | int | float | str | list[JsonValue] | dict[str, JsonValue]"""
+
+NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+
+def dumps(value: JsonValue, *, sort_keys: bool = False) -> bytes:
+    """One line of ASCII JSON without spaces; `value` is strict already (see `plain`)."""
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"), sort_keys=sort_keys)
+    return text.encode("ascii")
+
+
+def loads(data: bytes | bytearray | memoryview) -> JsonValue:
+    """Parse strict JSON in UTF-8; ValueError for anything else, absurd nesting included."""
+    try:
+        return json.loads(
+            bytes(data).decode("utf-8"),
+            parse_constant=_no_constant,
+            parse_float=_finite,
+            object_pairs_hook=_unique,
+        )
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def plain(value: object, path: str) -> JsonValue:
+    """Copy `value` into strict JSON; non-finite floats become strings, tuples lists; else TreeError."""
+    kind = type(value)
+    if value is None or kind is bool or kind is str:
+        return value
+    if kind is int and value.bit_length() <= 1024:  # type: ignore[attr-defined]
+        return value
+    if kind is float:
+        return number(value)  # type: ignore[arg-type]
+    try:
+        if isinstance(value, list | tuple):
+            return [plain(item, f"{path}/{i}") for i, item in enumerate(value)]
+        if isinstance(value, dict):
+            return {_key(key, path): plain(item, f"{path}/{key}") for key, item in value.items()}
+    except RecursionError:
+        raise TreeError(f"{path.split('/', 1)[0]}: nested too deeply, or it contains itself") from None
+    raise TreeError(
+        f"{path}: {kind.__module__}.{kind.__qualname__} is no plain JSON value, or too large for one"
+    )
+
+
+def number(value: float) -> float | str:
+    """A float as strict JSON writes it: itself, or "NaN", "Infinity", "-Infinity"."""
+    if math.isfinite(value):
+        return value
+    return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"
+
+
+def _key(key: object, path: str) -> str:
+    if type(key) is not str:
+        raise TreeError(f"{path}: the key {key!r} is no str")
+    return key
+
+
+def _no_constant(literal: str) -> Never:
+    raise ValueError(f"{literal} is not strict JSON")
+
+
+def _finite(literal: str) -> float:
+    value = float(literal)
+    if not math.isfinite(value):
+        raise ValueError(f"the number {literal[:40]} overflows")
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return found

@@ -1,0 +1,101 @@
+"""What the tests of the PyTorch adapter share."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from stopctl.ports import Leaf, Tree
+from stopctl.store.tree import flatten, unflatten
+
+Trees = Mapping[str, Tree]
+
+
+@pytest.fixture(autouse=True)
+def one_thread_and_seeds() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    _seed(0)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def seed() -> Callable[[int], None]:
+    return _seed
+
+
+def _seed(value: int) -> None:
+    random.seed(value)
+    np.random.seed(value)
+    torch.manual_seed(value)
+
+
+@pytest.fixture
+def reloaded() -> Callable[[Trees], dict[str, Tree]]:
+    """Through strict JSON and one read-only buffer in which nothing is aligned, as after a load."""
+
+    def through(components: Trees) -> dict[str, Tree]:
+        skeleton, leaves = flatten(components)
+        buffer = b"".join(b"x" + bytes(leaf.data) for leaf in leaves.values())
+        loaded, start = {}, 0
+        for name, leaf in leaves.items():
+            size = memoryview(leaf.data).nbytes
+            data = memoryview(buffer)[start + 1 : start + 1 + size]
+            loaded[name] = Leaf(leaf.dtype, leaf.shape, data)
+            start += 1 + size
+        return unflatten(json.loads(json.dumps(skeleton, allow_nan=False)), loaded)
+
+    return through
+
+
+@pytest.fixture
+def fingerprint() -> Callable[[Trees], dict[str, str]]:
+    """A hash of every component, down to the bit; ties included."""
+
+    def of(components: Trees) -> dict[str, str]:
+        found = {}
+        for name, tree in components.items():
+            skeleton, leaves = flatten({name: tree})
+            digest = hashlib.sha256(json.dumps(skeleton).encode())
+            for leaf in leaves.values():
+                digest.update(f"{leaf.dtype} {leaf.shape}".encode() + bytes(leaf.data))
+            found[name] = digest.hexdigest()
+        return found
+
+    return of
+
+
+@pytest.fixture
+def same() -> Callable[[Any, Any], bool]:
+    """Equal in type, dtype, shape and bits, through dicts, lists and tuples; NaN equals NaN."""
+    return _same
+
+
+def _same(one: Any, other: Any) -> bool:
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, torch.Tensor):
+        if one.dtype != other.dtype or one.shape != other.shape or one.stride() != other.stride():
+            return False
+        return one.numel() == 0 or _bits(one) == _bits(other)
+    if isinstance(one, np.ndarray | np.generic):
+        return one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
+    if isinstance(one, dict):
+        return list(one) == list(other) and all(_same(value, other[key]) for key, value in one.items())
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return bool(one == other) or (one != one and other != other)
+
+
+def _bits(tensor: torch.Tensor) -> bytes:
+    if tensor.is_complex():
+        tensor = torch.view_as_real(tensor.resolve_conj())
+    return bytes(tensor.resolve_neg().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())

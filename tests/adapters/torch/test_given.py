@@ -1,0 +1,164 @@
+"""Wrong arguments are refused at once, in words that say what to write instead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from stopctl_torch.state import TorchState
+from torch import nn
+
+from stopctl import SettingError
+
+net = nn.Linear(2, 2)
+other = nn.Linear(2, 3)
+optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+strange = torch.optim.SGD([*net.parameters(), *other.parameters()], lr=0.1)
+scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1)
+
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "no model": ({"model": None}, "model is None: pass a torch.nn.Module, or a dict of them by name"),
+    "weights for a model": (
+        {"model": net.weight},
+        "model is a Parameter: pass a torch.nn.Module, or a dict of them by name",
+    ),
+    "class for a model": (
+        {"model": nn.ReLU},
+        "model is the class ReLU: pass an object, ReLU(...)",
+    ),
+    "empty dict": ({"model": {}}, "model={} is empty: give a model"),
+    "dict of others": (
+        {"model": {"a": net, "b": 3}},
+        "model.b is an int: pass a torch.nn.Module, or a dict of them by name",
+    ),
+    "unnamed": ({"model": {"": net}}, "model={'': ...}: a name is a printable str without a slash"),
+    "number for a name": ({"model": {0: net}}, "model={0: ...}: a name is a printable str without a slash"),
+    "slash in a name": (
+        {"model": {"a/b": net}},
+        "model={'a/b': ...}: a name is a printable str without a slash",
+    ),
+    "class for an optimizer": (
+        {"model": net, "optimizer": torch.optim.Adam},
+        "optimizer is the class Adam: pass an object, Adam(...)",
+    ),
+    "parameters for an optimizer": (
+        {"model": net, "optimizer": net.parameters()},
+        "optimizer is a generator: pass a torch.optim.Optimizer, or a dict of them by name",
+    ),
+    "optimizer of another model": (
+        {"model": other, "optimizer": optimizer},
+        "optimizer: 2 of its 2 parameters belong to no model given here and would not be saved (the first has "
+        "shape (2, 2)): build the optimizer from the model given here, or give all that it trains: "
+        'model={"net": net, "loss": loss}',
+    ),
+    "optimizer of more than the model": (
+        {"model": net, "optimizer": {"main": strange}},
+        "optimizer.main: 2 of its 4 parameters belong to no model given here and would not be saved (the first "
+        "has shape (3, 2)): build the optimizer from the model given here, or give all that it trains: "
+        'model={"net": net, "loss": loss}',
+    ),
+    "empty optimizers": ({"model": net, "optimizer": {}}, "optimizer={} is empty: leave it out"),
+    "scheduler alone": (
+        {"model": net, "scheduler": scheduler},
+        "scheduler: it drives a SGD that is not given here: pass that very object as optimizer=",
+    ),
+    "scheduler of another optimizer": (
+        {"model": [net, other], "optimizer": {"a": strange}, "scheduler": {"a": scheduler}},
+        "scheduler.a: it drives a SGD that is not given here: pass that very object as optimizer=",
+    ),
+    "optimizer for a scheduler": (
+        {"model": net, "optimizer": optimizer, "scheduler": optimizer},
+        "scheduler= is an optimizer: pass it as optimizer=",
+    ),
+    "function for a scheduler": (
+        {"model": net, "optimizer": optimizer, "scheduler": len},
+        "scheduler is a builtin_function_or_method: pass a learning-rate scheduler, or a dict of them by name",
+    ),
+    "number for a scaler": (
+        {"model": net, "scaler": 65536.0},
+        "scaler is a float: pass a torch.amp.GradScaler, or a dict of them by name",
+    ),
+    "one extra without a name": (
+        {"model": net, "extra": torch.Generator()},
+        'extra= is a dict of objects by name, not a Generator: write extra={"generator": ...}',
+    ),
+    "extra without a state": (
+        {"model": net, "extra": {"step": 3}},
+        "extra.step is an int: pass an object with state_dict() and load_state_dict(), or a torch.Generator",
+    ),
+    "optimizer for an extra": (
+        {"model": net, "extra": {"second": optimizer}},
+        "extra.second is an optimizer: pass it in optimizer={...}",
+    ),
+    "scheduler for an extra": (
+        {"model": net, "optimizer": optimizer, "extra": {"lr": scheduler}},
+        "extra.lr is a scheduler: pass it in scheduler={...}",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_argument_is_refused_with_what_to_write(case: str) -> None:
+    arguments, message = WRONG[case]
+    if isinstance(arguments["model"], list):
+        arguments = {**arguments, "model": dict(zip("ab", arguments["model"], strict=True))}
+    with pytest.raises(SettingError) as caught:
+        TorchState(**arguments)
+    assert str(caught.value) == message
+
+
+def test_a_refused_argument_leaves_no_hook_behind() -> None:
+    with pytest.raises(SettingError):
+        TorchState(model=net, optimizer=optimizer, scaler=1)
+    assert not optimizer._optimizer_step_post_hooks
+
+
+@pytest.mark.parametrize(
+    ("arguments", "components"),
+    [
+        (lambda: {"model": net}, ["model"]),
+        (lambda: {"model": {"a": net, "b": other}}, ["model.a", "model.b"]),
+        (
+            lambda: {
+                "model": net,
+                "optimizer": optimizer,
+                "scheduler": scheduler,
+                "scaler": torch.amp.GradScaler("cpu"),
+            },
+            ["model", "optimizer", "scheduler", "scaler"],
+        ),
+        (
+            lambda: {
+                "model": net,
+                "optimizer": strange,
+                "extra": {"head": other, "shuffle": torch.Generator()},
+            },
+            ["model", "optimizer", "extra.head", "extra.shuffle"],
+        ),
+        (
+            lambda: {
+                "model": net,
+                "optimizer": {"a": optimizer},
+                "scheduler": {"x": scheduler, "y": scheduler},
+            },
+            ["model", "optimizer.a", "scheduler.x", "scheduler.y"],
+        ),
+    ],
+)
+def test_components_are_named_after_the_arguments(
+    arguments: Callable[[], dict[str, Any]], components: list[str]
+) -> None:
+    state = TorchState(**arguments())
+    assert list(state.capture()) == [*components, "rng.python", "rng.numpy", "rng.torch"]
+    state.close()
+
+
+def test_a_compiled_model_has_the_names_of_the_model_inside() -> None:
+    model = nn.Sequential(nn.Linear(2, 2))
+    plain = TorchState(model=model, optimizer=torch.optim.SGD(model.parameters(), lr=0.1))
+    compiled = torch.compile(model, backend="eager")
+    state = TorchState(model=compiled, optimizer=torch.optim.SGD(compiled.parameters(), lr=0.1))
+    assert list(state.capture()["model"]) == ["0.weight", "0.bias", "_metadata"]
+    state.restore(plain.capture())

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from support.trees import components, leaf
+
+from stopctl.store import Leaf, differences
+
+
+@settings(max_examples=40)
+@given(components())
+def test_a_tree_fits_itself(tree: dict[str, Any]) -> None:
+    assert differences(tree, tree, "x") == []
+
+
+@pytest.mark.parametrize(
+    ("saved", "given_", "said"),
+    [
+        (
+            {"0.weight": Leaf("F32", (2, 1), bytes(8))},
+            {"0.weight": Leaf("F32", (1, 2), bytes(8))},
+            ["model/0.weight: saved F32 (2, 1), given F32 (1, 2)"],
+        ),
+        (leaf(dtype="F16"), leaf(dtype="BF16"), ["model: saved F16 (2,), given BF16 (2,)"]),
+        (leaf(), None, ["model: saved U8 (4,), given NoneType"]),
+        (None, leaf(), ["model: saved NoneType, given U8 (4,)"]),
+        (None, {}, ["model: saved NoneType, given dict"]),
+        (
+            {"a": 1, "b": 1},
+            {"b": 1, "c": 1},
+            ["model/a: saved, but not given", "model/c: given, but not saved"],
+        ),
+        ({1: 0}, {"1": 0}, ["model/1: saved, but not given", "model/1: given, but not saved"]),
+        ([1, "a"], [1, 2, 3], ["model/1: saved str, given int", "model: saved 2 items, given 3"]),
+        ((1,), [1], ["model: saved tuple, given list"]),
+        (OrderedDict(), {}, ["model: saved OrderedDict, given dict"]),
+        (Counter(), {}, ["model: saved Counter, given dict"]),
+        (True, 1, ["model: saved bool, given int"]),
+        ("a", b"a", ["model: saved str, given bytes"]),
+        ({"a": {"b": [1]}}, {"a": {"b": [()]}}, ["model/a/b/0: saved int, given tuple"]),
+    ],
+)
+def test_every_difference_is_told_with_its_path(saved: Any, given_: Any, said: list[str]) -> None:
+    assert differences(saved, given_, "model") == said
+
+
+@pytest.mark.parametrize(
+    ("saved", "given_"), [(1, 2.5), (0.1, 3), (None, 1), ("a", None), ("a", "b"), (None, True)]
+)
+def test_plain_values_may_change(saved: Any, given_: Any) -> None:
+    assert differences(saved, given_, "x") == []

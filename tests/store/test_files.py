@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from stopctl.core.errors import StopctlError
+from stopctl.store import FILES
+from stopctl.store import files as module
+from stopctl.store.files import Entry, naming, require_posix
+
+
+def test_nothing_is_ever_written_over(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"x")
+    (tmp_path / "link").symlink_to("nowhere")
+    for name in ("f", "link"):
+        with pytest.raises(FileExistsError):
+            FILES.create(tmp_path / name)
+        with pytest.raises(FileExistsError):
+            FILES.mkdir(tmp_path / name)
+    assert FILES.exists(tmp_path / "link")
+    assert not FILES.exists(tmp_path / "none")
+
+
+def test_links_and_other_things_are_no_files(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"abc")
+    (tmp_path / "link").symlink_to("f")
+    (tmp_path / "d").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    assert FILES.size(tmp_path / "f") == 3
+    assert FILES.entries(tmp_path) == [
+        Entry("d", "directory"), Entry("f", "file"), Entry("link", "other"), Entry("pipe", "other"),
+    ]  # fmt: skip
+    for name, code in (("link", errno.ELOOP), ("d", errno.EISDIR), ("pipe", errno.EISDIR)):
+        with pytest.raises(OSError) as caught:
+            FILES.size(tmp_path / name)
+        assert caught.value.errno == code
+        with pytest.raises(OSError) as caught:
+            FILES.open(tmp_path / name)
+        assert caught.value.errno == code
+    for opening in (FILES.open_append, FILES.open_lock):
+        with pytest.raises(OSError):
+            opening(tmp_path / "link")
+
+
+def test_files_are_not_inherited(tmp_path: Path) -> None:
+    for handle in (
+        FILES.create(tmp_path / "a"),
+        FILES.open(tmp_path / "a")[0],
+        FILES.open_append(tmp_path / "b"),
+    ):
+        assert not os.get_inheritable(handle.fd)
+        FILES.close(handle)
+
+
+def test_free_space_is_what_this_user_may_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = os.statvfs(tmp_path)
+    free = FILES.free(tmp_path)
+    assert free is not None
+    assert 0 < free <= found.f_blocks * found.f_frsize
+
+    class Silent:
+        f_blocks = f_bavail = f_frsize = 0
+
+    monkeypatch.setattr(os, "statvfs", lambda path: Silent)
+    assert FILES.free(tmp_path) is None
+
+
+def test_naming_leaves_a_name_that_is_there(tmp_path: Path) -> None:
+    for given, found in ((None, str(tmp_path)), ("other", "other")):
+        with pytest.raises(OSError) as caught, naming(tmp_path):
+            raise OSError(errno.EIO, "broken", given)
+        assert caught.value.filename == found
+
+
+def test_windows_is_told_what_works_there() -> None:
+    require_posix()
+    with pytest.raises(StopctlError, match="need Linux or macOS .* on Windows use Controller"):
+        require_posix("win32")
+
+
+@pytest.mark.parametrize(
+    ("code", "fallen_back"), [(None, False), (errno.ENOTSUP, True), (errno.EINVAL, True), (errno.EIO, None)]
+)
+def test_on_macos_the_drives_cache_is_flushed_where_it_can_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int | None, fallen_back: bool | None
+) -> None:
+    calls = []
+
+    def full_sync(fd: int, what: int) -> None:
+        calls.append("full")
+        if code is not None:
+            raise OSError(code, "broken")
+
+    handle = FILES.create(tmp_path / "f")
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(module.fcntl, "F_FULLFSYNC", 51, raising=False)
+    monkeypatch.setattr(module.fcntl, "fcntl", full_sync)
+    monkeypatch.setattr(os, "fsync", lambda fd: calls.append("plain"))
+    if fallen_back is None:
+        with pytest.raises(OSError, match="broken"):
+            FILES.sync(handle)
+    else:
+        FILES.sync(handle)
+    monkeypatch.undo()
+    FILES.close(handle)
+    assert calls == (["full", "plain"] if fallen_back else ["full"])

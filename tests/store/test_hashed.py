@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import errno
+import hashlib
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.recorder import Op, Recorder
+
+from stopctl.store import FILES, DamagedError, Files, hashed
+from stopctl.store.files import Handle
+from stopctl.store.hashed import CHUNK, SMALL, FileFact, Hasher, read_file, read_whole, write_file
+
+LARGE = bytes(range(256)) * (CHUNK // 256) * 2 + b"tail"
+
+
+def fact_of(data: bytes) -> FileFact:
+    return FileFact(len(data), hashlib.sha256(data).hexdigest())
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [],
+        [b""],
+        [b"abc", bytearray(b"d"), memoryview(b"ef")],
+        [b"x" * (SMALL - 1)] * 200,
+        [b"a", LARGE, b"", b"b" * SMALL, b"c"],
+        [LARGE],
+    ],
+    ids=["none", "empty", "kinds", "many small", "mixed", "large"],
+)
+def test_a_file_is_its_parts_and_their_hash(tmp_path: Path, parts: list[Any]) -> None:
+    whole = b"".join(parts)
+    fact = write_file(FILES, tmp_path / "f", parts)
+    assert (tmp_path / "f").read_bytes() == whole
+    assert fact == fact_of(whole)
+    assert read_file(FILES, tmp_path / "f", fact) == whole
+    assert read_whole(FILES, tmp_path / "f", len(whole)) == whole
+
+
+@given(st.lists(st.sampled_from([0, 1, 7, 8, 9, 24]), max_size=20))
+def test_parts_of_any_sizes_are_written_in_order(
+    tmp_path_factory: pytest.TempPathFactory, sizes: list[int]
+) -> None:
+    path = tmp_path_factory.mktemp("parts") / "f"
+    parts = [bytes([65 + i]) * size for i, size in enumerate(sizes)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hashed, "CHUNK", 16)
+        patch.setattr(hashed, "SMALL", 8)
+        fact = write_file(FILES, path, parts)
+        assert fact == fact_of(b"".join(parts))
+        assert read_file(FILES, path, fact) == b"".join(parts)
+
+
+def test_small_parts_are_gathered_and_large_ones_cut(tmp_path: Path) -> None:
+    files = Recorder()
+    write_file(files, tmp_path / "f", [b"ab"] * 1000 + [LARGE])
+    assert [len(op.data) for op in files.ops if op.name == "write"] == [2000, CHUNK, CHUNK, 4]
+
+
+class Halving(Files):
+    """Takes and gives at most half of what is asked for."""
+
+    def write(self, handle: Handle, data: bytes | bytearray | memoryview) -> int:
+        return super().write(handle, memoryview(data)[: (len(data) + 1) // 2])
+
+    def read(self, handle: Handle, into: memoryview, offset: int) -> int:
+        return super().read(handle, into[: (len(into) + 1) // 2], offset)
+
+
+def test_short_writes_and_reads_are_gone_on_with(tmp_path: Path) -> None:
+    fact = write_file(Halving(), tmp_path / "f", [LARGE])
+    assert fact == fact_of(LARGE)
+    assert read_file(Halving(), tmp_path / "f", fact) == LARGE
+
+
+def test_a_write_of_nothing_is_an_error_and_no_endless_loop(tmp_path: Path) -> None:
+    class Full(Files):
+        def write(self, handle: Handle, data: bytes | bytearray | memoryview) -> int:
+            return 0
+
+    with pytest.raises(OSError, match="not a byte was written") as caught:
+        write_file(Full(), tmp_path / "f", [b"x"])
+    assert caught.value.filename == str(tmp_path / "f")
+
+
+@pytest.mark.parametrize("name", ["create", "write", "sync", "close"])
+@pytest.mark.parametrize("data", [b"x", LARGE], ids=["small", "large"])
+def test_errors_name_the_file_and_leave_no_thread_behind(tmp_path: Path, name: str, data: bytes) -> None:
+    def hook(index: int, op: Op) -> None:
+        if op.name == name:
+            raise OSError(errno.EIO, "broken")
+
+    files = Recorder(hook)
+    with pytest.raises(OSError, match="broken") as caught:
+        write_file(files, tmp_path / "f", [data])
+    assert caught.value.filename == str(tmp_path / "f")
+    assert [op.name for op in files.ops].count(name) == 1, "retried"
+    assert (files.ops[-1].name == "close") is (name != "create")
+    assert not [thread for thread in threading.enumerate() if thread.name == "stopctl-sha256"]
+
+
+def test_another_size_hash_or_length_is_damage(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    fact = write_file(FILES, path, [LARGE])
+    with pytest.raises(DamagedError, match=f"f: {len(LARGE)} bytes instead of 5"):
+        read_file(FILES, path, fact._replace(size=5))
+    with pytest.raises(DamagedError, match="f: its SHA-256 is not the one in the manifest"):
+        read_file(FILES, path, fact._replace(sha256="0" * 64))
+
+    class Shrinking(Files):
+        def read(self, handle: Handle, into: memoryview, offset: int) -> int:
+            return 0 if offset else super().read(handle, into, offset)
+
+    with pytest.raises(DamagedError, match=f"f: ends after {CHUNK} of {len(LARGE)} bytes"):
+        read_file(Shrinking(), path, fact)
+    with pytest.raises(DamagedError, match="f: 8388612 bytes, more than 9"):
+        read_whole(FILES, path, 9)
+
+
+def test_nothing_is_allocated_for_a_size_that_the_file_has_not(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"x")
+    with pytest.raises(DamagedError, match="1 bytes instead of"):
+        read_file(FILES, tmp_path / "f", FileFact(2**62, "0" * 64))
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_the_hash_is_that_of_all_views_in_order(beside: bool) -> None:
+    with Hasher(beside=beside) as hasher:
+        for i in range(100):
+            hasher.update(bytes([i]) * i)
+    assert hasher.hexdigest() == hashlib.sha256(b"".join(bytes([i]) * i for i in range(100))).hexdigest()
+
+
+def hash_beside(*views: Any, error: type[Exception] | None = None) -> None:
+    with Hasher(beside=True) as hasher:
+        for view in views:
+            hasher.update(view)
+        if error is not None:
+            raise error
+
+
+def test_an_error_in_the_thread_is_raised_by_the_block() -> None:
+    with pytest.raises(TypeError, match="must be encoded"):
+        hash_beside("no bytes", b"more")
+    assert not [thread for thread in threading.enumerate() if thread.name == "stopctl-sha256"]
+
+
+def test_an_error_of_the_block_wins_over_one_of_the_thread() -> None:
+    with pytest.raises(KeyError):
+        hash_beside("no bytes", error=KeyError)
+
+
+def test_without_a_thread_to_be_had_the_hash_is_taken_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with Hasher(beside=True) as hasher:
+        hasher.update(b"abc")
+    assert hasher.hexdigest() == hashlib.sha256(b"abc").hexdigest()

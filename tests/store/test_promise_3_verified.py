@@ -1,0 +1,208 @@
+"""A damaged checkpoint is named, set aside, and the next older good one is used."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.recorder import Recorder, failing
+from support.trees import components, leaf, same
+
+from stopctl.core.errors import SettingError
+from stopctl.store import CheckpointInfo, DamagedError, Reader, SaveError, Store
+
+Save = Callable[..., CheckpointInfo]
+FILES = ("state.safetensors", "state.json", "manifest.json")
+
+
+def newest_good(store: Store) -> tuple[int, list[str]]:
+    """What a driver does: the newest that loads, setting aside whatever does not; and what was wrong."""
+    wrong = []
+    listing = store.list()
+    for damage in listing.damaged:
+        wrong.append(f"{damage.name}: {damage.why}")
+        store.set_aside(damage.name, damage.why)
+    for info in reversed(listing.good):
+        try:
+            _, state = store.load(info)
+        except DamagedError as error:
+            wrong.append(str(error))
+            store.set_aside(info.name, str(error))
+        else:
+            return state["number"], wrong
+    raise DamagedError("; ".join(wrong))
+
+
+@settings(max_examples=40)
+@given(tree=components(), number=st.integers(0, 10**6))
+def test_any_tree_comes_back_bitwise_from_the_disk(
+    tmp_path_factory: pytest.TempPathFactory, tree: dict[str, Any], number: int
+) -> None:
+    run = tmp_path_factory.mktemp("run")
+    store = Store.lock(run, files=Recorder())
+    store.begin({})
+    told = store.commit(tree, state=[number], epoch=1, step=number, seconds=0, value=None)
+    store.close()
+    reader = Reader(run)
+    (info,) = reader.list().good
+    found, state = reader.load(info)
+    shutil.rmtree(run)
+    assert info == told
+    assert state == [number]
+    assert same(found, tree)
+
+
+def test_large_arrays_come_back_bitwise(store: Store) -> None:
+    data = os.urandom(9_000_001)
+    info = store.commit(
+        {"m": leaf(data), "n": leaf(data[:5])}, state=None, epoch=1, step=1, seconds=0, value=None
+    )
+    found = store.load(info)[0]
+    assert found["m"].data == data
+    assert found["n"].data == data[:5]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_flipped_byte_is_noticed(store: Store, save: Save, name: str) -> None:
+    info = save(store, 1)
+    data = (info.path / name).read_bytes()
+    for at in range(len(data)):
+        broken = bytearray(data)
+        broken[at] ^= 1 << at % 8
+        (info.path / name).write_bytes(broken)
+        with pytest.raises(DamagedError, match=f"^{info.name} is damaged: ") as caught:
+            store.load(info)
+        assert name in str(caught.value)
+    (info.path / name).write_bytes(data)
+    store.load(info)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_truncation_and_every_longer_file_is_noticed_in_the_listing(
+    store: Store, save: Save, name: str
+) -> None:
+    info = save(store, 1)
+    data = (info.path / name).read_bytes()
+    for other in (b"", data[:1], data[:-1], data + b"\0", data * 2):
+        (info.path / name).write_bytes(other)
+        listing = store.list()
+        assert listing.good == ()
+        assert [damage.name for damage in listing.damaged] == [info.name]
+        assert listing.damaged[0].why.startswith(name)
+        with pytest.raises(DamagedError):
+            store.load(info)
+
+
+DAMAGES: dict[str, Callable[[Path, Path], Any]] = {
+    "a flipped tensor": lambda new, old: flip(new / "state.safetensors"),
+    "a flipped state": lambda new, old: flip(new / "state.json"),
+    "a flipped manifest": lambda new, old: flip(new / "manifest.json"),
+    "a missing tensor file": lambda new, old: (new / "state.safetensors").unlink(),
+    "a missing state": lambda new, old: (new / "state.json").unlink(),
+    "a missing manifest": lambda new, old: (new / "manifest.json").unlink(),
+    "an empty directory": lambda new, old: (shutil.rmtree(new), new.mkdir()),
+    "the tensors of another": lambda new, old: shutil.copy(old / "state.safetensors", new),
+    "the state of another": lambda new, old: shutil.copy(old / "state.json", new),
+    "the manifest of another": lambda new, old: shutil.copy(old / "manifest.json", new),
+    "all of another": lambda new, old: (shutil.rmtree(new), shutil.copytree(old, new)),
+    "files swapped": lambda new, old: (
+        (new / "state.json").rename(new / "x"),
+        (new / "state.safetensors").rename(new / "state.json"),
+        (new / "x").rename(new / "state.safetensors"),
+    ),
+    "a directory for a file": lambda new, old: ((new / "state.json").unlink(), (new / "state.json").mkdir()),
+    "a file for the directory": lambda new, old: (shutil.rmtree(new), new.write_text("x")),
+}
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_the_next_older_good_one_is_used_and_the_damaged_one_set_aside(
+    store: Store, save: Save, check: Any, damage: Callable[[Path, Path], Any]
+) -> None:
+    old, new = save(store, 1), save(store, 2)
+    damage(new.path, old.path)
+    number, wrong = newest_good(store)
+    assert number == 1
+    assert len(wrong) == 1
+    assert new.name in wrong[0]
+    check(store, {1})
+    assert (new.path.parent / f".damaged-{new.name}").exists()
+    line = next(store.newest_lines())
+    assert (line["event"], line["name"], line["to"]) == ("set_aside", new.name, f".damaged-{new.name}")
+    assert line["why"]
+    save(store, 2)
+    check(store, {1, 2})
+
+
+def test_when_none_is_good_the_error_names_every_one(store: Store, save: Save) -> None:
+    infos = [save(store, number) for number in (1, 2)]
+    for info in infos:
+        flip(info.path / "state.safetensors")
+    with pytest.raises(DamagedError) as caught:
+        newest_good(store)
+    assert all(info.name in str(caught.value) for info in infos)
+
+
+def test_setting_aside_keeps_all_of_it_under_a_name_of_its_own(store: Store, save: Save) -> None:
+    names = []
+    for why in ("one", "two", "three"):
+        info = save(store, 1)
+        store.set_aside(info.name, why)
+        names.append(next(store.newest_lines())["to"])
+    assert names == [f".damaged-{info.name}", f".damaged-{info.name}-2", f".damaged-{info.name}-3"]
+    for name in names:
+        assert sorted(path.name for path in (info.path.parent / name).iterdir()) == sorted(FILES)
+
+
+@pytest.mark.parametrize("name", ["epoch-0009-step-000000009-w0001", "../run.json", ".tmp-x", ""])
+def test_only_a_checkpoint_can_be_set_aside(store: Store, save: Save, name: str) -> None:
+    save(store, 1)
+    with pytest.raises(SettingError, match="there is no checkpoint "):
+        store.set_aside(name, "why")
+    assert len(store.list().good) == 1
+
+
+def test_setting_aside_that_fails_is_told(run: Path, save: Save, check: Any) -> None:
+    files = Recorder()
+    store = Store.lock(run, files=files)
+    store.begin({})
+    info = save(store, 1)
+    files.clear()
+    store.set_aside(info.name, "why")
+    assert files.told(run) == [
+        f"rename checkpoints/{info.name} checkpoints/.damaged-{info.name}",
+        "sync_directory checkpoints",
+        "write journal.jsonl",
+    ]
+    info = save(store, 1)
+    files.hook = failing(len(files.ops) + 3, 5)
+    with pytest.raises(SaveError, match="setting a checkpoint aside failed: .*Input/output error"):
+        store.set_aside(info.name, "why")
+    files.hook = None
+    check(store, {1})
+    store.close()
+
+
+def test_a_value_that_is_not_finite_is_a_number_again(store: Store, save: Save) -> None:
+    for number, value in enumerate((float("nan"), float("inf"), -float("inf"), -0.0)):
+        info = save(store, number, value=value)
+        assert repr(store.list().good[-1].value) == repr(value)
+        assert json.loads((info.path / "manifest.json").read_bytes())["value"] in (
+            "NaN",
+            "Infinity",
+            "-Infinity",
+            0,
+        )

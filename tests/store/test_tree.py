@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter, OrderedDict, defaultdict, namedtuple
+from enum import IntEnum
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from support.trees import components, leaf, same
+
+from stopctl.store import DamagedError, Leaf, TreeError, flatten, unflatten
+from stopctl.store.tree import MAX_DEPTH
+
+
+def back(tree: dict[str, Any]) -> dict[str, Any]:
+    skeleton, leaves = flatten(tree)
+    text = json.dumps(skeleton, allow_nan=False)
+    return unflatten(json.loads(text), leaves)
+
+
+@settings(max_examples=100)
+@given(components())
+def test_a_tree_comes_back_as_it_was_through_strict_json(tree: dict[str, Any]) -> None:
+    assert same(back(tree), tree)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        -0.0, math.nan, math.inf, -math.inf, 5e-324, 2**63, -(2**63) - 1, pytest.param(10**6000, id="huge"),
+        "\ud83d\ude00", "\udcff", b"\x00\xff", "",
+    ],
+)  # fmt: skip
+def test_single_values_come_back_exactly(value: Any) -> None:
+    assert same(back({"x": value}), {"x": value})
+
+
+def test_containers_keep_their_types_orders_and_key_types() -> None:
+    counter = Counter({80: 1, 30: 2})
+    tree = {
+        "a": OrderedDict([("z", 1), ("a", (1, [2]))]),
+        "b": counter,
+        "c": {1: "int", "1": "str", -(2**70): 0},
+    }
+    found = back(tree)
+    assert same(found, tree)
+    assert type(found["b"]) is Counter
+    assert found["b"][5] == 0
+
+
+def test_a_dict_that_looks_like_a_tag_is_a_dict() -> None:
+    tree = {"x": {"tuple": [1]}, "y": {"leaf": "x"}, "z": {"float": "NaN"}}
+    assert same(back(tree), tree)
+
+
+def test_tensors_are_named_by_their_path() -> None:
+    _, leaves = flatten({"model": OrderedDict({"0.weight": leaf()}), "optimizer": {"state": {0: [leaf()]}}})
+    assert list(leaves) == ["model/0.weight", "optimizer/state/0/0"]
+
+
+def test_names_never_collide() -> None:
+    tree = {
+        "a/b": leaf(b"1"),
+        "a": {"b": leaf(b"2"), "b#2": leaf(b"3"), 0: leaf(b"4"), "0": leaf(b"5")},
+        "__metadata__": leaf(b"6"),
+        "s": {"\ud800": leaf(b"7"), "\\ud800": leaf(b"8")},
+    }
+    skeleton, leaves = flatten(tree)
+    assert len(leaves) == 8
+    assert "__metadata__" not in leaves
+    assert all(name.encode() for name in leaves)
+    assert same(unflatten(skeleton, leaves), tree)
+
+
+def test_tied_leaves_are_stored_once_and_come_back_tied() -> None:
+    tree = {
+        "model": {"in": leaf(b"abcd", key="k", note="n"), "out": leaf(b"abcd", key="k")},
+        "other": leaf(b"abcd", key="j"),
+        "free": [leaf(b"abcd"), leaf(b"abcd")],
+    }
+    skeleton, leaves = flatten(tree)
+    assert list(leaves) == ["model/in", "other", "free/0", "free/1"]
+    found = unflatten(skeleton, leaves)
+    assert found["model"]["in"].key == found["model"]["out"].key != found["other"].key is not None
+    assert found["free"][0].key is None
+    assert (found["model"]["in"].note, found["model"]["out"].note) == ("n", "")
+
+
+class Level(IntEnum):
+    ONE = 1
+
+
+class Text(str):
+    __slots__ = ()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {1, 2}, 1j, object(), namedtuple("P", "x")(1), defaultdict(int), Level.ONE, Text("a"), bytearray(b"x"),
+        range(3), type("D", (dict,), {})(), type("L", (list,), {})(), print,
+    ],
+)  # fmt: skip
+def test_any_other_type_is_refused_with_its_path(value: Any) -> None:
+    with pytest.raises(
+        TreeError, match=r"^opt/groups/0: a checkpoint cannot hold .*; it holds dict, "
+    ) as caught:
+        flatten({"opt": {"groups": [value]}})
+    assert f"{type(value).__module__}.{type(value).__qualname__};" in str(caught.value)
+    assert isinstance(caught.value, TypeError)
+
+
+@pytest.mark.parametrize("key", [True, 1.0, None, (1,), b"k", Level.ONE, Text("k"), 1 << 1024])
+def test_other_keys_are_refused(key: Any) -> None:
+    with pytest.raises(TreeError, match="^m/a: the keys of a checkpoint's dict are str or int, not this "):
+        flatten({"m": {"a": {key: 1}}})
+
+
+@pytest.mark.parametrize("name", ["", "a\n", "\ud800", 1, None])
+def test_components_have_printable_names(name: Any) -> None:
+    with pytest.raises(TreeError, match="a component is named by a printable str, not"):
+        flatten({name: 1})
+
+
+def test_cycles_are_refused_and_repeated_objects_are_not() -> None:
+    shared = [1]
+    assert back({"x": [shared, shared]}) == {"x": [[1], [1]]}
+    ring: dict[str, Any] = {"a": []}
+    ring["a"].append(ring)
+    with pytest.raises(TreeError, match="^m/a/0: contains itself$"):
+        flatten({"m": ring})
+
+
+def test_depth_is_limited() -> None:
+    def nested(levels: int) -> Any:
+        value: Any = 1
+        for _ in range(levels):
+            value = {"k": value}
+        return {"m": value}
+
+    assert back(nested(MAX_DEPTH)) == nested(MAX_DEPTH)
+    with pytest.raises(TreeError, match=f"nested deeper than {MAX_DEPTH} levels"):
+        flatten(nested(MAX_DEPTH + 1))
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        (Leaf("F31", (1,), b"1234"), r"the dtype 'F31' is none of BOOL, U8"),
+        (Leaf("F32", [1], b"1234"), r"a tuple of ints from 0, not \[1\]"),  # type: ignore[arg-type]
+        (Leaf("F32", (True,), b"1234"), "a tuple of ints from 0"),
+        (Leaf("F32", (-1,), b"1234"), "a tuple of ints from 0"),
+        (Leaf("F32", (1,) * 65, b"1234"), "a tuple of ints from 0"),
+        (Leaf("F32", (0, 2**63), b""), "a tuple of ints from 0"),
+        (Leaf("F32", (2,), b"1234"), r"4 bytes of data do not make F32 \(2,\)"),
+        (Leaf("U8", (2,), memoryview(b"1234")[::2]), "a C-contiguous buffer of bytes"),
+        (Leaf("U8", (2,), "ab"), "a C-contiguous buffer of bytes"),  # type: ignore[arg-type]
+        (Leaf("U8", (2,), b"ab", note=1), "the note of an array is a str, not 1"),  # type: ignore[arg-type]
+        (Leaf("U8", (2,), b"ab", note="\ud800"), "the note of an array is a str"),
+        (Leaf("U8", (2,), b"ab", key=[1]), r"the key of an array is hashable, \[1\] is not"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_leaf_that_contradicts_itself_is_refused(bad: Leaf, said: str) -> None:
+    with pytest.raises(TreeError, match=f"^m/w: .*{said}"):
+        flatten({"m": {"w": bad}})
+
+
+def test_tied_leaves_must_be_of_one_kind() -> None:
+    with pytest.raises(TreeError, match=r"^m/b: I8 \(4,\), but tied to m/a, which is U8 \(4,\)$"):
+        flatten({"m": {"a": leaf(key=1), "b": leaf(dtype="I8", key=1)}})
+
+
+def test_a_view_of_wider_items_is_data_too() -> None:
+    view = memoryview(bytearray(8)).cast("f")
+    assert flatten({"w": Leaf("F32", (2,), view)})[1]["w"].data is view
+
+
+DEEP: Any = 1
+for _ in range(MAX_DEPTH + 2):
+    DEEP = [DEEP]
+
+
+@pytest.mark.parametrize(
+    ("skeleton", "said"),
+    [
+        ([], "the components are no object"),
+        ({"m": {}}, "m: an object that is not one tag"),
+        ({"m": {"dict": [], "list": []}}, "not one tag"),
+        ({"m": {"set": []}}, r"not one tag: \['set'\]"),
+        ({"m": {"dict": {}}}, "not one tag"),
+        ({"m": {"tuple": 1}}, "not one tag"),
+        ({"m": {"dict": [1]}}, "not a list of pairs"),
+        ({"m": {"dict": [[1, 2, 3]]}}, "not a list of pairs"),
+        ({"m": {"dict": [[None, 1]]}}, "a key that is neither str nor int"),
+        ({"m": {"dict": [[True, 1]]}}, "a key that is neither str nor int"),
+        ({"m": {"dict": [[{"int": "0x1" + "0" * 4000}, 1]]}}, "a key that is neither str nor int"),
+        ({"m": {"dict": [[[1], 1]]}}, "a key that is neither str nor int"),
+        ({"m": {"dict": [[{"leaf": "w"}, 1]]}}, "no tensor 'w'"),
+        ({"m": {"dict": [[1, 1], [1, 2]]}}, "a key stands twice"),
+        ({"m": {"float": "1.0"}}, "m: '1.0' is no float"),
+        ({"m": {"float": 1.0}}, "not one tag"),
+        ({"m": {"int": "xyz"}}, "is no int"),
+        ({"m": {"bytes": "*"}}, "is no bytes"),
+        ({"m": {"str": "/w=="}}, "is no str"),
+        ({"m": {"leaf": "none"}}, "no tensor 'none'"),
+        ({"m": {"leaf": ["w"]}}, "a leaf of wrong types"),
+        ({"m": {"leaf": "w", "note": 1}}, "a leaf of wrong types"),
+        ({"m": {"leaf": "w", "tied": 1}}, "a leaf of wrong types"),
+        ({"m": {"leaf": "w", "more": 1}}, "or an unknown field"),
+        ({"m": DEEP}, "nested too deeply"),
+    ],
+)
+def test_a_skeleton_that_flatten_never_writes_is_damaged(skeleton: Any, said: str) -> None:
+    with pytest.raises(DamagedError, match=said):
+        unflatten(skeleton, {"w": leaf()})
