@@ -9,6 +9,7 @@ from stopctl.core.decision import Cause, Decision, Reason, Save, Stop
 from stopctl.core.errors import MetricError, OrderError, ReportError, SettingError, StateError, StopctlError
 from stopctl.core.goal import Goal, Maximize, Minimize
 from stopctl.core.keep import Best, KeepEvery, KeepPolicy, Last
+from stopctl.core.lr import ReduceOnPlateau
 from stopctl.core.policy import SavePolicy, StopPolicy
 from stopctl.core.progress import Progress, Report
 from stopctl.core.save import Every, OnBest
@@ -70,6 +71,7 @@ __all__ = [
     "Preempted",
     "Progress",
     "Reason",
+    "ReduceOnPlateau",
     "Report",
     "ReportError",
     "Run",

@@ -15,7 +15,7 @@ FORMAT = 1
 _COUNTS = ("reports", "epoch", "step")
 _OPTIONAL_COUNTS = ("best_epoch", "best_step", "planned")
 _OPTIONAL_FLOATS = ("value", "best")
-_FLAGS = ("lr_drop_pending", "reported")
+_FLAGS = ("reported",)
 
 
 def dump_state(plan: Plan, state: State, counting: Save | None = None) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def dump_state(plan: Plan, state: State, counting: Save | None = None) -> dict[s
             if memory is not None
         ],
     }
-    for name in (*_COUNTS, *_OPTIONAL_COUNTS, *_FLAGS):
+    for name in (*_COUNTS, *_OPTIONAL_COUNTS, *_FLAGS, "lr_drop_pending"):
         data[name] = getattr(state, name)
     for name in _OPTIONAL_FLOATS:
         data[name] = _optional_to_json(getattr(state, name))
@@ -70,6 +70,8 @@ def load_state(plan: Plan, data: Mapping[str, Any]) -> tuple[State, tuple[str, .
             setattr(state, name, _optional_from_json(data[name], name))
         for name in _FLAGS:
             setattr(state, name, _flag(data[name], name))
+        pending = data["lr_drop_pending"]
+        state.lr_drop_pending = pending if type(pending) is bool else _count(pending, "lr_drop_pending")
         state.seconds = float_from_json(data["seconds"], "seconds")
         state.metrics = {str(name): float_from_json(v, name) for name, v in data["metrics"].items()}
         state.committed, best = _mark_from_json(data["committed"])

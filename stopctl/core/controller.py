@@ -8,7 +8,9 @@ from typing import Any
 from stopctl.core.codec import dump_state, load_state
 from stopctl.core.decision import Cause, Decision, Reason, Save, Stop
 from stopctl.core.errors import OrderError, SettingError
+from stopctl.core.explain import explain
 from stopctl.core.goal import Goal, Minimize, checked_goal
+from stopctl.core.lr import ReduceOnPlateau
 from stopctl.core.machine import advance, begin, boundary, judge, propose, refuse_after_stop
 from stopctl.core.plan import Plan
 from stopctl.core.policy import SavePolicy, StopPolicy, checked_rule
@@ -30,6 +32,7 @@ class Controller:
         goal: what is better; the metric must be in every report.
         stop: when to stop, or None for never.
         save: when to save, or None; a stop and the last planned pass propose a save in any case.
+        lr: when to lower the learning rate, or None; ``decision.lr_factor`` says by how much.
 
     Raises:
         SettingError: an argument that is not such a rule.
@@ -44,12 +47,18 @@ class Controller:
     """
 
     def __init__(
-        self, *, goal: Goal = GOAL, stop: StopPolicy | None = STOP, save: SavePolicy | None = SAVE
+        self,
+        *,
+        goal: Goal = GOAL,
+        stop: StopPolicy | None = STOP,
+        save: SavePolicy | None = SAVE,
+        lr: ReduceOnPlateau | None = None,
     ) -> None:
         self._plan = Plan(
             checked_goal(goal, "Controller"),
             checked_rule(stop, StopPolicy, "stop", "Patience(10)"),
             checked_rule(save, SavePolicy, "save", "Every(epochs=10)"),
+            lr=checked_rule(lr, ReduceOnPlateau, "lr", "ReduceOnPlateau(0.1, patience=3)"),
         )
         self._state = begin(self._plan)
         self._stopped: Stop | None = None
@@ -83,7 +92,7 @@ class Controller:
         step: int | None = None,
         seconds: float | None = None,
         planned: int | None = None,
-        lr_drop_pending: bool = False,
+        lr_drop_pending: int | bool = False,
         preempted: str | None = None,
     ) -> Decision:
         """Decide on one report; counters that are not given stay as they are.
@@ -93,7 +102,7 @@ class Controller:
             epoch, step: completed, counted from 1.
             seconds: spent so far, over all processes.
             planned: the last planned pass (epochs where the loop counts epochs, else steps).
-            lr_drop_pending: a step-wise learning-rate drop is still to come.
+            lr_drop_pending: a step-wise learning-rate drop is still to come: True, or the pass of the last.
             preempted: the signal that ends this process, if one came: a save is proposed.
 
         Raises:
@@ -192,6 +201,10 @@ class Controller:
         self._stopped = judge(self._plan, self._state)
         self._requested = []
         return notes
+
+    def explain(self) -> str:
+        """Where the run stands, and how close each rule is to being met; a line each."""
+        return "\n".join(explain(self._plan, self._state, self._stopped))
 
     def _asked(self, preempted: str | None) -> tuple[Cause, ...]:
         if preempted is None:

@@ -19,6 +19,7 @@ class Reason(Enum):
     TARGET = "target"
     DIVERGED = "diverged"
     AFTER = "after"
+    PLATEAU = "plateau"
     REQUESTED = "requested"
     EVERY = "every"
     BEST = "best"
@@ -83,11 +84,13 @@ class Decision:
         new_best: this report is the best finite value so far.
         stop: why the run ends here, or None.
         save: what to save now, or None.
+        lr_factor: what to multiply the learning rate by now, or None.
     """
 
     new_best: bool = False
     stop: Stop | None = None
     save: Save | None = None
+    lr_factor: float | None = None
 
 
 NOTHING = Decision()

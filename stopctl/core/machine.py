@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from enum import Enum
 
 from stopctl.core.decision import NEW_BEST, NOTHING, Cause, Decision, Reason, Save, Stop
@@ -93,7 +94,7 @@ def decide(
     step: int,
     seconds: float,
     planned: int | None,
-    lr_drop_pending: bool,
+    lr_drop_pending: int | bool,
     asked: Sequence[Cause] = (),
 ) -> Decision:
     """The part of advance() after the checks."""
@@ -118,6 +119,12 @@ def decide(
     memories = state.memories
     for i, update, own in plan.updates:
         memories[i] = update(memories[i], x if own is None else own.sign * metrics[own.metric], state)
+    lr = plan.lr
+    if lr is not None:
+        memory = memories[-1]  # its leaf is the plan's last
+        state.lr_drop_pending = lr_drop_pending or lr.pending(memory, state)
+        if lr.met(memory, x, state):
+            return replace(_told(plan, state, asked, new_best, boundary=False), lr_factor=lr.factor)
     if (
         asked
         or _any(plan.stop_tests, x, state)

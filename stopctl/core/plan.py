@@ -7,6 +7,7 @@ from typing import Any
 
 from stopctl.core.decision import Cause
 from stopctl.core.goal import Goal
+from stopctl.core.lr import ReduceOnPlateau
 from stopctl.core.policy import AllOf, AnyOf, Group, Policy, SavePolicy, StopPolicy, leaves
 from stopctl.core.state import State
 
@@ -39,6 +40,7 @@ class Plan:
     Args:
         goal: what is better.
         stop, save: the rules, or None.
+        lr: when to lower the learning rate, or None.
         proposes: whether saves are proposed at all (EarlyStopper leaves them to the user).
         unit: what a report is called in sentences.
     """
@@ -49,13 +51,18 @@ class Plan:
         stop: StopPolicy | None,
         save: SavePolicy | None,
         *,
+        lr: ReduceOnPlateau | None = None,
         proposes: bool = True,
         unit: str = "report",
     ) -> None:
-        self.goal, self.stop, self.save = goal, stop, save
+        self.goal, self.stop, self.save, self.lr = goal, stop, save, lr
         self.proposes, self.unit = proposes, unit
-        self.leaves: tuple[Policy, ...] = (*leaves(stop), *leaves(save))
-        own = [name for leaf in self.leaves for name in (*([leaf.goal.metric] if leaf.goal else []), *leaf.needs())]
+        self.leaves: tuple[Policy, ...] = (*leaves(stop), *leaves(save), *leaves(lr))
+        own = [
+            name
+            for leaf in self.leaves
+            for name in (*([leaf.goal.metric] if leaf.goal else []), *leaf.needs())
+        ]
         self.metrics = tuple(dict.fromkeys((goal.metric, *own)))
         self.checks: tuple[tuple[Callable[[float, Any], None], Goal], ...] = tuple(
             (leaf.check, leaf.goal or goal) for leaf in self.leaves if type(leaf).check is not Policy.check

@@ -19,7 +19,8 @@ class Report:
         step: completed steps.
         seconds: seconds spent so far, over all processes.
         planned: the last planned pass: epochs where the loop counts epochs, else steps; None if unknown.
-        lr_drop_pending: a step-wise learning-rate drop lies between now and the planned end.
+        lr_drop_pending: a step-wise learning-rate drop lies between now and the planned end: True, or
+            the pass of the last such drop.
 
     Raises:
         MetricError: a value that is not one number.
@@ -35,7 +36,7 @@ class Report:
         step: int = 0,
         seconds: float = 0.0,
         planned: int | None = None,
-        lr_drop_pending: bool = False,
+        lr_drop_pending: int | bool = False,
     ) -> None:
         if not isinstance(metrics, Mapping) or not metrics:
             raise ReportError(f"report got {metrics!r}: give metrics by name, such as val_loss=0.3")
@@ -48,7 +49,8 @@ class Report:
         self.planned = (
             planned if planned is None or (type(planned) is int and planned > 0) else _bad("planned", planned)
         )
-        self.lr_drop_pending = bool(lr_drop_pending)
+        pending = type(lr_drop_pending) in (bool, int) and lr_drop_pending >= 0
+        self.lr_drop_pending = lr_drop_pending if pending else _bad("lr_drop_pending", lr_drop_pending)
 
 
 def _bad(name: str, value: object) -> Any:
@@ -120,7 +122,7 @@ class Progress:
     best_step: int | None
     metrics: dict[str, float]
     planned: int | None
-    lr_drop_pending: bool
+    lr_drop_pending: int | bool
     saved_epoch: int
     saved_step: int
     saved_seconds: float

@@ -36,9 +36,11 @@ class Every(Length, SavePolicy):
         return due
 
     def numbers(self, memory: None, x: float, now: Progress) -> Mapping[str, Any]:
-        """The length and its unit."""
+        """The length, its unit, and the multiple at which it is due next."""
         unit, n = self.given
-        return {"every": n, "unit": unit}
+        counter, length = self.counter
+        saved = getattr(now, "saved_" + counter)
+        return {"every": n, "unit": unit, "next": (saved // length + 1) * n}
 
 
 @dataclass(frozen=True, repr=False)
@@ -67,5 +69,5 @@ class OnBest(SavePolicy):
         return math.isfinite(x) and (saved is None or x < now.goal.sign * saved - self.min_delta)
 
     def numbers(self, memory: None, x: float, now: Progress) -> Mapping[str, Any]:
-        """The value."""
-        return {"value": now.goal.sign * x}
+        """The value, and what it has to beat."""
+        return {"value": now.goal.sign * x, "saved_best": now.saved_best, "min_delta": self.min_delta}

@@ -16,6 +16,25 @@ from stopctl.core.progress import Progress
 from stopctl.core.values import count, setting
 
 
+def improves(x: float, reference: float | None, min_delta: float, mode: str) -> bool:
+    """x is finite and (reference is None or x < reference - d), d = min_delta or min_delta * abs(reference)."""
+    if x - x != 0.0:
+        return False
+    if reference is None:
+        return True
+    return x < reference - (min_delta if mode == "abs" else min_delta * abs(reference))
+
+
+def check_improvement(rule: str, min_delta: object, mode: object) -> None:
+    """Raise SettingError unless they say what an improvement is."""
+    if setting(min_delta, f"{rule}(min_delta=...): min_delta") < 0:
+        raise SettingError(
+            f"{rule}(min_delta={min_delta!r}): write the gain as a number >= 0; the goal says the direction"
+        )
+    if mode not in ("abs", "rel"):
+        raise SettingError(f"{rule}(min_delta_mode={mode!r}): write 'abs' or 'rel'")
+
+
 class _Watching(StopPolicy):
     """What the rules share that watch a metric: a goal of their own, and its sign."""
 
@@ -75,13 +94,7 @@ class Patience(_Watching):
             )
         count(self.patience, "Patience(...): patience", least=1)
         count(self.start_from, "Patience(start_from=...): start_from", least=0)
-        if setting(self.min_delta, "Patience(min_delta=...): min_delta") < 0:
-            raise SettingError(
-                f"Patience(min_delta={self.min_delta!r}): write the gain as a number >= 0; "
-                "the goal says the direction"
-            )
-        if self.min_delta_mode not in ("abs", "rel"):
-            raise SettingError(f"Patience(min_delta_mode={self.min_delta_mode!r}): write 'abs' or 'rel'")
+        check_improvement("Patience", self.min_delta, self.min_delta_mode)
         if self.baseline is not None:
             setting(self.baseline, "Patience(baseline=...): baseline")
         if not isinstance(self.hold_for_lr, bool):
@@ -97,12 +110,8 @@ class Patience(_Watching):
         if now.reports <= self.start_from:
             return memory
         reference, wait = memory
-        if x - x == 0.0:  # finite
-            if reference is None:
-                return (x, 0)
-            delta = self.min_delta
-            if x < reference - (delta if self.min_delta_mode == "abs" else delta * abs(reference)):
-                return (x, 0)
+        if improves(x, reference, self.min_delta, self.min_delta_mode):
+            return (x, 0)
         return (reference, wait + 1)
 
     def met(self, memory: tuple[float | None, int], x: float, now: Progress) -> bool:
@@ -119,6 +128,7 @@ class Patience(_Watching):
             "mode": self.min_delta_mode,
             "wait": wait,
             "patience": self.patience,
+            "held": self.hold_for_lr and now.lr_drop_pending,
         }
 
 
@@ -219,6 +229,7 @@ class After(Length, StopPolicy):
         return reached
 
     def numbers(self, memory: None, x: float, now: Progress) -> Mapping[str, Any]:
-        """The limit and its unit."""
+        """The limit, its unit, and how much of it is spent."""
         unit, limit = self.given
-        return {"limit": limit, "unit": unit}
+        counter, length = self.counter
+        return {"limit": limit, "unit": unit, "spent": getattr(now, counter) * limit / length}

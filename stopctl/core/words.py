@@ -25,11 +25,14 @@ def _patience(n: Mapping[str, Any]) -> str:
     length = counted(n["wait"], n["unit"])
     if n["reference"] is None:
         return f"no finite value for {length}"
+    return f"no improvement over {figure(n['reference'])}{_gain(n)} for {length}"
+
+
+def _gain(n: Mapping[str, Any]) -> str:
     delta = n["min_delta"]
-    gain = (
-        "" if not delta else f" by {figure(delta)}" if n["mode"] == "abs" else f" by {figure(100 * delta)} %"
-    )
-    return f"no improvement over {figure(n['reference'])}{gain} for {length}"
+    if not delta:
+        return ""
+    return f" by {figure(delta)}" if n["mode"] == "abs" else f" by {figure(100 * delta)} %"
 
 
 _SENTENCES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
@@ -53,6 +56,7 @@ _SENTENCES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "successive_rises": lambda n: (
         f"the value rose at the end of {n['rises']} strips of {n['strip']} {n['unit']}s in a row"
     ),
+    "plateau": lambda n: f"learning rate times {figure(n['factor'])}: {_patience(n)}",
     "requested": lambda n: f"requested: {n['text']}",
     "every": lambda n: f"every {counted(n['every'], n['unit'])}" if n["every"] != 1 else f"every {n['unit']}",
     "best": lambda n: f"new best {figure(n['value'])}",
@@ -67,10 +71,94 @@ def sentence(reason: str, rule: str, numbers: Mapping[str, Any]) -> str:
     if reason in _SENTENCES:
         text = _SENTENCES[reason](numbers)
     else:
-        told = ", ".join(
-            f"{key} {figure(value) if isinstance(value, int | float) else value}"
-            for key, value in numbers.items()
-            if key not in ("metric", "unit")
-        )
+        told = _figures(numbers)
         text = f"{rule} is met" + (f" ({told})" if told else "")
     return f"{numbers['metric']}: {text}" if "metric" in numbers else text
+
+
+def _figures(numbers: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"{key} {figure(value) if isinstance(value, int | float) else value}"
+        for key, value in numbers.items()
+        if key not in ("metric", "unit")
+    )
+
+
+def _waiting(n: Mapping[str, Any]) -> str:
+    over = (
+        "a finite value" if n["reference"] is None else f"improvement over {figure(n['reference'])}{_gain(n)}"
+    )
+    return f"{n['wait']} of {counted(n['patience'], n['unit'])} without {over}"
+
+
+def _patience_stands(n: Mapping[str, Any]) -> str:
+    text = _waiting(n)
+    if n["held"]:
+        until = (
+            "while a drop of the learning rate is to come" if n["held"] is True else f"until pass {n['held']}"
+        )
+        text += f"; held {until}"
+    return text
+
+
+def _plateau_stands(n: Mapping[str, Any]) -> str:
+    most = "" if n["max_drops"] is None else f" of {n['max_drops']}"
+    rest = f"; cooling down for {counted(n['rest'], n['unit'])}" if n["rest"] else ""
+    return f"{_waiting(n)}; {n['drops']}{most} drops so far{rest}"
+
+
+def _remaining_stands(n: Mapping[str, Any]) -> str:
+    if "expected" not in n:
+        return f"no verdict before more than {n['window']} finite values are there ({n['count']} so far)"
+    return (
+        f"{figure(n['expected'])} is still to be won at the rate of the last {n['window']} {n['unit']}s; the limit "
+        f"is {figure(n['tolerance'] * n['won'])}, {figure(100 * n['tolerance'])} % of the {figure(n['won'])} won"
+    )
+
+
+_STANDINGS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
+    "patience": _patience_stands,
+    "non_finite": lambda n: f"the value is {figure(n['value'])}",
+    "target": lambda n: f"the value is {figure(n['value'])}, the target {figure(n['target'])}",
+    "diverged": lambda n: f"the value is {figure(n['value'])}, the limit {figure(n['limit'])}",
+    "after": lambda n: f"{figure(n['spent'])} of {counted(n['limit'], n['unit'])}",
+    "remaining_gain": _remaining_stands,
+    "generalization_loss": lambda n: (
+        f"{figure(n['loss'])} % above the best {figure(n['best'])}, the limit is {figure(n['alpha'])} %"
+    ),
+    "progress_quotient": lambda n: (
+        f"loss of generalization {figure(n['loss'])} %, progress of training {figure(n['progress'])} per mille, "
+        f"the limit of their ratio is {figure(n['alpha'])}; {n['done']} of {counted(n['strip'], n['unit'])} of "
+        "this strip"
+    ),
+    "successive_rises": lambda n: (
+        f"{n['rises']} of {n['s']} rises in a row; {n['done']} of {counted(n['strip'], n['unit'])} of this strip"
+    ),
+    "plateau": _plateau_stands,
+    "every": lambda n: f"due next at {n['unit']} {figure(n['next'])}",
+    "best": lambda n: (
+        f"the value is {figure(n['value'])}, the best that is saved {figure(n['saved_best'])}"
+        + (f", to be beaten by {figure(n['min_delta'])}" if n["min_delta"] else "")
+    ),
+}
+
+
+def standing(reason: str, rule: str, numbers: Mapping[str, Any], *, met: bool) -> str:
+    """How close one rule is to being met."""
+    if reason in _STANDINGS:
+        text = _STANDINGS[reason](numbers)
+    else:
+        text = _figures(numbers) or "no figures"
+    metric = f"{numbers['metric']}: " if "metric" in numbers else ""
+    return f"{rule}: {metric}{text}{' (met)' if met else ''}"
+
+
+def position(goal: str, now: Any, unit: str, stopped: object) -> str:
+    """The first line of an explanation."""
+    of = f" of {now.planned}" if now.planned else ""
+    where = f"epoch {now.epoch}{of}, step {now.step}" if now.epoch else f"step {now.step}{of}"
+    best = "no finite value yet"
+    if now.best is not None:
+        best = f"best {figure(now.best)} in epoch {now.best_epoch}, step {now.best_step}"
+    ended = "goes on" if stopped is None else f"stopped: {stopped}"
+    return f"{counted(now.reports, unit)} of {goal}, {where}; {best}; {ended}"

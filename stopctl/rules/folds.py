@@ -57,7 +57,9 @@ def epochs_from_folds(curves: Sequence[Sequence[float]], goal: Goal = LOSS) -> F
     """
     checked_goal(goal, "epochs_from_folds")
     if len(curves) < 2 or not all(len(curve) for curve in curves):
-        raise SettingError(f"epochs_from_folds got {len(curves)} curves: give two or more, none of them empty")
+        raise SettingError(
+            f"epochs_from_folds got {len(curves)} curves: give two or more, none of them empty"
+        )
     k, length = len(curves), min(len(curve) for curve in curves)
     signed = [
         [goal.sign * number(value, f"fold {f}, epoch {e}") for e, value in enumerate(curve, start=1)]
@@ -66,7 +68,9 @@ def epochs_from_folds(curves: Sequence[Sequence[float]], goal: Goal = LOSS) -> F
     for f, curve in enumerate(signed, start=1):
         for e, value in enumerate(curve, start=1):
             if not math.isfinite(value):
-                raise SettingError(f"fold {f} has {goal.sign * value} after epoch {e}: leave the fold out, or fix it")
+                raise SettingError(
+                    f"fold {f} has {goal.sign * value} after epoch {e}: leave the fold out, or fix it"
+                )
     means = [math.fsum(curve[e] for curve in signed) / k for e in range(length)]
     best = min(range(length), key=means.__getitem__)
     squares = math.fsum((curve[best] - means[best]) ** 2 for curve in signed)

@@ -25,7 +25,9 @@ class _Prechelt(StopPolicy):
     def _only_minimize(self, now: Progress) -> None:
         goal = self.goal or now.goal
         if not isinstance(goal, Minimize):
-            raise SettingError(f"{self!r} compares errors by their ratio, and {goal!r} is no error: watch a loss")
+            raise SettingError(
+                f"{self!r} compares errors by their ratio, and {goal!r} is no error: watch a loss"
+            )
 
     def _positive(self, name: str, value: float) -> None:
         if value - value == 0.0 and value <= 0:
@@ -121,7 +123,9 @@ class ProgressQuotient(_Prechelt):
         setting(self.alpha, "ProgressQuotient(...): alpha", positive=True)
         count(self.strip, "ProgressQuotient(strip=...): strip", least=1)
         if not isinstance(self.train, str) or not self.train:
-            raise SettingError(f"ProgressQuotient(train={self.train!r}): name the metric with the training error")
+            raise SettingError(
+                f"ProgressQuotient(train={self.train!r}): name the metric with the training error"
+            )
         if self.goal is not None:
             checked_goal(self.goal, "ProgressQuotient")
 
@@ -145,7 +149,12 @@ class ProgressQuotient(_Prechelt):
         if done >= self.strip:
             done, total, least = 0, 0.0, None
         train = now.metrics[self.train]
-        return (_lowest(best, x)[0], done + 1, total + train, train if least is None else _smaller(least, train))
+        return (
+            _lowest(best, x)[0],
+            done + 1,
+            total + train,
+            train if least is None else _smaller(least, train),
+        )
 
     def met(self, memory: Any, x: float, now: Progress) -> bool:
         """GL > alpha * P_k at the end of a strip."""
@@ -204,7 +213,9 @@ class SuccessiveRises(_Prechelt):
         """The memory is (reports of this strip, value at the last strip's end, rises in a row)."""
         return (0, None, 0)
 
-    def update(self, memory: tuple[int, float | None, int], x: float, now: Progress) -> tuple[int, float | None, int]:
+    def update(
+        self, memory: tuple[int, float | None, int], x: float, now: Progress
+    ) -> tuple[int, float | None, int]:
         """Compare at the end of a strip."""
         done, last, rises = memory
         done = 1 if done >= self.strip else done + 1

@@ -110,7 +110,9 @@ class RemainingGain(StopPolicy):
     def numbers(self, memory: list[Any], x: float, now: Progress) -> Mapping[str, Any]:
         """The window, what is expected, what was won."""
         named = {"metric": self.goal.metric} if self.goal is not None and self.goal != now.goal else {}
-        measured = self._measured(memory, now) or {"window": _window(now) if now.passes and now.planned else 0}
+        measured = self._measured(memory, now) or {
+            "window": _window(now) if now.passes and now.planned else 0
+        }
         return {**named, **measured, "tolerance": self.tolerance, "count": memory[COUNT]}
 
     def _measured(self, memory: list[Any], now: Progress) -> dict[str, Any] | None:

@@ -40,7 +40,9 @@ class Smoothed(StopPolicy):
 
     def __post_init__(self) -> None:
         if not isinstance(self.rule, StopPolicy) or isinstance(self.rule, Group):
-            raise SettingError(f"Smoothed({self.rule!r}, ...): give one stop rule, and smooth the parts of a composition")
+            raise SettingError(
+                f"Smoothed({self.rule!r}, ...): give one stop rule, and smooth the parts of a composition"
+            )
         if not 0 < setting(self.alpha, "Smoothed(...): alpha") <= 1:
             raise SettingError(f"Smoothed(...): alpha={self.alpha!r}: write a number > 0 and <= 1")
 

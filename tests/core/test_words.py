@@ -48,6 +48,9 @@ SAMPLES = {
     Reason.STOP: {},
     Reason.END: {},
     Reason.PREEMPTED: {"signal": "SIGTERM"},
+    Reason.PLATEAU: {
+        "factor": 0.1, "reference": 0.5, "min_delta": 0.01, "mode": "abs", "wait": 3, "unit": "report"
+    },
     Reason.REMAINING_GAIN: {
         "window": 15, "unit": "report", "expected": 0.01, "tolerance": 0.05, "won": 0.5
     },
@@ -68,6 +71,7 @@ SENTENCES = {
     Reason.STOP: "the run stops",
     Reason.END: "the last planned pass",
     Reason.PREEMPTED: "preempted by SIGTERM",
+    Reason.PLATEAU: "learning rate times 0.1: no improvement over 0.5 by 0.01 for 3 reports",
     Reason.REMAINING_GAIN: "at the rate of the last 15 reports 0.01 is still to be won, at most 5 % of the 0.5 won",
     Reason.GENERALIZATION_LOSS: "0.6 is 20 % above the best 0.5 (limit 5 %)",
     Reason.PROGRESS_QUOTIENT: "the loss of generalization, 20 %, is more than 0.5 times the progress of training, "

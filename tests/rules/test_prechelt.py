@@ -21,7 +21,7 @@ def stops(rule, values, train=None):
 
 
 def test_generalization_loss_in_percent():
-    assert stops(GeneralizationLoss(10), [1.0, 0.5, 0.55, 0.5625]) == (4, "0.5625 is 12.5 % above the best 0.5 (limit 10 %)")
+    assert stops(GeneralizationLoss(10), [1.0, 0.5, 0.53125, 0.5625]) == (4, "0.5625 is 12.5 % above the best 0.5 (limit 10 %)")
     assert stops(GeneralizationLoss(25), [0.5, 0.625]) is None  # 25 is not more than 25
 
 

@@ -261,7 +261,8 @@ class Oracle:
         n *= SCALE.get(unit, 1)
         counted = [self.history[i] for i, how in self.saves if how != "failed"]
         last = max((self.units(told, unit) for told in counted), default=0)
-        return math.floor(self.units(self.history[-1], unit) / n) > math.floor(last / n)
+        now = self.units(self.history[-1], unit)
+        return math.floor(Fraction(now) / Fraction(n)) > math.floor(Fraction(last) / Fraction(n))
 
     def best(self, min_delta: float) -> bool:
         xs = self.series(None)

@@ -1,0 +1,100 @@
+"""ReduceOnPlateau drops where the real schedulers of PyTorch and Keras drop, on random curves.
+
+Their off-by-ones are modelled here: PyTorch's patience counts one report more, Keras' cooldown one less.
+"""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.strategies import mostly_finite
+
+from stopctl import Controller, Maximize, Minimize, ReduceOnPlateau
+
+torch = pytest.importorskip("torch")
+keras = pytest.importorskip("keras")
+
+
+def drops(values, rule, mode):
+    """The numbers of the reports at which ours drops."""
+    goal = Minimize("val_loss") if mode == "min" else Maximize("val_loss")
+    controller = Controller(goal=goal, stop=None, save=None, lr=rule)
+    return [
+        i
+        for i, value in enumerate(values, start=1)
+        if controller.report({"val_loss": value}, epoch=i).lr_factor is not None
+    ]
+
+
+curves = st.lists(mostly_finite, min_size=1, max_size=60)
+settings = st.tuples(
+    st.integers(1, 4), st.integers(0, 3), st.sampled_from([0.0, 0.25]), st.sampled_from(["min", "max"])
+)
+
+
+@given(curves, settings)
+def test_the_drops_are_those_of_pytorch(values, settings):
+    patience, cooldown, delta, mode = settings
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimizer,
+        mode=mode,
+        factor=0.5,
+        patience=patience - 1,  # theirs drops after patience + 1 bad reports
+        threshold=delta,
+        threshold_mode="abs",
+        cooldown=cooldown,
+        eps=0.0,
+    )
+    theirs, rate = [], 1.0
+    for i, value in enumerate(values, start=1):
+        if infinite_best(mode, value):
+            return  # theirs takes an infinity for the best
+        scheduler.step(value)
+        now = optimizer.param_groups[0]["lr"]
+        if now != rate:
+            theirs.append(i)
+        rate = now
+    rule = ReduceOnPlateau(0.5, patience=patience, min_delta=delta, cooldown=cooldown)
+    assert drops(values, rule, mode) == theirs
+
+
+@given(curves, settings)
+def test_the_drops_are_those_of_keras(values, settings):
+    patience, cooldown, delta, mode = settings
+    callback = keras.callbacks.ReduceLROnPlateau(
+        monitor="val_loss",
+        factor=0.5,
+        patience=patience,
+        mode=mode,
+        min_delta=delta,
+        cooldown=cooldown + 1 if cooldown else 0,  # theirs counts the drop's own report in
+        min_lr=0.0,
+    )
+
+    class Optimizer:
+        learning_rate = 1.0
+
+    class Model:
+        optimizer = Optimizer()
+
+    callback.set_model(Model())
+    callback.on_train_begin()
+    theirs, rate = [], 1.0
+    for i, value in enumerate(values, start=1):
+        if infinite_best(mode, value) or (i == 1 and value - value != 0.0) or abs(value) > 1e30:
+            return  # theirs takes an infinity, and whatever comes first, for the best; float32 ends at 1e38
+        callback.on_epoch_end(i - 1, {"val_loss": value})
+        now = float(Model.optimizer.learning_rate)
+        if now != rate:
+            theirs.append(i)
+        rate = now
+    rule = ReduceOnPlateau(0.5, patience=patience, min_delta=delta, cooldown=cooldown)
+    assert drops(values, rule, mode) == theirs
+
+
+def infinite_best(mode, value):
+    return value == (-math.inf if mode == "min" else math.inf)

@@ -1,0 +1,105 @@
+"""ReduceOnPlateau: its formula, its state, and how Patience waits for it."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from stopctl import Controller, Maximize, Patience, Reason, ReduceOnPlateau, SettingError
+
+
+def drops(values, rule, **settings):
+    """The numbers of the reports that drop."""
+    controller = Controller(stop=None, save=None, lr=rule, **settings)
+    metric = controller.goal.metric
+    return [
+        i
+        for i, v in enumerate(values, start=1)
+        if controller.report({metric: v}, epoch=i).lr_factor is not None
+    ]
+
+
+def test_the_formula_by_hand():
+    assert drops([1] * 9, ReduceOnPlateau(0.5, patience=3)) == [4, 7]
+    assert drops([1] * 9, ReduceOnPlateau(0.5, patience=2, cooldown=2)) == [3, 7]
+    assert drops([1] * 9, ReduceOnPlateau(0.5, patience=2, max_drops=1)) == [3]
+    assert drops([math.nan] * 4, ReduceOnPlateau(0.5, patience=2)) == [2, 4]
+    assert drops([0.5, 0.4, 0.6, 0.6], ReduceOnPlateau(0.5, patience=1), goal=Maximize("acc")) == [2, 4]
+
+
+def test_the_decision_tells_the_factor():
+    controller = Controller(stop=None, save=None, lr=ReduceOnPlateau(0.2, patience=1))
+    assert controller.report({"val_loss": 1.0}).lr_factor is None
+    assert controller.report({"val_loss": 1.0}).lr_factor == 0.2
+
+
+def test_the_memory_is_saved_and_resumed():
+    def make():
+        return Controller(stop=None, save=None, lr=ReduceOnPlateau(0.5, patience=3, cooldown=2, max_drops=2))
+
+    straight, resumed, seen = make(), make(), []
+    for i in range(1, 20):
+        a = straight.report({"val_loss": 1.0}, epoch=i)
+        b = resumed.report({"val_loss": 1.0}, epoch=i)
+        assert a == b
+        seen.append(a.lr_factor)
+        state = resumed.state_dict()
+        resumed = make()
+        assert resumed.load_state_dict(state) == ()
+    assert sum(factor is not None for factor in seen) == 2
+
+
+def test_patience_holds_while_a_permitted_drop_could_come():
+    controller = Controller(stop=Patience(3), save=None, lr=ReduceOnPlateau(0.5, patience=2, max_drops=2))
+    ends = []
+    for i in range(1, 30):
+        decision = controller.report({"val_loss": 1.0}, epoch=i, planned=30)
+        ends.append((decision.lr_factor is not None, decision.stop is not None))
+        if decision.stop:
+            break
+    assert [i for i, (drop, _) in enumerate(ends, start=1) if drop] == [3, 5]
+    assert len(ends) == 5  # held at report 4; both drops are spent at report 5
+
+
+def test_patience_does_not_hold_without_a_limit_a_plan_or_time():
+    def stop(rule, planned):
+        controller = Controller(stop=Patience(3), save=None, lr=rule)
+        for i in range(1, 30):
+            if controller.report({"val_loss": 1.0}, epoch=i, planned=planned).stop:
+                return i
+        return None
+
+    assert stop(ReduceOnPlateau(0.5, patience=9), 30) == 4
+    assert stop(ReduceOnPlateau(0.5, patience=9, max_drops=5), None) == 4
+    assert stop(ReduceOnPlateau(0.5, patience=9, max_drops=5), 5) == 4
+
+
+def test_a_drop_and_a_stop_at_one_report():
+    controller = Controller(stop=Patience(2), save=None, lr=ReduceOnPlateau(0.5, patience=2))
+    for _ in range(3):
+        decision = controller.report({"val_loss": 1.0})
+    assert (decision.stop.reason, decision.lr_factor) == (Reason.PATIENCE, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: ReduceOnPlateau(1.0), "ReduceOnPlateau(...): factor=1.0: write a number > 0 and < 1"),
+        (lambda: ReduceOnPlateau(0.1, patience=0), "patience=0: write a whole number >= 1"),
+        (lambda: ReduceOnPlateau(0.1, cooldown=-1), "cooldown=-1: write a whole number >= 0"),
+        (lambda: ReduceOnPlateau(0.1, min_delta=-1), "ReduceOnPlateau(min_delta=-1): write the gain"),
+        (lambda: ReduceOnPlateau(0.1, min_delta_mode="x"), "ReduceOnPlateau(min_delta_mode='x')"),
+        (lambda: ReduceOnPlateau(0.1, min_lr=-1), "ReduceOnPlateau(min_lr=-1): write a number >= 0"),
+        (lambda: ReduceOnPlateau(0.1, max_drops=0), "max_drops=0: write a whole number >= 1"),
+        (lambda: ReduceOnPlateau(0.1, goal="x"), "ReduceOnPlateau(goal='x'): write goal="),
+        (
+            lambda: Controller(lr=0.1),
+            "lr=0.1: write a lr rule, such as lr=ReduceOnPlateau(0.1, patience=3), or None",
+        ),
+    ],
+)
+def test_wrong_settings_say_what_to_write(make, text):
+    with pytest.raises(SettingError) as caught:
+        make()
+    assert text in str(caught.value)
