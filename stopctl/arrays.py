@@ -63,7 +63,7 @@ def array_leaf(value: Any, path: str) -> Leaf:
         raise TreeError(
             f"{path} has dtype {array.dtype}: checkpoints hold booleans, integers, floats and complex numbers"
         )
-    data = memoryview(array.reshape(-1).view(np.uint8)) if array.size else b""
+    data = array.reshape(-1).view(np.uint8).data if array.size else b""
     return Leaf(dtype, shape, data, note=" ".join(notes))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from stopctl.arrays import array_leaf, leaf_array
 from stopctl.generators import NumpyRng, PythonRng, differing
@@ -12,6 +12,7 @@ from stopctl.store import Leaf, MismatchError, Tree, TreeError, differences
 
 __all__ = [
     "Leaf",
+    "LearningRate",
     "MismatchError",
     "NumpyRng",
     "PythonRng",
@@ -51,4 +52,21 @@ class State(Protocol):
 
     def close(self) -> None:
         """Give back what the adapter hooked into the user's objects."""
+        ...
+
+
+@runtime_checkable
+class LearningRate(Protocol):
+    """What the State of a framework with learning rates can do besides."""
+
+    def check_lr(self) -> None:
+        """Raise SettingError unless the learning rate is Run's to lower."""
+        ...
+
+    def scale_lr(self, factor: float, min_lr: float) -> None:
+        """Every learning rate becomes max(rate * factor, min_lr)."""
+        ...
+
+    def lr_drop_pending(self, passes: int, planned: int) -> int:
+        """The pass of the last step-wise drop before the planned end, 0 if none is to come."""
         ...

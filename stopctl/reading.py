@@ -32,7 +32,7 @@ def candidates(checkpoints: Collection[CheckpointInfo], which: str, goal: Goal) 
     of one.
     """
     if which == "best":
-        return list(ranked(tuple(checkpoints), goal))  # type: ignore[arg-type]
+        return list(ranked(tuple(checkpoints), goal))
     newest_first = list(reversed(tuple(checkpoints)))
     if which == "latest":
         return newest_first

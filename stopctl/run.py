@@ -9,17 +9,18 @@ from typing import Any, Literal, Self
 
 from stopctl.core.controller import GOAL, SAVE, STOP
 from stopctl.core.decision import Decision, Stop
-from stopctl.core.errors import OrderError, SettingError
+from stopctl.core.errors import OrderError
 from stopctl.core.foreign import refuse_foreign
 from stopctl.core.goal import Goal
 from stopctl.core.keep import Best, KeepPolicy, Last
+from stopctl.core.lr import ReduceOnPlateau
 from stopctl.core.policy import SavePolicy, StopPolicy
 from stopctl.core.progress import Progress
 from stopctl.core.values import count
 from stopctl.endings import BestNotSaved
-from stopctl.plain import DictState
 from stopctl.ports import State
-from stopctl.session import Session, Settings
+from stopctl.session import Session
+from stopctl.settings import Settings, checked_state
 from stopctl.store import CheckpointInfo
 
 KEEP: KeepPolicy = Last(2) | Best(1)
@@ -33,6 +34,7 @@ class Run:
         state: what is saved and restored: a dict (see DictState), or an adapter's State.
         goal: what is better; its metric must be in every report.
         stop: when to stop, or None. save: when to save, or None. keep: what to keep; None keeps all.
+        lr: when to lower the learning rate, or None; PyTorch's and TensorFlow's Run do it.
         resume: "auto" goes on where the newest good checkpoint stands, or starts; "require" never starts;
             "never" never resumes. The table is in docs/semantics.md.
         notes: the user's own settings, plain JSON, kept in run.json.
@@ -60,6 +62,7 @@ class Run:
         stop: StopPolicy | None = STOP,
         save: SavePolicy | None = SAVE,
         keep: KeepPolicy | None = KEEP,
+        lr: ReduceOnPlateau | None = None,
         resume: Literal["auto", "require", "never"] = "auto",
         notes: Mapping[str, Any] | None = None,
         allow_missing: Collection[str] = (),
@@ -67,12 +70,8 @@ class Run:
     ) -> None:
         refuse_foreign(type(self).__name__, foreign)
         self.directory = Path(directory)
-        self._settings = Settings(goal, stop, save, keep, resume, notes, allow_missing)
-        if not isinstance(state, dict) and not hasattr(state, "capture"):
-            raise SettingError(
-                f"state={state!r}: write a dict, such as state={{'params': params}}, or an adapter's State"
-            )
-        self._state: State = DictState(state) if isinstance(state, dict) else state
+        self._settings = Settings(goal, stop, save, keep, lr, resume, notes, allow_missing)
+        self._state = checked_state(state, lr)
         self._session: Session | None = None
         self._looping = False
         self._number: int | None = None  # the pass we are in
@@ -122,6 +121,10 @@ class Run:
         """The checkpoint that this opening went on from, or None."""
         return self._any_session().resumed
 
+    def explain(self) -> str:
+        """Where the run stands, and how close each rule is to being met; a line each."""
+        return self._any_session().controller.explain()
+
     def epochs(self, n: int) -> Iterator[int]:
         """The epochs that are still to be done, numbered from 1 to ``n``; none when the run is finished.
 
@@ -164,8 +167,7 @@ class Run:
             raise OrderError(
                 f"report() was called twice in {session.unit} {self._number}: report all metrics at once"
             )
-        counters = session.counters(self._number)
-        decision = session.controller.report(metrics, **counters, preempted=session.preempted)
+        decision = session.report(self._number, metrics)
         self._reported = dict(self._state.version())
         session.carry_out(decision, metrics)
         return decision

@@ -2,74 +2,29 @@
 
 from __future__ import annotations
 
-import copy
-import json
 import logging
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from stopctl.core.controller import Controller
 from stopctl.core.decision import Decision, Save
 from stopctl.core.errors import SettingError
 from stopctl.core.goal import Goal
 from stopctl.core.keep import KeepPolicy, doomed, ranked
+from stopctl.core.lr import ReduceOnPlateau
 from stopctl.core.policy import SavePolicy, StopPolicy, checked_rule
 from stopctl.core.values import float_to_json, number
 from stopctl.core.words import figure
 from stopctl.endings import Preempted
 from stopctl.opening import open_run
-from stopctl.ports import State
+from stopctl.ports import LearningRate, State
 from stopctl.reading import first_good
 from stopctl.signals import Watch
 from stopctl.store import CheckpointInfo, DamagedError
 
 log = logging.getLogger("stopctl")
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What the user gave to Run, checked."""
-
-    goal: Goal
-    stop: StopPolicy | None
-    save: SavePolicy | None
-    keep: KeepPolicy | None
-    resume: str
-    notes: Mapping[str, Any] | None
-    allow_missing: Collection[str]
-
-    def __post_init__(self) -> None:
-        if self.resume not in ("auto", "require", "never"):
-            raise SettingError(f"resume={self.resume!r}: write 'auto', 'require' or 'never'")
-        checked_rule(self.keep, KeepPolicy, "keep", "Last(2) | Best(1)")
-        self.controller()
-        if isinstance(self.allow_missing, str):
-            name = self.allow_missing
-            raise SettingError(f"allow_missing={name!r}: write a set of names, such as {{{name!r}}}")
-        if self.notes is not None and not isinstance(self.notes, Mapping):
-            raise SettingError(f"notes={self.notes!r}: write a dict of plain JSON")
-        try:
-            json.dumps(self.notes, allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise SettingError(f"notes={self.notes!r}: write plain JSON ({error})") from error
-
-    def controller(self) -> Controller:
-        """A new machine with these rules."""
-        return Controller(goal=self.goal, stop=self.stop, save=self.save)
-
-    def meta(self, state: State) -> dict[str, Any]:
-        """What run.json says of them."""
-        told = {
-            "goal": {"metric": self.goal.metric, "mode": self.goal.mode},
-            "rules": {"stop": repr(self.stop), "save": repr(self.save), "keep": repr(self.keep)},
-            "versions": dict(state.versions()),
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
-        return told if self.notes is None else {**told, "notes": copy.deepcopy(dict(self.notes))}
 
 
 class Session:
@@ -80,6 +35,7 @@ class Session:
         self.closed = False
         self._settings = settings
         self._state = state
+        self._lr_floor = 0.0 if settings.lr is None else settings.lr.min_lr
         opened = open_run(
             directory,
             self.controller,
@@ -157,6 +113,19 @@ class Session:
             "planned": self._planned,
         }
 
+    def report(self, number: int, metrics: Mapping[str, object]) -> Decision:
+        """The decision on pass ``number``, with the learning rate lowered if it says so."""
+        counters = self.counters(number)
+        pending: int | bool = False
+        if isinstance(self._state, LearningRate):
+            pending = self._state.lr_drop_pending(number, self._planned)
+        decision = self.controller.report(
+            metrics, **counters, lr_drop_pending=pending, preempted=self.preempted
+        )
+        if decision.lr_factor is not None and isinstance(self._state, LearningRate):
+            self._state.scale_lr(decision.lr_factor, self._lr_floor)
+        return decision
+
     def begin_loop(self, unit: str, planned: int) -> None:
         """Say what the passes are and how many are planned; say so if there are none left."""
         self.unit, self._planned = unit, planned
@@ -186,9 +155,10 @@ class Session:
         """Journal a decision, save what it proposes, and end the process if a signal asked for it."""
         signal = self.preempted
         if metrics is not None or decision.stop:
-            self._journal_decision(decision, metrics)
+            self._note("boundary" if metrics is None else "report", **fields(decision, metrics))
         info = None if decision.save is None else self.commit(decision.save)
-        self._log(decision, metrics, info)
+        if text := line(decision, self.controller.progress, info, reported=metrics is not None):
+            log.info("%s", text)
         if signal is not None:
             self._note("preempted", signal=signal)
             raise Preempted(signal)
@@ -252,32 +222,6 @@ class Session:
             stay = [info.name for info in self._checkpoints if info.name not in names]
             self._store.delete(names, guarded=stay)
             self._checkpoints = [info for info in self._checkpoints if info.name in stay]
-
-    def _journal_decision(self, decision: Decision, metrics: Mapping[str, object] | None) -> None:
-        told: dict[str, Any] = {}
-        if metrics is not None:
-            numbers = {name: float_to_json(number(value, name)) for name, value in metrics.items()}
-            told = {"metrics": numbers, "new_best": decision.new_best}
-        stop, save = decision.stop, decision.save
-        told["stop"] = None if stop is None else {"reason": stop.reason.value, "text": str(stop)}
-        told["save"] = None if save is None else [reason.value for reason in save.reasons]
-        self._note("report" if metrics is not None else "boundary", **told)
-
-    def _log(
-        self, decision: Decision, metrics: Mapping[str, object] | None, info: CheckpointInfo | None
-    ) -> None:
-        if not (decision.new_best or decision.stop or info):
-            return
-        goal = self._settings.goal
-        parts = [f"epoch {self.controller.progress.epoch}, step {self.controller.progress.step}"]
-        if metrics is not None:
-            value = figure(self.controller.progress.value)
-            parts.append(f"{goal.metric} {value}" + (" (new best)" if decision.new_best else ""))
-        if info is not None:
-            parts.append(f"saved {info.name} ({decision.save})")
-        if decision.stop is not None:
-            parts.append(f"stop: {decision.stop}")
-        log.info("%s", "; ".join(parts))
 
     def _note(self, event: str, **fields: Any) -> None:
         progress = self.controller.progress

@@ -94,4 +94,3 @@ RNGS: dict[str, Part] = {  # in the order of loading
     "rng.numpy": SharedRng(NumpyRng()),
     "rng.python": SharedRng(PythonRng()),
 }
-

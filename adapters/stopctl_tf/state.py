@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from stopctl import SettingError
 from stopctl.ports import Tree
-from stopctl_tf import given
+from stopctl_tf import given, rates
 from stopctl_tf.leaves import dtype_name
 from stopctl_tf.parts import OptimizerPart, Part, Place, VariablesPart
 from stopctl_tf.restoring import restore
@@ -80,6 +80,27 @@ class TfState:
         """How often every optimizer has been applied."""
         return {f"{name}.apply_gradients()": _steps(part.thing) for name, part in self._optimizers.items()}
 
+    def check_lr(self) -> None:
+        """Raise SettingError unless the learning rate is Run's to lower."""
+        if not self._optimizers:
+            raise SettingError(
+                "lr=ReduceOnPlateau(...) without an optimizer=: give the one whose rate it lowers"
+            )
+        for name, part in self._optimizers.items():
+            if isinstance(rates.rate(part.thing), rates.SCHEDULE):
+                raise SettingError(
+                    f"lr=ReduceOnPlateau(...): the rate of {name} is a schedule: give it a number"
+                )
+
+    def scale_lr(self, factor: float, min_lr: float) -> None:
+        """The variable of every optimizer's rate becomes max(rate * factor, min_lr)."""
+        for part in self._optimizers.values():
+            rates.scale(part.thing, factor, min_lr)
+
+    def lr_drop_pending(self, passes: int, planned: int) -> int:
+        """The pass of the last step-wise drop before the planned end, 0 if none is to come."""
+        return rates.last_drop([part.thing for part in self._optimizers.values()], passes, planned)
+
     def versions(self) -> Mapping[str, str]:
         """TensorFlow, its threads (0: as many as there are cores), Keras, NumPy and Python."""
         threads = tf.config.threading
@@ -119,5 +140,4 @@ def _label(name: str) -> str:
 
 def _steps(optimizer: Any) -> int:
     """Calls of the innermost optimizer, whose own counter also moves while gradients are accumulated."""
-    inner = getattr(optimizer, "inner_optimizer", None)
-    return int(optimizer.variables[0].numpy()) if inner is None else _steps(inner)
+    return int(rates.innermost(optimizer).variables[0].numpy())

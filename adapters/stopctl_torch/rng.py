@@ -67,4 +67,3 @@ class CudaRng:
 def cuda_in_use() -> bool:
     """Whether this process has touched a CUDA device; asking does not touch one."""
     return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
-

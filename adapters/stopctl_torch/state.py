@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from stopctl import SettingError
 from stopctl.ports import NumpyRng, PythonRng, Tree
-from stopctl_torch import given
+from stopctl_torch import given, rates
 from stopctl_torch.leaves import Encoder
 from stopctl_torch.optimizers import OptimizerPart
 from stopctl_torch.parts import GeneratorPart, ModulePart, ObjectPart, Part
@@ -91,6 +92,23 @@ class TorchState:
         steps = {f"{name}.step()": count for name, count in self._steps.items()}
         epochs = {f"{name}.step()": _last_epoch(s) for name, s in self._schedulers.items()}
         return {**steps, **{name: epoch for name, epoch in epochs.items() if epoch is not None}}
+
+    def check_lr(self) -> None:
+        """Raise SettingError unless the learning rate is Run's to lower."""
+        if not self._optimizers or self._schedulers:
+            what = "no optimizer=" if not self._optimizers else "a scheduler= that sets the rate as well"
+            raise SettingError(
+                f"lr=ReduceOnPlateau(...) with {what}: give an optimizer, and lr= or scheduler="
+            )
+
+    def scale_lr(self, factor: float, min_lr: float) -> None:
+        """Every group of every optimizer goes on at max(rate * factor, min_lr)."""
+        for optimizer in self._optimizers.values():
+            rates.scale(optimizer, factor, min_lr)
+
+    def lr_drop_pending(self, passes: int, planned: int) -> int:
+        """The pass of the last step-wise drop before the planned end, 0 if none is to come."""
+        return rates.last_drop(self._schedulers.values(), passes, planned)
 
     def versions(self) -> Mapping[str, str]:
         """PyTorch, its threads, NumPy, Python, and the CUDA devices in use."""

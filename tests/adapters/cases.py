@@ -70,7 +70,7 @@ class Plain:
 
 
 class Torch:
-    """A dropout MLP with Adam and StepLR."""
+    """A dropout MLP with Adam and a smooth schedule (Patience waits for step-wise ones)."""
 
     name = "torch"
     moved = "optimizer.step()"
@@ -85,7 +85,7 @@ class Torch:
         nn = torch.nn
         self.model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Dropout(0.5), nn.Linear(6, width))
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=0.05)
-        self.scheduler = torch.optim.lr_scheduler.StepLR(self.optimizer, step_size=2)
+        self.scheduler = torch.optim.lr_scheduler.ExponentialLR(self.optimizer, gamma=0.9)
 
     def given(self) -> dict[str, Any]:
         return {"model": self.model, "optimizer": self.optimizer, "scheduler": self.scheduler}

@@ -8,11 +8,9 @@ import signal
 
 import pytest
 import torch  # noqa: F401  # before TensorFlow, where both live in one process
-from adapters.cases import CASES
 from safetensors.numpy import load_file
-from support import traces
-from support.oracle import build, make_goal
 
+from adapters.cases import CASES
 from stopctl import (
     BestNotSaved,
     Every,
@@ -24,6 +22,8 @@ from stopctl import (
     SettingError,
 )
 from stopctl.store import Reader
+from support import traces
+from support.oracle import build, make_goal
 
 TRACES = traces.load()
 VALUES = [0.5, 0.3, 0.4, 0.2, 0.6, 0.6, 0.6, 0.6]
@@ -153,7 +153,7 @@ def test_best_not_saved(case, tmp_path):
 
 def test_sigterm_saves_and_raises(case, tmp_path):
     work = case()
-    with pytest.raises(Preempted) as caught, work.Run(tmp_path, **work.given(), save=None) as run:  # noqa: PT012
+    with pytest.raises(Preempted) as caught, work.Run(tmp_path, **work.given(), save=None) as run:
         for epoch in run.epochs(9):
             work.train(epoch)
             if epoch == 2:

@@ -8,13 +8,13 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.oracle import Oracle, build, make_goal
-from support.strategies import goals, histories, mostly_finite, save_rules, stop_rules
 
 from stopctl import Controller, Every, Minimize, OnBest, OrderError, Patience, ReportError, StopPolicy
 from stopctl.core.machine import TABLE, Phase, advance, begin, refuse_after_stop
 from stopctl.core.plan import Plan
 from stopctl.core.progress import Report
+from support.oracle import Oracle, build, make_goal
+from support.strategies import goals, histories, mostly_finite, save_rules, stop_rules
 
 answers = st.lists(st.sampled_from(["ok", "failed", "late ok", "late failed", "flight"]), max_size=30)
 

@@ -8,7 +8,6 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.strategies import mostly_finite
 
 from stopctl import (
     Controller,
@@ -24,6 +23,7 @@ from stopctl import (
     StateError,
     Target,
 )
+from support.strategies import mostly_finite
 
 settings = st.fixed_dictionaries(
     {"patience": st.integers(1, 5)},

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from support import traces
-from support.oracle import build, make_goal
 
 from stopctl import Controller, EarlyStopper
+from support import traces
+from support.oracle import build, make_goal
 
 TRACES = traces.load()
 each = pytest.mark.parametrize("trace", TRACES.values(), ids=TRACES)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 
 import pytest
-from core.test_machine import report, shown
 from hypothesis import given
 from hypothesis import strategies as st
+
+from core.test_machine import report, shown
+from stopctl import Controller, ReportError
 from support.oracle import Oracle, build, make_goal
 from support.strategies import all_leaves, goals, histories, loss_leaves, save_rules, trees
-
-from stopctl import Controller, ReportError
 
 any_goal = st.tuples(goals, trees(all_leaves))
 losses = st.tuples(st.sampled_from([("min", "loss"), ("min", "acc")]), trees(all_leaves | loss_leaves | loss_leaves))

@@ -6,7 +6,17 @@ import math
 
 import pytest
 
-from stopctl import Controller, Diverged, Maximize, Minimize, NonFinite, Patience, Reason, SettingError, Target
+from stopctl import (
+    Controller,
+    Diverged,
+    Maximize,
+    Minimize,
+    NonFinite,
+    Patience,
+    Reason,
+    SettingError,
+    Target,
+)
 from stopctl.rules import GeneralizationLoss, ProgressQuotient, Smoothed
 
 

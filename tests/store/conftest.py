@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.trees import leaf
 
 from stopctl.store import CheckpointInfo, Store
+from support.trees import leaf
 
 
 @pytest.fixture

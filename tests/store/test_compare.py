@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 from hypothesis import given, settings
-from support.trees import components, leaf
 
 from stopctl.store import Leaf, differences
+from support.trees import components, leaf
 
 
 @settings(max_examples=40)

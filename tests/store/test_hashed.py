@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.recorder import Op, Recorder
 
 from stopctl.store import FILES, DamagedError, Files, hashed
 from stopctl.store.files import Handle
 from stopctl.store.hashed import CHUNK, SMALL, FileFact, Hasher, read_file, read_whole, write_file
+from support.recorder import Op, Recorder
 
 LARGE = bytes(range(256)) * (CHUNK // 256) * 2 + b"tail"
 

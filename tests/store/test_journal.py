@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.recorder import Op, Recorder
 
 from stopctl.store import FILES, Files, TreeError, journal
 from stopctl.store.files import Handle
 from stopctl.store.journal import BLOCK, Journal, Lines, newest_first
+from support.recorder import Op, Recorder
 
 
 def lines(path: Path) -> list[dict[str, Any]]:

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.recorder import Op, Recorder
 
 from stopctl.store import FILES, Files, LockedError, lock
 from stopctl.store.files import Handle
 from stopctl.store.lock import RunLock
+from support.recorder import Op, Recorder
 
 # from Python 3.12 on, os.fork warns where a framework has started threads in this process
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import powercut
-from support.recorder import Hook, Op, Recorder
 
 from stopctl.core.errors import StopctlError
 from stopctl.store import CheckpointInfo, Files, Listing, Reader, Store
 from stopctl.store.files import Handle
+from support import powercut
+from support.recorder import Hook, Op, Recorder
 
 ROOT = Path(__file__).parents[2]
 CHILD = ROOT / "tests" / "support" / "store_child.py"

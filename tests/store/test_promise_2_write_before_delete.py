@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.recorder import CODES, Op, Recorder, failing
 
 from stopctl.core.errors import StopctlError
 from stopctl.store import CheckpointInfo, SaveError, Store
 from stopctl.store.commit import RESERVE
+from support.recorder import CODES, Op, Recorder, failing
 
 Save = Callable[..., CheckpointInfo]
 

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.recorder import Recorder, failing
-from support.trees import components, leaf, same
 
 from stopctl.core.errors import SettingError
 from stopctl.store import CheckpointInfo, DamagedError, Reader, SaveError, Store
+from support.recorder import Recorder, failing
+from support.trees import components, leaf, same
 
 Save = Callable[..., CheckpointInfo]
 FILES = ("state.safetensors", "state.json", "manifest.json")

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.recorder import Op, Recorder
 
 from stopctl.core.errors import OrderError
 from stopctl.store import CheckpointInfo, LockedError, Reader, SaveError, Store
+from support.recorder import Op, Recorder
 
 Save = Callable[..., CheckpointInfo]
 ROOT = Path(__file__).parents[2]

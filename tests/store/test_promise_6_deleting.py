@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.recorder import Recorder
 
 from stopctl.core.errors import OrderError, SettingError
 from stopctl.store import CheckpointInfo, DamagedError, Store
+from support.recorder import Recorder
 
 Save = Callable[..., CheckpointInfo]
 

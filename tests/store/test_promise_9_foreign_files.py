@@ -7,9 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from support.recorder import Op, Recorder
-
 from stopctl.store import CheckpointInfo, Store
+from support.recorder import Op, Recorder
 
 Save = Callable[..., CheckpointInfo]
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.recorder import Op, Recorder
-from support.trees import leaf
 
 from stopctl.store import CheckpointInfo, DamagedError, Files, Reader, Store, flatten, strict
 from stopctl.store.files import Entry
+from support.recorder import Op, Recorder
+from support.trees import leaf
 
 Save = Callable[..., CheckpointInfo]
 

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.recorder import Op, Recorder
 
 from stopctl.store import FILES, DamagedError, NotARunError, Reader, SaveError, Store
 from stopctl.store.rundir import check_writer, make_directory, read_meta
+from support.recorder import Op, Recorder
 
 
 def test_missing_directories_are_made_each_synced_before_the_next(tmp_path: Path) -> None:

@@ -10,11 +10,11 @@ import pytest
 import safetensors as library
 from hypothesis import given
 from hypothesis import strategies as st
-from support.trees import leaf, leaves
 
 from stopctl.store import DamagedError, Leaf
 from stopctl.store.leaf import ITEMSIZE
 from stopctl.store.safetensors import decode, encode
+from support.trees import leaf, leaves
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=8).filter(
     lambda name: name != "__metadata__"

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 from hypothesis import given, settings
-from support.trees import components, leaf, same
 
 from stopctl.store import DamagedError, Leaf, TreeError, flatten, unflatten
 from stopctl.store.tree import MAX_DEPTH
+from support.trees import components, leaf, same
 
 
 def back(tree: dict[str, Any]) -> dict[str, Any]:

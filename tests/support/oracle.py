@@ -10,8 +10,8 @@ Rules are plain data: ("patience", {...}), ("nonfinite", {...}), ("target", x, {
 from __future__ import annotations
 
 import math
-from fractions import Fraction
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
 import stopctl

@@ -13,10 +13,9 @@ import signal
 import sys
 from pathlib import Path
 
-from support.recorder import Op, Recorder
-
 from stopctl.store import Leaf, Store
 from stopctl.store.files import Files, Handle
+from support.recorder import Op, Recorder
 
 SIZE = 100_000
 

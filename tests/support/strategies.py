@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from hypothesis import strategies as st
+
 from support.oracle import Told
 
 # Few distinct values make ties, plateaus and exact thresholds likely.

@@ -1,0 +1,78 @@
+"""What the user gave to Run, checked before any file is touched."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from stopctl.core.controller import Controller
+from stopctl.core.errors import SettingError
+from stopctl.core.goal import Goal
+from stopctl.core.keep import KeepPolicy
+from stopctl.core.lr import ReduceOnPlateau
+from stopctl.core.policy import SavePolicy, StopPolicy, checked_rule
+from stopctl.plain import DictState
+from stopctl.ports import LearningRate, State
+
+
+def checked_state(state: dict[str, Any] | State, lr: ReduceOnPlateau | None) -> State:
+    """The State behind what was given as ``state=``, able to do what ``lr=`` asks of it."""
+    if not isinstance(state, dict) and not hasattr(state, "capture"):
+        raise SettingError(
+            f"state={state!r}: write a dict, such as state={{'params': params}}, or an adapter's State"
+        )
+    checked: State = DictState(state) if isinstance(state, dict) else state
+    if lr is not None:
+        if not isinstance(checked, LearningRate):
+            raise SettingError(
+                f"lr={lr!r}: this state has no learning rate of its own; use Controller(lr=...)"
+            )
+        checked.check_lr()
+    return checked
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the user gave to Run, checked."""
+
+    goal: Goal
+    stop: StopPolicy | None
+    save: SavePolicy | None
+    keep: KeepPolicy | None
+    lr: ReduceOnPlateau | None
+    resume: str
+    notes: Mapping[str, Any] | None
+    allow_missing: Collection[str]
+
+    def __post_init__(self) -> None:
+        if self.resume not in ("auto", "require", "never"):
+            raise SettingError(f"resume={self.resume!r}: write 'auto', 'require' or 'never'")
+        checked_rule(self.keep, KeepPolicy, "keep", "Last(2) | Best(1)")
+        self.controller()
+        if isinstance(self.allow_missing, str):
+            name = self.allow_missing
+            raise SettingError(f"allow_missing={name!r}: write a set of names, such as {{{name!r}}}")
+        if self.notes is not None and not isinstance(self.notes, Mapping):
+            raise SettingError(f"notes={self.notes!r}: write a dict of plain JSON")
+        try:
+            json.dumps(self.notes, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise SettingError(f"notes={self.notes!r}: write plain JSON ({error})") from error
+
+    def controller(self) -> Controller:
+        """A new machine with these rules."""
+        return Controller(goal=self.goal, stop=self.stop, save=self.save, lr=self.lr)
+
+    def meta(self, state: State) -> dict[str, Any]:
+        """What run.json says of them."""
+        told = {
+            "goal": {"metric": self.goal.metric, "mode": self.goal.mode},
+            "rules": {name: repr(getattr(self, name)) for name in ("stop", "save", "keep", "lr")},
+            "versions": dict(state.versions()),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        return told if self.notes is None else {**told, "notes": copy.deepcopy(dict(self.notes))}

@@ -1,0 +1,42 @@
+"""What is told of a decision: the fields of its journal line, and one line for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from stopctl.core.decision import Decision
+from stopctl.core.progress import Progress
+from stopctl.core.values import float_to_json, number
+from stopctl.core.words import figure
+from stopctl.store import CheckpointInfo
+
+
+def fields(decision: Decision, metrics: Mapping[str, object] | None) -> dict[str, Any]:
+    """The journal's fields; ``metrics`` is None at a loop boundary."""
+    told: dict[str, Any] = {}
+    if metrics is not None:
+        told["metrics"] = {name: float_to_json(number(value, name)) for name, value in metrics.items()}
+        told["new_best"] = decision.new_best
+        if decision.lr_factor is not None:
+            told["lr_factor"] = decision.lr_factor
+    stop, save = decision.stop, decision.save
+    told["stop"] = None if stop is None else {"reason": stop.reason.value, "text": str(stop)}
+    told["save"] = None if save is None else [reason.value for reason in save.reasons]
+    return told
+
+
+def line(decision: Decision, now: Progress, saved: CheckpointInfo | None, *, reported: bool) -> str | None:
+    """One line for the log, None when nothing was decided."""
+    parts = [f"epoch {now.epoch}, step {now.step}"]
+    if reported:
+        best = " (new best)" if decision.new_best else ""
+        parts.append(f"{now.goal.metric} {figure(now.value)}{best}")
+    if decision.lr_factor is not None:
+        parts.append(f"learning rate times {figure(decision.lr_factor)}")
+    if saved is not None:
+        parts.append(f"saved {saved.name} ({decision.save})")
+    if decision.stop is not None:
+        parts.append(f"stop: {decision.stop}")
+    decided = decision.new_best or decision.stop or saved or decision.lr_factor is not None
+    return "; ".join(parts) if decided else None
