@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from stopctl.core.decision import Decision, Save
-from stopctl.core.errors import SettingError
-from stopctl.core.goal import Goal
-from stopctl.core.keep import KeepPolicy, doomed, ranked
-from stopctl.core.lr import ReduceOnPlateau
-from stopctl.core.policy import SavePolicy, StopPolicy, checked_rule
-from stopctl.core.values import float_to_json, number
-from stopctl.core.words import figure
+from stopctl.core.keep import doomed, ranked
 from stopctl.endings import Preempted
 from stopctl.opening import open_run
 from stopctl.ports import LearningRate, State
 from stopctl.reading import first_good
+from stopctl.settings import Settings
 from stopctl.signals import Watch
 from stopctl.store import CheckpointInfo, DamagedError
+from stopctl.telling import fields, line
 
 log = logging.getLogger("stopctl")
 
