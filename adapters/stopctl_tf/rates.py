@@ -30,9 +30,9 @@ def _last_drop(optimizer: Any, passes: int, planned: int) -> int:
     if type(schedule) is not keras.optimizers.schedules.PiecewiseConstantDecay or not now:
         return 0
     levels = zip(schedule.boundaries, schedule.values, schedule.values[1:], strict=False)
-    # step b + 1 is the first one at the lower rate; counted from 0, it is done after b + 2 steps
+    # counted from 0, step b + 1 is the first at the lower rate: the drop comes once b + 1 steps are done
     drops = [int(b) + 1 for b, before, after in levels if float(after) < float(before)]
-    drops = [drop for drop in drops if now <= drop < now * planned / passes]
+    drops = [drop for drop in drops if now < drop < now * planned / passes]
     return math.ceil(max(drops) * passes / now) if drops else 0
 
 

@@ -25,14 +25,17 @@ class Plain:
     """A linear model in NumPy with momentum and dropout noise from NumPy's global generator."""
 
     name = "plain"
-    moved = None  # a dict has no counter of its own
+    moved = None  # a dict has no counter of its own, and no learning rate
 
     def __init__(self, width: int = 3) -> None:
         import stopctl
 
         np.random.seed(0)
         self.Run = stopctl.Run
-        self.state: dict[str, Any] = {"weight": np.zeros((4, width), "f4"), "momentum": np.zeros((4, width), "f4")}
+        self.state: dict[str, Any] = {
+            "weight": np.zeros((4, width), "f4"),
+            "momentum": np.zeros((4, width), "f4"),
+        }
 
     def given(self) -> dict[str, Any]:
         return {"state": self.state}
@@ -75,7 +78,7 @@ class Torch:
     name = "torch"
     moved = "optimizer.step()"
 
-    def __init__(self, width: int = 3) -> None:
+    def __init__(self, width: int = 3, *, plateau: bool = False) -> None:
         import torch
 
         import stopctl_torch
@@ -85,10 +88,15 @@ class Torch:
         nn = torch.nn
         self.model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Dropout(0.5), nn.Linear(6, width))
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=0.05)
-        self.scheduler = torch.optim.lr_scheduler.ExponentialLR(self.optimizer, gamma=0.9)
+        self.scheduler = None
+        if not plateau:
+            self.scheduler = torch.optim.lr_scheduler.ExponentialLR(self.optimizer, gamma=0.9)
 
     def given(self) -> dict[str, Any]:
         return {"model": self.model, "optimizer": self.optimizer, "scheduler": self.scheduler}
+
+    def rate(self) -> float:
+        return self.optimizer.param_groups[0]["lr"]
 
     def train(self, epoch: int) -> None:
         self.model.train()
@@ -99,7 +107,8 @@ class Torch:
             )
             loss.backward()
             self.optimizer.step()
-        self.scheduler.step()
+        if self.scheduler is not None:
+            self.scheduler.step()
 
     def move(self) -> None:
         self.optimizer.step()
@@ -131,7 +140,7 @@ class TensorFlow:
     name = "tensorflow"
     moved = "optimizer.apply_gradients()"
 
-    def __init__(self, width: int = 3) -> None:
+    def __init__(self, width: int = 3, *, plateau: bool = False) -> None:
         import keras
         import tensorflow as tf
 
@@ -144,12 +153,15 @@ class TensorFlow:
             [keras.Input((4,)), layers.Dense(6, activation="relu"), layers.Dropout(0.5), layers.Dense(width)]
         )
         schedule = keras.optimizers.schedules.PiecewiseConstantDecay([6, 12], [0.05, 0.01, 0.005])
-        self.optimizer = keras.optimizers.Adam(schedule)
+        self.optimizer = keras.optimizers.Adam(0.05 if plateau else schedule)
         self.optimizer.build(self.model.trainable_variables)
         self.loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
     def given(self) -> dict[str, Any]:
         return {"model": self.model, "optimizer": self.optimizer}
+
+    def rate(self) -> float:
+        return float(self.optimizer.learning_rate.numpy())
 
     def train(self, epoch: int) -> None:
         for x, y in batches(epoch):

@@ -19,6 +19,7 @@ from stopctl import (
     OrderError,
     Patience,
     Preempted,
+    ReduceOnPlateau,
     SettingError,
 )
 from stopctl.store import Reader
@@ -183,7 +184,9 @@ def test_scalars_of_the_framework_are_values(case, tmp_path):
     work = case()
     with work.Run(tmp_path, **work.given()) as run:
         for _ in run.epochs(1):
-            with pytest.raises(TypeError, match=r"of shape \(1,\): report one number, such as val_loss.mean\(\)"):
+            with pytest.raises(
+                TypeError, match=r"of shape \(1,\): report one number, such as val_loss.mean\(\)"
+            ):
                 run.report(val_loss=work.vector())
             run.report(val_loss=work.scalar(0.25))
     assert run.progress.best == 0.25
@@ -204,6 +207,36 @@ def test_run_json_tells_versions_and_notes(case, tmp_path):
     assert meta["notes"] == {"seed": 0}
     assert {"python", "numpy"} <= set(meta["versions"])
     assert (work.name == "plain") or work.name in meta["versions"]
+
+
+def test_the_learning_rate_falls_on_a_plateau_and_resumes(case, tmp_path):
+    if case.moved is None:
+        with pytest.raises(SettingError, match=r"this state has no learning rate of its own; use Controller"):
+            case().Run(tmp_path / "run", **case().given(), lr=ReduceOnPlateau(0.1))
+        return
+    rule = ReduceOnPlateau(0.1, patience=2, min_lr=0.001, cooldown=1, max_drops=2)
+    values = [0.5, 0.4, 0.4, 0.4, 0.4, 0.4, 0.4, 0.4, 0.4]
+
+    def go(work, directory, epochs, until=None):
+        rates = []
+        with work.Run(directory, **work.given(), stop=None, lr=rule) as run:
+            for epoch in run.epochs(epochs):
+                work.train(epoch)
+                decision = run.report(val_loss=values[epoch - 1])
+                rates.append((epoch, decision.lr_factor, round(work.rate(), 6)))
+                if epoch == until:
+                    break
+        return rates
+
+    straight = case(plateau=True)
+    rates = go(straight, tmp_path / "straight", 9)
+    assert [(epoch, rate) for epoch, factor, rate in rates if factor] == [(4, 0.005), (7, 0.001)]
+    go(case(plateau=True), tmp_path / "resumed", 9, until=5)
+    resumed = case(plateau=True)
+    assert go(resumed, tmp_path / "resumed", 9) == rates[5:]
+    assert resumed.everything() == straight.everything()
+    dropped = [line for line in Reader(tmp_path / "straight").journal() if "lr_factor" in line]
+    assert [line["epoch"] for line in dropped] == [4, 7]
 
 
 def test_keywords_of_other_libraries_are_refused(case, tmp_path):

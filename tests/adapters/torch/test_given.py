@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from stopctl_torch.state import TorchState
 from torch import nn
 
 from stopctl import SettingError
+from stopctl_torch.state import TorchState
 
 net = nn.Linear(2, 2)
 other = nn.Linear(2, 3)

@@ -12,11 +12,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from stopctl_torch.leaves import TENSORS, Encoder, decode
 
 from stopctl import TreeError
 from stopctl.ports import Leaf, Tree
 from stopctl.store.tree import flatten
+from stopctl_torch.leaves import TENSORS, Encoder, decode
 
 Reload = Callable[[dict[str, Tree]], dict[str, Tree]]
 Same = Callable[[Any, Any], bool]

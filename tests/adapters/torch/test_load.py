@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from stopctl_torch import Run, load
 from torch import nn
 
 from stopctl import DamagedError, Every, MismatchError, NotARunError, SettingError
+from stopctl_torch import Run, load
 
 
 def net(seed: int = 0) -> nn.Sequential:

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from stopctl_torch.state import TorchState
 from torch import nn
 
 from stopctl.ports import Tree
+from stopctl_torch.state import TorchState
 
 Reload = Callable[[Mapping[str, Tree]], dict[str, Tree]]
 Fingerprint = Callable[[Mapping[str, Tree]], dict[str, str]]

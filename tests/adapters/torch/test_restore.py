@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from stopctl_torch.state import TorchState
 from torch import nn
 
 from stopctl import MismatchError
 from stopctl.ports import Leaf, Tree
+from stopctl_torch.state import TorchState
 
 Reload = Callable[[Mapping[str, Tree]], dict[str, Tree]]
 Fingerprint = Callable[[Mapping[str, Tree]], dict[str, str]]

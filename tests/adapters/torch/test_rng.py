@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from stopctl_torch.state import TorchState
 from torch import nn
 
 from stopctl import MismatchError
 from stopctl.ports import Tree
+from stopctl_torch.state import TorchState
 
 Reload = Callable[[Mapping[str, Tree]], dict[str, Tree]]
 

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from stopctl_torch import Run
 from torch import nn
 
 import stopctl
 from stopctl import Every, MismatchError, OrderError, Patience, SettingError
+from stopctl_torch import Run
 
 
 class Killed(Exception):

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from stopctl_torch.state import TorchState
 from torch import nn
 from torch.optim import Optimizer, lr_scheduler, swa_utils
 from torch.optim.lr_scheduler import LRScheduler
@@ -16,6 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from stopctl import MismatchError, TreeError
 from stopctl.ports import Tree
 from stopctl.store.tree import flatten
+from stopctl_torch.state import TorchState
 
 Reload = Callable[[Mapping[str, Tree]], dict[str, Tree]]
 Fingerprint = Callable[[Mapping[str, Tree]], dict[str, str]]

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from stopctl_torch.state import TorchState
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, TensorDataset
@@ -18,6 +17,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from stopctl import TreeError
 from stopctl.ports import State, Tree
 from stopctl.store.tree import flatten
+from stopctl_torch.state import TorchState
 
 Reload = Callable[[Mapping[str, Tree]], dict[str, Tree]]
 Fingerprint = Callable[[Mapping[str, Tree]], dict[str, str]]

@@ -1,0 +1,100 @@
+"""When Keras' schedules will drop the rate by a step, and lowering it."""
+
+from __future__ import annotations
+
+import keras
+import pytest
+import tensorflow as tf
+from stopctl_tf import Run
+from stopctl_tf.rates import last_drop, scale
+
+from stopctl import Patience, ReduceOnPlateau, SettingError
+
+schedules = keras.optimizers.schedules
+
+
+def stepped(rate, steps):
+    """An SGD that has made so many steps, with its variable."""
+    variable = tf.Variable(0.0)
+    optimizer = keras.optimizers.SGD(rate)
+    optimizer.build([variable])
+    for _ in range(steps):
+        optimizer.apply_gradients([(tf.constant(1.0), variable)])
+    return optimizer
+
+
+def piecewise(*boundaries, values=None):
+    return schedules.PiecewiseConstantDecay(
+        list(boundaries), values or [0.1**i for i in range(len(boundaries) + 1)]
+    )
+
+
+CASES = [
+    # schedule, steps a pass, passes done, planned, the pass of the last drop
+    (piecewise(29, 59), 1, 5, 100, 60),
+    (piecewise(29, 59), 1, 59, 100, 60),
+    (piecewise(29, 59), 1, 61, 100, 0),
+    (piecewise(9), 1, 5, 10, 0),
+    (piecewise(8), 1, 5, 10, 9),
+    (piecewise(94), 10, 3, 20, 10),
+    (piecewise(94), 10, 3, 9, 0),
+    (piecewise(29, values=[0.1, 0.5]), 1, 5, 100, 0),
+    (schedules.CosineDecay(1.0, 100), 1, 5, 100, 0),
+    (0.1, 1, 5, 100, 0),
+]
+
+
+@pytest.mark.parametrize(("rate", "per_pass", "done", "planned", "expected"), CASES)
+def test_the_last_drop_that_is_still_to_come(rate, per_pass, done, planned, expected):
+    assert last_drop([stepped(rate, per_pass * done)], done, planned) == expected
+
+
+@pytest.mark.parametrize(("rate", "per_pass", "done", "planned", "expected"), CASES[:6])
+def test_the_answer_is_true(rate, per_pass, done, planned, expected):
+    """The last pass before the end after which some step is made at a lower rate."""
+    rates = [float(rate(tf.constant(step, tf.int64))) for step in range(per_pass * planned)]
+    drops = [
+        step for step in range(1, len(rates)) if rates[step] < rates[step - 1]
+    ]  # made after ``step`` steps
+    passes = [-(-step // per_pass) for step in drops if step > per_pass * done]
+    assert (max(passes) if passes else 0) == expected
+
+
+def test_before_the_first_step_nothing_is_said():
+    assert last_drop([stepped(piecewise(3), 0)], 1, 10) == 0
+
+
+def test_the_innermost_optimizer_counts():
+    wrapped = keras.optimizers.LossScaleOptimizer(stepped(piecewise(29, 59), 5))
+    assert last_drop([wrapped], 5, 100) == 60
+
+
+def test_scaling_stops_at_the_floor():
+    optimizer = stepped(0.5, 0)
+    variable = optimizer.learning_rate
+    scale(optimizer, 0.1, 0.01)
+    assert float(optimizer.learning_rate.numpy()) == pytest.approx(0.05)
+    scale(optimizer, 0.1, 0.01)
+    assert float(optimizer.learning_rate.numpy()) == pytest.approx(0.01)
+    assert optimizer.learning_rate is variable
+
+
+def test_patience_waits_for_the_last_step(tmp_path):
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    optimizer = keras.optimizers.SGD(piecewise(3, 7))
+    optimizer.build(model.trainable_variables)
+    with Run(tmp_path, model=model, optimizer=optimizer, stop=Patience(2), save=None) as run:
+        for _ in run.epochs(20):
+            optimizer.apply_gradients([(tf.zeros_like(v), v) for v in model.trainable_variables])
+            run.report(val_loss=1.0)
+    assert run.progress.epoch == 8
+
+
+def test_the_rate_is_run_s_to_lower_only_without_a_schedule(tmp_path):
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    optimizer = keras.optimizers.SGD(piecewise(3))
+    optimizer.build(model.trainable_variables)
+    with pytest.raises(SettingError, match="the rate of optimizer is a schedule: give it a number"):
+        Run(tmp_path, model=model, optimizer=optimizer, lr=ReduceOnPlateau(0.1))
+    with pytest.raises(SettingError, match="without an optimizer=: give the one whose rate it lowers"):
+        Run(tmp_path, model=model, lr=ReduceOnPlateau(0.1))
