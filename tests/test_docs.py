@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from stopctl.core.machine import TABLE, Phase
@@ -18,3 +19,31 @@ def test_semantics_prints_the_lifecycle_table():
         call, *cells = [cell.strip() for cell in row.strip("|").split("|")]
         printed[call] = {phase: cell.startswith("yes") for phase, cell in zip(Phase, cells, strict=True)}
     assert printed == {call: dict(row) for call, row in TABLE.items()}
+
+
+def test_the_api_page_names_everything_public():
+    import stopctl_tf
+    import stopctl_torch
+
+    import stopctl
+    import stopctl.ports
+    import stopctl.rules
+
+    text = (DOCS / "api.md").read_text()
+    modules = (stopctl, stopctl.rules, stopctl.ports, stopctl_torch, stopctl_tf)
+    missing = {
+        f"{module.__name__}.{name}"
+        for module in modules
+        for name in module.__all__
+        if f"`{name}`" not in text and f"`{name}(" not in text
+    }
+    assert missing == set()
+
+
+def test_links_between_documents_lead_somewhere():
+    broken = []
+    for path in [DOCS.parent / "README.md", *DOCS.rglob("*.md")]:
+        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text()):
+            if not target.startswith("http") and not (path.parent / target).exists():
+                broken.append((path.name, target))
+    assert broken == []
