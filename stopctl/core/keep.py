@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from stopctl.core.errors import SettingError
 from stopctl.core.goal import Goal
@@ -40,6 +40,9 @@ class Kept(Protocol):
     @property
     def pinned(self) -> bool:
         """Never to be deleted."""
+
+
+K = TypeVar("K", bound=Kept)
 
 
 class KeepPolicy(Rule):
@@ -133,7 +136,7 @@ class KeepEvery(Length, KeepPolicy):
         return names
 
 
-def ranked(checkpoints: Sequence[Kept], goal: Goal) -> list[Kept]:
+def ranked(checkpoints: Sequence[K], goal: Goal) -> list[K]:
     """Those with a finite value, best first, the older first among equals."""
     finite = [kept for kept in checkpoints if kept.value is not None and math.isfinite(kept.value)]
     return sorted(finite, key=lambda kept: goal.sign * (kept.value or 0.0))

@@ -26,8 +26,8 @@ class ReduceOnPlateau(Policy):
     wait >= patience and drops < max_drops: then wait = 0, rest = cooldown, drops += 1, and the rate becomes
     max(rate * factor, min_lr).
 
-    While a drop is still permitted (max_drops is given and not used up) and could come before the planned end,
-    Patience holds, as with any step-wise schedule.
+    While a drop is still permitted (max_drops is given and not used up) and could come before the planned
+    end, Patience holds, as with any step-wise schedule.
 
     Args:
         factor: 0 < factor < 1.

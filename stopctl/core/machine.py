@@ -9,7 +9,7 @@ from enum import Enum
 
 from stopctl.core.decision import NEW_BEST, NOTHING, Cause, Decision, Reason, Save, Stop
 from stopctl.core.errors import OrderError, ReportError
-from stopctl.core.plan import Plan, Test
+from stopctl.core.plan import Plan
 from stopctl.core.progress import Report
 from stopctl.core.state import State
 
@@ -98,9 +98,8 @@ def decide(
     asked: Sequence[Cause] = (),
 ) -> Decision:
     """The part of advance() after the checks."""
-    goal = plan.goal
-    value = metrics[goal.metric]
-    x = goal.sign * value
+    value = metrics[plan.metric]
+    x = plan.sign * value
     state.reports += 1
     state.epoch = epoch
     state.step = step
@@ -111,7 +110,7 @@ def decide(
     state.lr_drop_pending = lr_drop_pending
     state.reported = True
     best = state.best
-    new_best = x - x == 0.0 and (best is None or x < goal.sign * best)
+    new_best = x - x == 0.0 and (best is None or x < plan.sign * best)
     if new_best:
         state.best = value
         state.best_epoch = epoch
@@ -125,15 +124,11 @@ def decide(
         state.lr_drop_pending = lr_drop_pending or lr.pending(memory, state)
         if lr.met(memory, x, state):
             return replace(_told(plan, state, asked, new_best, boundary=False), lr_factor=lr.factor)
-    if (
-        asked
-        or _any(plan.stop_tests, x, state)
-        or (
-            plan.proposes
-            and ((planned is not None and state.passes >= planned) or _any(plan.save_tests, x, state))
-        )
-    ):
+    if asked or (planned is not None and plan.proposes and state.passes >= planned):
         return _told(plan, state, asked, new_best, boundary=False)
+    for met, i, own in plan.tests:
+        if met(memories[i], x if own is None else own.sign * metrics[own.metric], state):
+            return _told(plan, state, asked, new_best, boundary=False)
     return NEW_BEST if new_best else NOTHING
 
 
@@ -162,11 +157,12 @@ def boundary(
         if not plan.proposes or state.is_saved():
             return NOTHING
         return Decision(save=_save(state, [Cause(Reason.STOP, "")]))
-    ended = planned is not None and state.passes >= planned
-    tests = plan.stop_at_boundary + plan.save_at_boundary
-    if not (asked or ended or _any(tests, math.nan, state)):
-        return NOTHING
-    return _told(plan, state, asked, False, boundary=True)
+    if asked or (planned is not None and state.passes >= planned):
+        return _told(plan, state, asked, False, boundary=True)
+    for met, i, _ in plan.boundary_tests:
+        if met(state.memories[i], math.nan, state):
+            return _told(plan, state, asked, False, boundary=True)
+    return NOTHING
 
 
 def judge(plan: Plan, state: State) -> Stop | None:
@@ -202,14 +198,6 @@ def _due(plan: Plan, state: State, stop: Stop | None, asked: Sequence[Cause], bo
 
 def _save(state: State, causes: list[Cause]) -> Save:
     return Save(state.propose(), tuple(causes))
-
-
-def _any(tests: tuple[Test, ...], x: float, state: State) -> bool:
-    memories = state.memories
-    for met, i, goal in tests:
-        if met(memories[i], x if goal is None else goal.sign * state.metrics[goal.metric], state):
-            return True
-    return False
 
 
 def _forward(state: State, epoch: int, step: int, seconds: float) -> None:

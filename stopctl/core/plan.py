@@ -74,10 +74,10 @@ class Plan:
             if type(leaf).update is not Policy.update
         )
         at = len(tuple(leaves(stop)))
-        self.stop_tests = _tests(stop, 0, boundary=False)
-        self.save_tests = _tests(save, at, boundary=False)
-        self.stop_at_boundary = _tests(stop, 0, boundary=True)
-        self.save_at_boundary = _tests(save, at, boundary=True)
+        self.metric, self.sign = goal.metric, goal.sign
+        saves = save if proposes else None
+        self.tests = _tests(stop, 0, boundary=False) + _tests(saves, at, boundary=False)
+        self.boundary_tests = _tests(stop, 0, boundary=True) + _tests(saves, at, boundary=True)
 
     def keys(self) -> list[tuple[str, str, int]]:
         """Under what each rule's memory is saved: policy, metric and direction, ordinal among equals."""

@@ -17,7 +17,7 @@ from stopctl.core.values import count, setting
 
 
 def improves(x: float, reference: float | None, min_delta: float, mode: str) -> bool:
-    """x is finite and (reference is None or x < reference - d), d = min_delta or min_delta * abs(reference)."""
+    """x is finite and (reference is None or x < reference - d); d as in Patience."""
     if x - x != 0.0:
         return False
     if reference is None:
@@ -110,6 +110,8 @@ class Patience(_Watching):
         if now.reports <= self.start_from:
             return memory
         reference, wait = memory
+        if reference is not None and x >= reference:  # most reports; what improves() would say, at once
+            return (reference, wait + 1)
         if improves(x, reference, self.min_delta, self.min_delta_mode):
             return (x, 0)
         return (reference, wait + 1)

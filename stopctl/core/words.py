@@ -42,16 +42,16 @@ _SENTENCES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "diverged": lambda n: f"{figure(n['value'])} is worse than the limit {figure(n['limit'])}",
     "after": lambda n: f"the limit of {counted(n['limit'], n['unit'])} is reached",
     "remaining_gain": lambda n: (
-        f"at the rate of the last {n['window']} {n['unit']}s {figure(n['expected'])} is still to be won, at most "
-        f"{figure(100 * n['tolerance'])} % of the {figure(n['won'])} won"
+        f"at the rate of the last {n['window']} {n['unit']}s {figure(n['expected'])} is still to be won, "
+        f"at most {figure(100 * n['tolerance'])} % of the {figure(n['won'])} won"
     ),
     "generalization_loss": lambda n: (
         f"{figure(n['value'])} is {figure(n['loss'])} % above the best {figure(n['best'])} (limit "
         f"{figure(n['alpha'])} %)"
     ),
     "progress_quotient": lambda n: (
-        f"the loss of generalization, {figure(n['loss'])} %, is more than {figure(n['alpha'])} times the progress "
-        f"of training, {figure(n['progress'])} per mille in {n['strip']} {n['unit']}s"
+        f"the loss of generalization, {figure(n['loss'])} %, is more than {figure(n['alpha'])} times the "
+        f"progress of training, {figure(n['progress'])} per mille in {n['strip']} {n['unit']}s"
     ),
     "successive_rises": lambda n: (
         f"the value rose at the end of {n['rises']} strips of {n['strip']} {n['unit']}s in a row"
@@ -107,12 +107,17 @@ def _plateau_stands(n: Mapping[str, Any]) -> str:
     return f"{_waiting(n)}; {n['drops']}{most} drops so far{rest}"
 
 
+def _strip(n: Mapping[str, Any]) -> str:
+    return f"{n['done']} of {counted(n['strip'], n['unit'])} of this strip"
+
+
 def _remaining_stands(n: Mapping[str, Any]) -> str:
     if "expected" not in n:
         return f"no verdict before more than {n['window']} finite values are there ({n['count']} so far)"
     return (
-        f"{figure(n['expected'])} is still to be won at the rate of the last {n['window']} {n['unit']}s; the limit "
-        f"is {figure(n['tolerance'] * n['won'])}, {figure(100 * n['tolerance'])} % of the {figure(n['won'])} won"
+        f"{figure(n['expected'])} is still to be won at the rate of the last {n['window']} {n['unit']}s; "
+        f"the limit is {figure(n['tolerance'] * n['won'])}, {figure(100 * n['tolerance'])} % of the "
+        f"{figure(n['won'])} won"
     )
 
 
@@ -127,13 +132,10 @@ _STANDINGS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
         f"{figure(n['loss'])} % above the best {figure(n['best'])}, the limit is {figure(n['alpha'])} %"
     ),
     "progress_quotient": lambda n: (
-        f"loss of generalization {figure(n['loss'])} %, progress of training {figure(n['progress'])} per mille, "
-        f"the limit of their ratio is {figure(n['alpha'])}; {n['done']} of {counted(n['strip'], n['unit'])} of "
-        "this strip"
+        f"loss of generalization {figure(n['loss'])} %, progress of training {figure(n['progress'])} per "
+        f"mille, the limit of their ratio is {figure(n['alpha'])}; {_strip(n)}"
     ),
-    "successive_rises": lambda n: (
-        f"{n['rises']} of {n['s']} rises in a row; {n['done']} of {counted(n['strip'], n['unit'])} of this strip"
-    ),
+    "successive_rises": lambda n: f"{n['rises']} of {n['s']} rises in a row; {_strip(n)}",
     "plateau": _plateau_stands,
     "every": lambda n: f"due next at {n['unit']} {figure(n['next'])}",
     "best": lambda n: (
