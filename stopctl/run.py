@@ -17,7 +17,7 @@ from stopctl.core.lr import ReduceOnPlateau
 from stopctl.core.policy import SavePolicy, StopPolicy
 from stopctl.core.progress import Progress
 from stopctl.core.values import count
-from stopctl.endings import BestNotSaved
+from stopctl.endings import BestNotSaved, Preempted
 from stopctl.ports import State
 from stopctl.session import Session
 from stopctl.settings import Settings, checked_state
@@ -85,16 +85,25 @@ class Run:
         return self
 
     def close(self) -> None:
-        """Give the directory back; committed checkpoints stand. Closing twice does nothing."""
-        if self._session is not None:
+        """Give the directory back; committed checkpoints stand. Closing twice does nothing.
+
+        Raises:
+            Preempted: SIGTERM came after the last loop boundary; the run is saved.
+        """
+        if self._session is not None and not self._session.closed:
             self._session.close()
+            if self._session.owed_signal is not None:
+                raise Preempted(self._session.owed_signal)
 
     __enter__ = open
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        if kind is None:
+            self.close()
+        elif self._session is not None:
+            self._session.close()
 
     @property
     def stopped(self) -> Stop | None:

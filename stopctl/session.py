@@ -29,6 +29,7 @@ class Session:
     def __init__(self, directory: Path, state: State, settings: Settings) -> None:
         self.controller = settings.controller()
         self.closed = False
+        self._ended = False
         self._settings = settings
         self._state = state
         self._lr_floor = 0.0 if settings.lr is None else settings.lr.min_lr
@@ -67,6 +68,11 @@ class Session:
                 self._note("close")
             finally:
                 self._store.close()
+
+    @property
+    def owed_signal(self) -> str | None:
+        """A signal that came after the last report or boundary, so that nobody has ended the process yet."""
+        return None if self._ended else self._watch.came
 
     @property
     def preempted(self) -> str | None:
@@ -157,6 +163,7 @@ class Session:
             log.info("%s", text)
         if signal is not None:
             self._note("preempted", signal=signal)
+            self._ended = True
             raise Preempted(signal)
 
     def commit(self, save: Save, *, label: str | None = None, pinned: bool = False) -> CheckpointInfo:

@@ -95,7 +95,7 @@ def test_resume_goes_on_at_the_pass_after_the_newest_checkpoint(tmp_path):
     class Crash(Exception):
         pass
 
-    with pytest.raises(Crash), Run(tmp_path, state=state, save=Every(epochs=2)) as run:  # noqa: PT012
+    with pytest.raises(Crash), Run(tmp_path, state=state, save=Every(epochs=2)) as run:
         for epoch in run.epochs(9):
             state["weight"] = epoch
             if epoch == 4:
@@ -358,7 +358,7 @@ def test_a_damaged_best_is_set_aside_and_the_next_best_restored(tmp_path):
 
 def test_sigterm_saves_and_ends_the_process_with_143(tmp_path):
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(Preempted) as caught, Run(tmp_path, state={"w": 0}, save=None) as run:  # noqa: PT012
+    with pytest.raises(Preempted) as caught, Run(tmp_path, state={"w": 0}, save=None) as run:
         for epoch in run.epochs(9):
             if epoch == 3:
                 os.kill(os.getpid(), signal.SIGTERM)
@@ -375,13 +375,27 @@ def test_sigterm_saves_and_ends_the_process_with_143(tmp_path):
 
 @pytest.mark.parametrize("where", ["before the loop", "in a pass without a report"])
 def test_sigterm_is_seen_at_the_boundary(tmp_path, where):
-    with pytest.raises(Preempted), Run(tmp_path, state={"w": 0}, save=None) as run:  # noqa: PT012
+    with pytest.raises(Preempted), Run(tmp_path, state={"w": 0}, save=None) as run:
         if where == "before the loop":
             os.kill(os.getpid(), signal.SIGTERM)
         for epoch in run.epochs(9):
             if epoch == 2:
                 os.kill(os.getpid(), signal.SIGTERM)
     assert [info.epoch for info in run.checkpoints] == [0 if where == "before the loop" else 2]
+
+
+def test_sigterm_after_the_loop_ends_the_process_at_close(tmp_path):
+    reached = []
+    with pytest.raises(Preempted) as caught, Run(tmp_path, state={"w": 0}) as run:
+        for _ in run.epochs(2):
+            run.report(val_loss=1.0)
+        os.kill(os.getpid(), signal.SIGTERM)
+        run.restore_best()
+        reached.append("restored")
+    assert (caught.value.code, reached) == (143, ["restored"])
+    with pytest.raises(KeyError), Run(tmp_path, state={"w": 0}):
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise KeyError  # an error on its way out is not replaced
 
 
 def test_a_failed_save_raises_and_is_due_again(tmp_path, monkeypatch):
@@ -422,6 +436,7 @@ def test_notes_and_rules_are_in_run_json(tmp_path):
         "stop": "Patience(10) | NonFinite()",
         "save": "Every(epochs=1) | OnBest()",
         "keep": "Best(3)",
+        "lr": "None",
     }
     assert (meta["format"], meta["writer"]) == (1, 1)
     with Run(tmp_path, state={"w": 0}, goal=Maximize("acc")) as run:

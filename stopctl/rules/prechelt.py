@@ -1,4 +1,4 @@
-"""The stopping criteria of Prechelt (1998), "Early Stopping - but when?", in Neural Networks: Tricks of the Trade."""
+"""The stopping criteria of Prechelt (1998), "Early Stopping - but when?"."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ class _Prechelt(StopPolicy):
     def _positive(self, name: str, value: float) -> None:
         if value - value == 0.0 and value <= 0:
             raise ReportError(
-                f"{name}={value!r} is not positive, and {self!r} compares errors by their ratio: watch a positive loss"
+                f"{name}={value!r} is not positive, and {self!r} compares errors by their ratio: "
+                "watch a positive loss"
             )
 
 
@@ -43,8 +44,8 @@ class GeneralizationLoss(_Prechelt):
     GL(t) = 100 (E_va(t) / E_opt(t) - 1), with E_opt(t) the smallest validation error up to t; met iff
     GL(t) > alpha. Non-finite values are never met. Cost: O(1).
 
-    When to choose it: smooth validation curves, and a stop at the first clear rise; Prechelt found it fast and
-    less likely to find a good solution than the others.
+    When to choose it: smooth validation curves, and a stop at the first clear rise; Prechelt found it fast
+    and less likely to find a good solution than the others.
 
     Args:
         alpha: percent, > 0.
@@ -94,8 +95,8 @@ class GeneralizationLoss(_Prechelt):
 class ProgressQuotient(_Prechelt):
     """PQ_alpha: met when the loss of generalization is more than ``alpha`` times the progress of training.
 
-    P_k(t) = 1000 (sum of the last k training errors / (k * their minimum) - 1); judged after the last report of
-    each strip of k: met iff GL(t) > alpha * P_k(t), so also when training stands still. A non-finite training
+    P_k(t) = 1000 (sum of the last k training errors / (k * their minimum) - 1); judged after the last report
+    of each strip of k: met iff GL(t) > alpha * P_k(t), so also when training stands still. A non-finite training
     error in the strip, or a non-finite value at its end, gives no verdict. Cost: O(k) at the end of a strip.
 
     When to choose it: the training error is logged and still falls while the validation error wavers.
@@ -180,8 +181,8 @@ class ProgressQuotient(_Prechelt):
 class SuccessiveRises(_Prechelt):
     """UP_s: met when the value rose at the end of ``s`` successive strips.
 
-    UP_s met after a strip's last report t iff UP_(s-1) was met after t - k and E_va(t) > E_va(t - k); UP_1 iff
-    E_va(t) > E_va(t - k). A non-finite value at the end of a strip neither rises nor falls. Cost: O(1).
+    UP_s met after a strip's last report t iff UP_(s-1) was met after t - k and E_va(t) > E_va(t - k); UP_1
+    iff E_va(t) > E_va(t - k). A non-finite value at the end of a strip neither rises nor falls. Cost: O(1).
 
     When to choose it: noisy curves, where the direction over k reports means more than one value; Prechelt
     recommends it for the best chance of a good solution.

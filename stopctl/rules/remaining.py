@@ -17,7 +17,7 @@ from stopctl.core.values import setting
 # The memory is a list, changed in place:
 COUNT, FIRST, BEST, SINCE, WINDOW, EQUAL, RING = range(7)
 # finite values so far; the first three; the best; the oldest value in the ring, counted from 1; the window
-# that EQUAL was counted for; values in it that equal the best; [value, best so far] by count modulo its length.
+# that EQUAL was counted for; values in it that equal the best; [value, best so far] by count modulo length
 
 
 @dataclass(frozen=True, repr=False)
@@ -30,13 +30,13 @@ class RemainingGain(StopPolicy):
     quantised metric gets no verdict). T = reports * planned / passes, so any number of passes a report is
     right. Non-finite values are left out.
 
-    The values are kept in a ring of the smallest power of two above the largest w so far; when T grows, as when
-    a run is extended, there is no verdict until the longer window is filled.
+    The values are kept in a ring of the smallest power of two above the largest w so far; when T grows, as
+    when a run is extended, there is no verdict until the longer window is filled.
     Cost: O(1) a report, amortised; memory O(w).
 
-    When to choose it: the planned length is known and meant. With a tolerance of 0.03 to 0.08 it had about half
-    the regret of a fixed patience of equal cost on recorded curves (docs/choosing.md); at 0.01 and below no
-    advantage is known.
+    When to choose it: the planned length is known and meant. With a tolerance of 0.03 to 0.08 it had about
+    half the regret of a fixed patience of equal cost on recorded curves (docs/choosing.md); at 0.01 and below
+    no advantage is known.
 
     Args:
         tolerance: the share of what has been won that may be given up, > 0.

@@ -187,15 +187,14 @@ class Store(Reader):
             journal.append({"time": now(), "event": event, **fields})
 
     def close(self) -> None:
-        """Close the journal and give the lock back; a second time, and in a forked child, does nothing."""
+        """Close the journal and give the lock back; a second time nothing. A forked child keeps it locked."""
         opened, self._journal = self._journal, None
-        if self._lock.owned:
-            with as_save_error("closing the run", self.path):
-                try:
-                    if opened is not None:
-                        opened.close()
-                finally:
-                    self._lock.release()
+        with as_save_error("closing the run", self.path):
+            try:
+                if opened is not None:
+                    opened.close()
+            finally:
+                self._lock.release()
 
     def _tell_left(self, left: Mapping[str, tuple[str, ...]]) -> None:
         for directory, names in left.items():

@@ -1,0 +1,47 @@
+"""The command's frame: help, version, and the list of subcommands."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from stopctl.cli.demo import demo
+
+HELP = """Decides when a training run stops, when it is saved and what is kept; resumes it exactly.
+
+In your own training script, this is all there is to write:
+
+    with Run("runs/mnist", model=model, optimizer=optimizer,
+             stop=Patience(5), save=Every(epochs=10) | OnBest()) as run:
+        for epoch in run.epochs(50):
+            train_one_epoch(model, optimizer)
+            run.report(val_loss=validate(model))
+        run.restore_best()
+
+See it at work: `stopctl demo` trains a small MNIST model so. Kill it whenever you like, start it again,
+and it goes on where it was.
+"""
+
+app = typer.Typer(
+    rich_markup_mode="markdown", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"stopctl {version('stopctl')}")
+        raise typer.Exit
+
+
+@app.callback(help=HELP)
+def _stopctl(
+    show_version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """What comes before the subcommand."""
+
+
+app.command()(demo)
