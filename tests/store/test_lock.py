@@ -61,6 +61,18 @@ def test_the_same_process_is_told_to_call_close(tmp_path: Path, taken: RunLock) 
     RunLock.take(FILES, tmp_path).release()
 
 
+def test_the_same_process_is_known_where_flock_would_let_it_in(tmp_path: Path) -> None:
+    class Lax(Files):  # as on NFS, where the locks of one process do not exclude each other
+        def lock(self, handle: Handle) -> bool:
+            return True
+
+    first = RunLock.take(Lax(), tmp_path)
+    with pytest.raises(LockedError, match=r"call run\.close\(\) first"):
+        RunLock.take(Lax(), tmp_path)
+    first.release()
+    RunLock.take(Lax(), tmp_path).release()
+
+
 def test_the_same_process_is_known_by_the_file_too(
     tmp_path: Path, taken: RunLock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

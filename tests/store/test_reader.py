@@ -42,6 +42,8 @@ def test_checkpoints_are_listed_oldest_first_by_step_epoch_and_writer(
     store: Store, save: Save, run: Path
 ) -> None:
     save(store, 5)
+    save(store, 6, step=15)
+    save(store, 10_000, step=40)
     save(store, 2, label="b")
     save(store, 2, label="a")
     save(store, 1, step=20)
@@ -52,10 +54,12 @@ def test_checkpoints_are_listed_oldest_first_by_step_epoch_and_writer(
     names = [info.name for info in with_second.list().good]
     with_second.close()
     assert names == [
+        "epoch-0006-step-000000015-w0001",
         "epoch-0001-step-000000020-w0001",
         "epoch-0002-step-000000020-w0001-a",
         "epoch-0002-step-000000020-w0001-b",
         "epoch-0002-step-000000020-w0002",
+        "epoch-10000-step-000000040-w0001",
         "epoch-0005-step-000000050-w0001",
     ]
 
