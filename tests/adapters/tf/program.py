@@ -18,10 +18,10 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from stopctl_tf import TfState
 
 from stopctl.ports import Leaf, Tree
 from stopctl.store.tree import flatten, unflatten
+from stopctl_tf import TfState
 
 BATCH, ROWS, COLUMNS = 4, 12, 5
 STEPS_AN_EPOCH = ROWS // BATCH

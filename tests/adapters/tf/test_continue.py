@@ -8,10 +8,10 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from stopctl_tf import TfState
 from tensorflow.python.ops import stateful_random_ops
 
 from stopctl.ports import Tree
+from stopctl_tf import TfState
 
 MIDDLE, END = 5, 9  # 5 is in the middle of an epoch of three steps
 

@@ -9,9 +9,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from stopctl_tf import data, epoch_shuffled
 
 from stopctl import SettingError
+from stopctl_tf import data, epoch_shuffled
 
 ROWS = 10
 

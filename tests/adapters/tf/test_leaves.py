@@ -9,10 +9,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 import tensorflow as tf
-from stopctl_tf import TfState
-from stopctl_tf.leaves import NAMES, to_leaf, to_tensor
 
 from stopctl import TreeError
+from stopctl_tf import TfState
+from stopctl_tf.leaves import NAMES, to_leaf, to_tensor
 
 REALS = [np.bool_, *(np.dtype(f"{sign}int{bits}").type for sign in ("u", "") for bits in (8, 16, 32, 64))]
 REALS += [

@@ -11,10 +11,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from stopctl_tf import TfState
 from tensorflow.python.ops import stateful_random_ops
 
 from stopctl import MismatchError
+from stopctl_tf import TfState
 
 
 def anything() -> TfState:

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+
 from stopctl_tf import TfState
 
 layers, optimizers = keras.layers, keras.optimizers

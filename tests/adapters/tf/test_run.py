@@ -11,9 +11,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from stopctl_tf import Run, load
 
 from stopctl import Every, MismatchError, OrderError, Patience, SettingError
+from stopctl_tf import Run, load
 
 layers, optimizers = keras.layers, keras.optimizers
 LOSSES = [0.5, 0.4, 0.3, 0.6, 0.7]

@@ -10,10 +10,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from stopctl_tf import TfState
 
 from stopctl import MismatchError
 from stopctl.ports import State
+from stopctl_tf import TfState
 
 layers, optimizers = keras.layers, keras.optimizers
 

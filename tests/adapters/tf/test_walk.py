@@ -8,10 +8,10 @@ from typing import Any
 import keras
 import pytest
 import tensorflow as tf
-from stopctl_tf import TfState
-from stopctl_tf.walk import own, reach
 
 from stopctl import SettingError
+from stopctl_tf import TfState
+from stopctl_tf.walk import own, reach
 
 layers, optimizers = keras.layers, keras.optimizers
 
