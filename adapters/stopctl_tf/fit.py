@@ -45,8 +45,8 @@ class FitCallback(keras.callbacks.Callback):  # type: ignore[misc]
         epoch: An integer ``tf.Variable`` of shape (); set to the epoch's number, from 1, before its data.
         restore_best: At the end, put the best checkpoint back: the weights that were validated, after an
             optimizer with ``use_ema=True`` has put its averages in their place.
-        settings: ``goal``, ``stop``, ``save``, ``keep``, ``resume``, ``notes``, ``allow_missing``, as in
-            `stopctl.Run`. Metrics have the names of fit's logs; those of several values are left out.
+        settings: ``goal``, ``stop``, ``save``, ``keep``, ``lr``, ``resume``, ``notes``, ``allow_missing``, as
+            in `stopctl.Run`. Metrics have the names of fit's logs; those of several values are left out.
 
     Raises:
         SettingError: a setting that cannot be, or that is written otherwise here. Out of fit come the errors
@@ -80,7 +80,8 @@ class FitCallback(keras.callbacks.Callback):  # type: ignore[misc]
         **settings: Any,
     ) -> None:
         super().__init__()
-        _Settings(directory, state={}, **settings)
+        stopctl.Controller(lr=settings.get("lr"))  # whether the optimizer can follow it is seen in fit
+        _Settings(directory, state={}, **{**settings, "lr": None})
         if epoch is not None and not _counts(epoch):
             raise SettingError(f"epoch is {epoch!r}: pass the tf.Variable that epoch_shuffled() reads")
         self._given = {"optimizer": optimizer, "extra": extra, **settings}
@@ -112,17 +113,18 @@ class FitCallback(keras.callbacks.Callback):  # type: ignore[misc]
         """Open the run, restore, and let fit begin at the next epoch."""
         self.close()  # what a fit that broke off has left open
         model, epochs = self.model, self.params["epochs"]
-        main = model.optimizer
-        if main is not None and not main.built and model.built:
-            main.build(model.trainable_variables)
-        optimizers = main if self._given["optimizer"] is None else self._given["optimizer"]
+        optimizers = model.optimizer if self._given["optimizer"] is None else self._given["optimizer"]
         self._counter = next(iter(optimizers.values())) if isinstance(optimizers, Mapping) else optimizers
         run = Run(self._directory, model=model, **{**self._given, "optimizer": optimizers})
         self._run = run
         self._release = release = weakref.finalize(self, run.close)  # also when the callback is forgotten
         release.atexit = False  # the system does it then
         with self._closing():
-            run.open()
+            run.open()  # builds what was saved built
+            if model.built and model.optimizer is not None and not model.optimizer.built:
+                model.optimizer.build(
+                    model.trainable_variables
+                )  # so that a save before the first step has all
             self._passes = run.epochs(epochs)
             self._number = next(self._passes, None)
             model._initial_epoch = epochs if self._number is None else self._number - 1
@@ -134,7 +136,7 @@ class FitCallback(keras.callbacks.Callback):  # type: ignore[misc]
             if epoch + 1 != self._number:
                 raise OrderError(
                     f"fit begins epoch {epoch + 1}, but the run goes on with epoch {self._number}: "
-                    "FitCallback says where fit begins, so give fit no initial_epoch (and no BackupAndRestore)"
+                    "FitCallback says where fit begins; give fit no initial_epoch and no BackupAndRestore"
                 )
             if self._epoch is not None:
                 self._epoch.assign(self._number)

@@ -73,7 +73,7 @@ class RemainingGain(StopPolicy):
 
     def update(self, memory: list[Any], x: float, now: Progress) -> list[Any]:
         """Count a finite value in."""
-        if x - x != 0.0 or not now.passes:
+        if x - x != 0.0:
             return memory
         window = _window(now)
         if window >= len(memory[RING]):

@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.oracle import Oracle, Told
 
 from stopctl import Controller, Maximize, Patience, ReportError, SettingError
 from stopctl.rules import RemainingGain
@@ -43,6 +46,22 @@ def test_a_dead_or_quantised_metric_gets_no_verdict():
 
 def test_reports_are_counted_and_passes_are_planned():
     assert stops(halving(20), 100, per=5) == stops(halving(20), 20) == 14
+
+
+@given(st.lists(st.tuples(st.sampled_from([0.25, 0.5, 0.5, 1.0]), st.integers(1, 4)), min_size=20, max_size=80))
+@settings(max_examples=60)
+def test_an_irregular_rhythm_is_what_the_oracle_says(reports):
+    oracle = Oracle(("min", "val_loss"), ("remaining", 0.1, {}), None)
+    controller, passes = Controller(stop=RemainingGain(0.1), save=None), 0
+    for value, stride in reports:
+        passes += stride
+        if passes > 100:
+            break
+        decision = controller.report({"val_loss": value}, epoch=passes, planned=100)
+        oracle.history.append(Told({"val_loss": value}, passes, 0, 0.0, 100))
+        assert bool(decision.stop) == bool(oracle.expect().stop)
+        if decision.stop:
+            break
 
 
 def test_non_finite_values_are_left_out():
