@@ -82,34 +82,49 @@ def _withdraw(files: Files, at: Path) -> None:
             files.rename(at, _trash(at))
 
 
-def delete(files: Files, folder: Path, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
+def delete(
+    files: Files, folder: Path, names: Sequence[str], check: Callable[[str], None]
+) -> dict[str, tuple[str, ...]]:
     """Rename the checkpoints away, have that on the disk, and only then remove them.
 
-    Returns what they held that is not ours, as `sweep` does.
+    Returns what they held that is not ours, as `sweep` does. `check` is called with each name just before
+    its rename, and may raise.
 
     Raises:
         OSError: from whichever operation failed; no checkpoint is half deleted.
     """
     trash = [_trash(folder / name) for name in names]
     for name, path in zip(names, trash, strict=True):
+        check(name)
         files.rename(folder / name, path)
-    left = sweep(files, folder, TRASH)  # what an earlier attempt could not remove is tried again
+    left = sweep(files, folder)  # what an earlier attempt could not remove is tried again
     return {path.name: left[path.name] for path in trash if path.name in left}
 
 
-def sweep(files: Files, folder: Path, *prefixes: str) -> dict[str, tuple[str, ...]]:
-    """Remove unfinished (`TEMPORARY`) or deleted (`TRASH`) checkpoints.
+def withdraw_unfinished(files: Files, folder: Path) -> None:
+    """Make trash of every unfinished checkpoint, by a rename.
 
-    Returns what they hold that is not ours, by directory; it stays where it is.
+    A writer that was taken over may stand just before the rename that would make one visible. Of the two
+    renames one happens; so once this has returned, nothing of an older writer's can appear any more.
+    """
+    for name in _directories(files, folder, TEMPORARY):
+        with contextlib.suppress(FileNotFoundError):
+            files.rename(folder / name, _trash(folder / name))
+
+
+def _directories(files: Files, folder: Path, prefix: str) -> list[str]:
+    return [e.name for e in files.entries(folder) if e.kind == DIRECTORY and e.name.startswith(prefix)]
+
+
+def sweep(files: Files, folder: Path) -> dict[str, tuple[str, ...]]:
+    """Remove what is in the trash.
+
+    Returns what it holds that is not ours, by directory; it stays where it is.
 
     Raises:
         OSError: from whichever operation failed.
     """
-    found = [
-        entry.name
-        for entry in files.entries(folder)
-        if entry.kind == DIRECTORY and entry.name.startswith(prefixes)
-    ]
+    found = _directories(files, folder, TRASH)
     if found:
         files.sync_directory(folder)  # nothing is emptied that a power cut could make visible again
     left = {name: _remove(files, folder / name) for name in found}
@@ -117,15 +132,20 @@ def sweep(files: Files, folder: Path, *prefixes: str) -> dict[str, tuple[str, ..
 
 
 def _remove(files: Files, directory: Path) -> tuple[str, ...]:
+    """Empty it and remove it; a writer that was taken over may be doing the same."""
     foreign = []
-    for entry in files.entries(directory):
-        if entry.kind == FILE and entry.name in OURS:
-            files.unlink(directory / entry.name)
-        else:
-            foreign.append(entry.name)
+    with contextlib.suppress(FileNotFoundError):
+        for entry in files.entries(directory):
+            if entry.kind == FILE and entry.name in OURS:
+                with contextlib.suppress(FileNotFoundError):
+                    files.unlink(directory / entry.name)
+            else:
+                foreign.append(entry.name)
     if not foreign:
         try:
             files.rmdir(directory)
+        except FileNotFoundError:
+            return ()
         except OSError as error:
             if error.errno != errno.ENOTEMPTY:
                 raise

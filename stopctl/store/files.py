@@ -70,6 +70,14 @@ class Files:
         """Bytes of a regular file; OSError(ELOOP or EISDIR) for a link and whatever else is no file."""
         return _regular(os.lstat(path), path)
 
+    def identity(self, at: Handle | Path) -> tuple[int, int] | None:
+        """What tells a file, open or by its name, from every other one; None if there is none of that name."""
+        try:
+            found = os.fstat(at.fd) if isinstance(at, Handle) else os.lstat(at)
+        except FileNotFoundError:
+            return None
+        return found.st_dev, found.st_ino
+
     def free(self, path: Path) -> int | None:
         """Bytes that this user may still write on the file system of `path`; None if it does not say."""
         found = os.statvfs(path)

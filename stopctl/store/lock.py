@@ -1,7 +1,12 @@
-"""One writer: an flock on run.lock, which says who holds it; it ends with its holder, however that dies."""
+"""One writer: an flock on run.lock, which says who holds it; it ends with its holder, however that dies.
+
+Taking over puts a new, locked file in the place of run.lock. Whoever holds the old one has `lost` the run from
+then on, and sees it at its next operation.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +16,7 @@ from stopctl.store.errors import LockedError
 from stopctl.store.files import Files, Handle, naming
 
 LOCK = "run.lock"
+NEW_LOCK = ".tmp-run.lock"
 
 _held: dict[str, RunLock] = {}
 """The locks of this process by real directory, as not every file system's flock tells its own process."""
@@ -23,15 +29,16 @@ class RunLock:
         self._files = files
         self._directory = directory
         self._handle: Handle | None = handle
+        self._identity = files.identity(handle)
         self._pid = os.getpid()
         self.started = started
 
     @classmethod
-    def take(cls, files: Files, directory: Path) -> RunLock:
-        """Lock `directory`, which exists, or fail at once.
+    def take(cls, files: Files, directory: Path, *, over: bool = False) -> RunLock:
+        """Lock `directory`, which exists, or fail at once; `over` takes it from another process.
 
         Raises:
-            LockedError: another process has it, or this very one.
+            LockedError: another process has it and is to keep it, or this very one has it.
             OSError: the file cannot be opened, locked or written.
         """
         real = files.real(directory)
@@ -39,10 +46,8 @@ class RunLock:
         if own is not None and own.owned:
             raise _already_open(directory, own.started)
         with naming(directory / LOCK):
-            handle = files.open_lock(directory / LOCK)
+            handle = _locked_file(files, directory, over)
             try:
-                if not files.lock(handle):
-                    raise _locked(directory, _read(files, handle))
                 lock = cls(files, real, handle, now())
                 line = {"host": _host(), "pid": os.getpid(), "started": lock.started}
                 text = strict.dumps(line) + b"\n"
@@ -58,6 +63,12 @@ class RunLock:
     def owned(self) -> bool:
         """Whether this process holds the lock; False in a forked child."""
         return self._handle is not None and self._pid == os.getpid()
+
+    @property
+    def lost(self) -> bool:
+        """Whether run.lock is another file by now: somebody has taken the run over."""
+        found = self._files.identity(Path(self._directory, LOCK))
+        return found is not None and found != self._identity
 
     def release(self) -> None:
         """Give the lock back; the file stays. Does nothing the second time, and nothing in a forked child."""
@@ -83,6 +94,45 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def _locked_file(files: Files, directory: Path, over: bool) -> Handle:
+    """run.lock, open and locked; `over`: if need be a new file in its place."""
+    handle = files.open_lock(directory / LOCK)
+    try:
+        free = files.lock(handle)
+        if not free and not over:
+            raise _locked(directory, _read(files, handle))
+        if free:
+            _check_named(files, directory, handle)
+    except BaseException:
+        files.close(handle)
+        raise
+    if free:
+        return handle
+    files.close(handle)
+    return _replacement(files, directory)
+
+
+def _replacement(files: Files, directory: Path) -> Handle:
+    with contextlib.suppress(FileNotFoundError):
+        files.unlink(directory / NEW_LOCK)
+    handle = files.create(directory / NEW_LOCK)
+    try:
+        files.lock(handle)
+        with contextlib.suppress(FileNotFoundError):  # another one takes over as well: the last one has it
+            files.rename(directory / NEW_LOCK, directory / LOCK)
+        files.sync_directory(directory)
+        _check_named(files, directory, handle)
+    except BaseException:
+        files.close(handle)
+        raise
+    return handle
+
+
+def _check_named(files: Files, directory: Path, handle: Handle) -> None:
+    if files.identity(directory / LOCK) != files.identity(handle):
+        raise _locked(directory, {})
+
+
 def _already_open(directory: Path, started: str | None) -> LockedError:
     return LockedError(
         f"{directory} is open in this process already (since {started}): call run.close() first",
@@ -100,7 +150,8 @@ def _locked(directory: Path, line: dict[str, strict.JsonValue]) -> LockedError:
         f"process {pid} on {host} since {started}" if line else f"another process ({LOCK} does not say which)"
     )
     return LockedError(
-        f"{directory} is being written by {who}: wait for its end, or use another directory",
+        f"{directory} is being written by {who}: wait for its end, use another directory, or, if it must not "
+        "go on, write take_over=True",
         host=host,
         pid=pid,
         started=started,

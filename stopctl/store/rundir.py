@@ -9,12 +9,12 @@ from typing import Any
 
 from stopctl.core.errors import StopctlError
 from stopctl.store import strict
-from stopctl.store.commit import TEMPORARY, TRASH, sweep
+from stopctl.store.commit import TEMPORARY, TRASH, sweep, withdraw_unfinished
 from stopctl.store.errors import DamagedError, NotARunError, SaveError
 from stopctl.store.files import DIRECTORY, FILE, Entry, Files
 from stopctl.store.hashed import read_whole, write_file
 from stopctl.store.journal import Journal
-from stopctl.store.lock import LOCK
+from stopctl.store.lock import LOCK, NEW_LOCK
 from stopctl.store.manifest import is_count
 
 FORMAT = 1
@@ -67,6 +67,8 @@ def start(files: Files, path: Path, meta: dict[str, Any], *, new: bool) -> tuple
     folder = path / CHECKPOINTS
     if not files.exists(folder):
         files.mkdir(folder)
+    with contextlib.suppress(FileNotFoundError):
+        files.unlink(path / NEW_LOCK)  # of a take-over that was killed
     write_meta(files, path, meta)
     journal = Journal(files, path / JOURNAL)
     try:
@@ -74,7 +76,8 @@ def start(files: Files, path: Path, meta: dict[str, Any], *, new: bool) -> tuple
         if new:
             with contextlib.suppress(PermissionError):  # not ours to read, so made by someone else
                 files.sync_directory(path.parent)
-        return journal, sweep(files, folder, TEMPORARY, TRASH)
+        withdraw_unfinished(files, folder)
+        return journal, sweep(files, folder)
     except BaseException:
         with contextlib.suppress(OSError):
             journal.close()
@@ -105,7 +108,7 @@ def refuse_foreign(files: Files, path: Path) -> None:
 def _is_start(files: Files, path: Path, entry: Entry) -> bool:
     if entry.name == CHECKPOINTS and entry.kind == DIRECTORY:
         return all(inner.name.startswith((TEMPORARY, TRASH)) for inner in files.entries(path / CHECKPOINTS))
-    return entry.name in (LOCK, NEW_RUN) and entry.kind == FILE
+    return entry.name in (LOCK, NEW_LOCK, NEW_RUN) and entry.kind == FILE
 
 
 def found_instead(files: Files, path: Path) -> str:
