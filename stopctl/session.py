@@ -30,6 +30,7 @@ class Session:
         self.controller = settings.controller()
         self.closed = False
         self._ended = False
+        self._failed_in: int | None = None  # the pass whose report proposed a save that is not there
         self._settings = settings
         self._state = state
         self._lr_floor = 0.0 if settings.lr is None else settings.lr.min_lr
@@ -126,6 +127,7 @@ class Session:
         )
         if decision.lr_factor is not None and isinstance(self._state, LearningRate):
             self._state.scale_lr(decision.lr_factor, self._lr_floor)
+        self._failed_in = None if decision.save is None else number  # until the save is there
         return decision
 
     def begin_loop(self, unit: str, planned: int) -> None:
@@ -151,7 +153,8 @@ class Session:
     def pass_done(self, number: int) -> None:
         """The loop boundary after pass ``number``."""
         self.count(number)
-        self.carry_out(self.controller.boundary(**self.counters(number), preempted=self.preempted))
+        counters, retry = self.counters(number), self._failed_in != number
+        self.carry_out(self.controller.boundary(**counters, preempted=self.preempted, retry=retry))
 
     def carry_out(self, decision: Decision, metrics: Mapping[str, object] | None = None) -> None:
         """Journal a decision, save what it proposes, and end the process if a signal asked for it."""
@@ -190,6 +193,7 @@ class Session:
                 log.error("the save did not happen: %s", error)
             raise
         controller.saved(save)
+        self._failed_in = None
         self._checkpoints.append(info)
         took = round(time.monotonic() - began, 6)
         self._note("saved", name=info.name, bytes=info.bytes, took=took, why=str(save))

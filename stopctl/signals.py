@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from types import FrameType
@@ -29,11 +30,26 @@ class Watch:
         if self in _watching:
             _watching.remove(self)
             if not _watching:
-                before = _before.pop()
-                signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+                _put_back()
 
 
 def _note(number: int, frame: FrameType | None) -> None:
     for watch in _watching:
         watch.came = signal.Signals(number).name
     signal.signal(number, signal.SIG_DFL)
+
+
+def _put_back() -> None:
+    before = _before.pop()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+
+
+def _after_fork() -> None:
+    """A forked child, such as a data loader's worker, has no run to save: it dies of SIGTERM as ever."""
+    if _watching:
+        _watching.clear()
+        _put_back()
+
+
+if hasattr(os, "register_at_fork"):  # pragma: no branch
+    os.register_at_fork(after_in_child=_after_fork)

@@ -7,6 +7,9 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+
+import pytest
 
 from stopctl.signals import Watch
 
@@ -42,10 +45,32 @@ def test_outside_the_main_thread_no_handler_is_installed():
     assert seen == [(None, True)]
 
 
+@pytest.mark.filterwarnings('ignore:.*multi-threaded.*fork:DeprecationWarning')  # other tests' threads
+def test_a_forked_child_dies_at_once():
+    watch = Watch()
+    try:
+        ready, write = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.write(write, b"x")
+            time.sleep(20)
+            os._exit(0)
+        os.read(ready, 1)
+        os.close(ready)
+        os.close(write)
+        os.kill(child, signal.SIGTERM)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
+        assert watch.came is None
+    finally:
+        watch.close()
+
+
 def test_a_second_signal_has_the_default_action():
     code = (
         "import os, signal\n"
-        "from stopctl.signals import Watch\n"
+        "import pytest
+
+from stopctl.signals import Watch\n"
         "Watch()\n"
         "os.kill(os.getpid(), signal.SIGTERM)\n"
         "print('first', flush=True)\n"

@@ -134,8 +134,11 @@ class Controller:
         seconds: float | None = None,
         planned: int | None = None,
         preempted: str | None = None,
+        retry: bool = True,
     ) -> Decision:
         """Decide between two passes: counters, what was asked for, and a last save that is still owed.
+
+        ``retry=False`` leaves the save rules for the next report, after a save of this pass has failed.
 
         Raises:
             ReportError: a counter goes backwards.
@@ -150,6 +153,7 @@ class Controller:
             planned,
             asked=self._asked(preempted),
             stopped=self._stopped,
+            retry=retry,
         )
         self._stopped = self._stopped or decision.stop
         return decision

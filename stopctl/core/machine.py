@@ -142,10 +142,13 @@ def boundary(
     *,
     asked: Sequence[Cause] = (),
     stopped: Stop | None = None,
+    retry: bool = True,
 ) -> Decision:
     """Decide between two passes: rules that read counters, what was asked for, and saves still owed.
 
-    ``stopped`` is the stop that was decided before, if any: then only its save may still be due.
+    ``stopped`` is the stop that was decided before, if any: then only its save may still be due. Without
+    ``retry`` the save rules are not asked: a save of this very pass has failed, and the next report is soon
+    enough.
 
     Raises:
         ReportError: a counter goes backwards.
@@ -158,10 +161,10 @@ def boundary(
             return NOTHING
         return Decision(save=_save(state, [Cause(Reason.STOP, "")]))
     if asked or (planned is not None and state.passes >= planned):
-        return _told(plan, state, asked, False, boundary=True)
+        return _told(plan, state, asked, False, boundary=True, retry=retry)
     for met, i, _ in plan.boundary_tests:
         if met(state.memories[i], math.nan, state):
-            return _told(plan, state, asked, False, boundary=True)
+            return _told(plan, state, asked, False, boundary=True, retry=retry)
     return NOTHING
 
 
@@ -176,15 +179,25 @@ def propose(state: State, cause: Cause) -> Save:
     return _save(state, [cause])
 
 
-def _told(plan: Plan, state: State, asked: Sequence[Cause], new_best: bool, *, boundary: bool) -> Decision:
+def _told(
+    plan: Plan,
+    state: State,
+    asked: Sequence[Cause],
+    new_best: bool,
+    *,
+    boundary: bool,
+    retry: bool = True,
+) -> Decision:
     causes = plan.causes(plan.stop, state, boundary=boundary)
     causes += [cause for cause in asked if cause.reason is Reason.REQUESTED]
     stop = Stop(tuple(causes)) if causes else None
-    return Decision(new_best, stop, _due(plan, state, stop, asked, boundary) if plan.proposes else None)
+    if not plan.proposes:
+        return Decision(new_best, stop)
+    due = plan.causes(plan.save, state, boundary=boundary) if retry else []
+    return Decision(new_best, stop, _due(state, due, stop, asked))
 
 
-def _due(plan: Plan, state: State, stop: Stop | None, asked: Sequence[Cause], boundary: bool) -> Save | None:
-    causes = plan.causes(plan.save, state, boundary=boundary)
+def _due(state: State, causes: list[Cause], stop: Stop | None, asked: Sequence[Cause]) -> Save | None:
     owed = []
     if stop is not None:
         owed.append(Cause(Reason.STOP, ""))

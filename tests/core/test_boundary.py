@@ -57,6 +57,14 @@ def test_a_failed_every_is_due_again_at_the_boundary():
     assert controller.boundary(epoch=2).save.reasons == (Reason.EVERY,)
 
 
+def test_without_retry_only_what_is_owed_is_proposed():
+    controller = Controller(stop=After(epochs=4), save=Every(epochs=2))
+    controller.save_failed(controller.report({"val_loss": 1.0}, epoch=2).save)
+    decision = controller.boundary(epoch=2, retry=False)
+    assert (decision.stop, decision.save) == (None, None)
+    assert controller.boundary(epoch=4, retry=False).save.reasons == (Reason.STOP,)
+
+
 def test_the_last_pass_is_saved_even_when_it_reports_nothing():
     controller = Controller(stop=None, save=None)
     assert controller.boundary(epoch=1, planned=2).save is None
