@@ -69,7 +69,7 @@ def test_the_version_is_written_once_in_meaning():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["version"] == stopctl.__version__
     assert project["dependencies"] == []
-    assert set(project["optional-dependencies"]) == {"torch", "tensorflow", "cli", "demo", "test", "all"}
+    assert set(project["optional-dependencies"]) == {"torch", "tensorflow", "cli", "demo", "test", "conformance", "all"}
 
 
 def test_every_module_has_a_test_module():

@@ -22,6 +22,16 @@ _HERE = {
     "every_n_epochs": "save=Every(epochs=n)",
     "filepath": "the run's directory as the first argument",
     "check_finite": "stop=Patience(n) | NonFinite()",
+    "stopping_threshold": "stop=Patience(n) | Target(x)",
+    "divergence_threshold": "stop=Patience(n) | Diverged(x)",
+    "early_stopping_patience": "stop=Patience(n)",
+    "early_stopping_threshold": "stop=Patience(n, min_delta=...)",
+    "metric_for_best_model": "goal=Minimize('val_loss'), or goal=Maximize('accuracy')",
+    "greater_is_better": "goal=Minimize(metric) or goal=Maximize(metric)",
+    "load_best_model_at_end": "run.restore_best() after the loop",
+    "n_saved": "keep=Last(n) or keep=Best(n)",
+    "save_last": "keep=Last(1), which is always kept",
+    "best_fn": "goal=Minimize(metric) or goal=Maximize(metric)",
     "verbose": "logging.getLogger('stopctl').setLevel(logging.INFO)",
 }
 _STOPPER = {
@@ -30,6 +40,12 @@ _STOPPER = {
     "start_from_epoch": "start_from=..., which counts updates",
     "check_finite": "nonfinite='stop'",
     "delta": "min_delta=...",
+    "threshold": "min_delta=...",
+    "stopping_threshold": "target=...",
+    "divergence_threshold": "diverged=...",
+    "early_stopping_patience": "patience=...",
+    "early_stopping_threshold": "min_delta=...",
+    "greater_is_better": "mode='min' or mode='max'",
     "verbose": "print(decision.stop), which is the sentence",
 }
 
