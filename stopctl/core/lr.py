@@ -8,7 +8,7 @@ from typing import Any
 
 from stopctl.core.decision import Reason
 from stopctl.core.errors import SettingError
-from stopctl.core.goal import Goal, checked_goal
+from stopctl.core.goal import Goal
 from stopctl.core.policy import Policy
 from stopctl.core.progress import Progress
 from stopctl.core.stop import check_improvement, improves
@@ -67,8 +67,7 @@ class ReduceOnPlateau(Policy):
             raise SettingError(f"ReduceOnPlateau(min_lr={self.min_lr!r}): write a number >= 0")
         if self.max_drops is not None:
             count(self.max_drops, "ReduceOnPlateau(max_drops=...): max_drops", least=1)
-        if self.goal is not None:
-            checked_goal(self.goal, "ReduceOnPlateau")
+        self._check_goal()
 
     def start(self, now: Progress) -> Memory:
         """The memory is (reference, wait, rest, drops, whether the newest report dropped)."""
@@ -102,11 +101,10 @@ class ReduceOnPlateau(Policy):
     def numbers(self, memory: Memory, x: float, now: Progress) -> Mapping[str, Any]:
         """What was not improved on, for how long, and the drops."""
         reference, wait, rest, drops, dropped = memory
-        goal = self.goal or now.goal
         return {
-            **({"metric": goal.metric} if goal != now.goal else {}),
+            **self._named(now),
             "factor": self.factor,
-            "reference": None if reference is None else goal.sign * reference,
+            "reference": None if reference is None else self._sign(now) * reference,
             "min_delta": self.min_delta,
             "mode": self.min_delta_mode,
             "wait": self.patience if dropped else wait,

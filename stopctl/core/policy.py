@@ -8,7 +8,7 @@ from typing import Any, ClassVar, TypeVar
 
 from stopctl.core.decision import Reason
 from stopctl.core.errors import SettingError
-from stopctl.core.goal import Goal
+from stopctl.core.goal import Goal, checked_goal
 from stopctl.core.progress import Progress, Report
 
 T = TypeVar("T", bound="Rule")
@@ -87,6 +87,19 @@ class Policy(Rule):
     def numbers(self, memory: Any, x: float, now: Progress) -> Mapping[str, Any]:
         """The figures that the sentence is told with."""
         return {}
+
+    def _check_goal(self) -> None:
+        """Raise SettingError unless the rule's own goal, if it has one, is a goal."""
+        if self.goal is not None:
+            checked_goal(self.goal, type(self).__name__)
+
+    def _sign(self, now: Progress) -> float:
+        """The sign that x has against the metric's value."""
+        return (self.goal or now.goal).sign
+
+    def _named(self, now: Progress) -> dict[str, Any]:
+        """The metric's name for the sentence, where it is not the run's."""
+        return {"metric": self.goal.metric} if self.goal is not None and self.goal != now.goal else {}
 
 
 class StopPolicy(Policy):

@@ -9,7 +9,7 @@ from typing import Any
 
 from stopctl.core.decision import Reason
 from stopctl.core.errors import SettingError
-from stopctl.core.goal import Goal, checked_goal
+from stopctl.core.goal import Goal
 from stopctl.core.length import Length
 from stopctl.core.policy import StopPolicy
 from stopctl.core.progress import Progress
@@ -35,24 +35,8 @@ def check_improvement(rule: str, min_delta: object, mode: object) -> None:
         raise SettingError(f"{rule}(min_delta_mode={mode!r}): write 'abs' or 'rel'")
 
 
-class _Watching(StopPolicy):
-    """What the rules share that watch a metric: a goal of their own, and its sign."""
-
-    total = True
-
-    def _checked(self) -> None:
-        if self.goal is not None:
-            checked_goal(self.goal, type(self).__name__)
-
-    def _sign(self, now: Progress) -> float:
-        return (self.goal or now.goal).sign
-
-    def _named(self, now: Progress) -> dict[str, Any]:
-        return {"metric": self.goal.metric} if self.goal is not None and self.goal != now.goal else {}
-
-
 @dataclass(frozen=True, repr=False)
-class Patience(_Watching):
+class Patience(StopPolicy):
     """Met after ``patience`` reports in a row without improvement.
 
     With x the value (negated for Maximize), i = 1, 2, ... the report, d(r) = min_delta, or
@@ -85,6 +69,7 @@ class Patience(_Watching):
     goal: Goal | None = None
     hold_for_lr: bool = True
     reason = Reason.PATIENCE
+    total = True
 
     def __post_init__(self) -> None:
         if self.patience == 0 and not isinstance(self.patience, bool):
@@ -99,7 +84,7 @@ class Patience(_Watching):
             setting(self.baseline, "Patience(baseline=...): baseline")
         if not isinstance(self.hold_for_lr, bool):
             raise SettingError(f"Patience(hold_for_lr={self.hold_for_lr!r}): write True or False")
-        self._checked()
+        self._check_goal()
 
     def start(self, now: Progress) -> tuple[float | None, int]:
         """The memory is (reference, signed; wait)."""
@@ -135,7 +120,7 @@ class Patience(_Watching):
 
 
 @dataclass(frozen=True, repr=False)
-class NonFinite(_Watching):
+class NonFinite(StopPolicy):
     """Met at once by one NaN or infinity.
 
     >>> NonFinite()
@@ -145,9 +130,10 @@ class NonFinite(_Watching):
     _: KW_ONLY
     goal: Goal | None = None
     reason = Reason.NON_FINITE
+    total = True
 
     def __post_init__(self) -> None:
-        self._checked()
+        self._check_goal()
 
     def met(self, memory: None, x: float, now: Progress) -> bool:
         """Met iff x is not finite."""
@@ -159,7 +145,7 @@ class NonFinite(_Watching):
 
 
 @dataclass(frozen=True, repr=False)
-class Target(_Watching):
+class Target(StopPolicy):
     """Met when a finite value reaches ``target`` or is better; in the metric's unit.
 
     >>> Target(0.02)
@@ -170,10 +156,11 @@ class Target(_Watching):
     _: KW_ONLY
     goal: Goal | None = None
     reason = Reason.TARGET
+    total = True
 
     def __post_init__(self) -> None:
         setting(self.target, "Target(...): target")
-        self._checked()
+        self._check_goal()
 
     def met(self, memory: None, x: float, now: Progress) -> bool:
         """Met iff x is finite and x <= target (signed)."""
@@ -185,7 +172,7 @@ class Target(_Watching):
 
 
 @dataclass(frozen=True, repr=False)
-class Diverged(_Watching):
+class Diverged(StopPolicy):
     """Met when a value is worse than ``limit``, in the metric's unit; NaN is not worse than anything.
 
     >>> Diverged(10.0)
@@ -196,10 +183,11 @@ class Diverged(_Watching):
     _: KW_ONLY
     goal: Goal | None = None
     reason = Reason.DIVERGED
+    total = True
 
     def __post_init__(self) -> None:
         setting(self.limit, "Diverged(...): limit")
-        self._checked()
+        self._check_goal()
 
     def met(self, memory: None, x: float, now: Progress) -> bool:
         """Met iff x > limit (signed)."""

@@ -8,19 +8,16 @@ from typing import Any
 
 from stopctl.core.decision import Reason
 from stopctl.core.errors import ReportError, SettingError
-from stopctl.core.goal import Goal, Minimize, checked_goal
+from stopctl.core.goal import Goal, Minimize
 from stopctl.core.policy import StopPolicy
 from stopctl.core.progress import Progress, Report
 from stopctl.core.values import count, setting
 
 
 class _Prechelt(StopPolicy):
-    """What the criteria share: a goal of their own."""
+    """What the criteria share: errors that are compared by their ratio."""
 
     total = True
-
-    def _named(self, now: Progress) -> dict[str, Any]:
-        return {"metric": self.goal.metric} if self.goal is not None and self.goal != now.goal else {}
 
     def _only_minimize(self, now: Progress) -> None:
         goal = self.goal or now.goal
@@ -64,8 +61,7 @@ class GeneralizationLoss(_Prechelt):
 
     def __post_init__(self) -> None:
         setting(self.alpha, "GeneralizationLoss(...): alpha", positive=True)
-        if self.goal is not None:
-            checked_goal(self.goal, "GeneralizationLoss")
+        self._check_goal()
 
     def check(self, x: float, report: Report) -> None:
         """Values are positive."""
@@ -96,8 +92,8 @@ class ProgressQuotient(_Prechelt):
     """PQ_alpha: met when the loss of generalization is more than ``alpha`` times the progress of training.
 
     P_k(t) = 1000 (sum of the last k training errors / (k * their minimum) - 1); judged after the last report
-    of each strip of k: met iff GL(t) > alpha * P_k(t), so also when training stands still. A non-finite training
-    error in the strip, or a non-finite value at its end, gives no verdict. Cost: O(k) at the end of a strip.
+    of each strip of k: met iff GL(t) > alpha * P_k(t), so also when training stands still. A non-finite
+    training error in the strip, or a non-finite value at its end, gives no verdict. Cost: O(k) at the end of a strip.
 
     When to choose it: the training error is logged and still falls while the validation error wavers.
 
@@ -127,8 +123,7 @@ class ProgressQuotient(_Prechelt):
             raise SettingError(
                 f"ProgressQuotient(train={self.train!r}): name the metric with the training error"
             )
-        if self.goal is not None:
-            checked_goal(self.goal, "ProgressQuotient")
+        self._check_goal()
 
     def needs(self) -> tuple[str, ...]:
         """The training error."""
@@ -207,8 +202,7 @@ class SuccessiveRises(_Prechelt):
     def __post_init__(self) -> None:
         count(self.s, "SuccessiveRises(...): s", least=1)
         count(self.strip, "SuccessiveRises(strip=...): strip", least=1)
-        if self.goal is not None:
-            checked_goal(self.goal, "SuccessiveRises")
+        self._check_goal()
 
     def start(self, now: Progress) -> tuple[int, float | None, int]:
         """The memory is (reports of this strip, value at the last strip's end, rises in a row)."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from stopctl.core.decision import Reason
 from stopctl.core.errors import ReportError
-from stopctl.core.goal import Goal, checked_goal
+from stopctl.core.goal import Goal
 from stopctl.core.policy import StopPolicy
 from stopctl.core.progress import Progress, Report
 from stopctl.core.values import setting
@@ -56,8 +56,7 @@ class RemainingGain(StopPolicy):
 
     def __post_init__(self) -> None:
         setting(self.tolerance, "RemainingGain(...): tolerance", positive=True)
-        if self.goal is not None:
-            checked_goal(self.goal, "RemainingGain")
+        self._check_goal()
 
     def check(self, x: float, report: Report) -> None:
         """Without a plan, and without a counted pass, there is no planned length."""
@@ -109,11 +108,10 @@ class RemainingGain(StopPolicy):
 
     def numbers(self, memory: list[Any], x: float, now: Progress) -> Mapping[str, Any]:
         """The window, what is expected, what was won."""
-        named = {"metric": self.goal.metric} if self.goal is not None and self.goal != now.goal else {}
         measured = self._measured(memory, now) or {
             "window": _window(now) if now.passes and now.planned else 0
         }
-        return {**named, **measured, "tolerance": self.tolerance, "count": memory[COUNT]}
+        return {**self._named(now), **measured, "tolerance": self.tolerance, "count": memory[COUNT]}
 
     def _measured(self, memory: list[Any], now: Progress) -> dict[str, Any] | None:
         """None while there is no verdict."""
