@@ -68,9 +68,7 @@ def test_a_forked_child_dies_at_once():
 def test_a_second_signal_has_the_default_action():
     code = (
         "import os, signal\n"
-        "import pytest
-
-from stopctl.signals import Watch\n"
+        "from stopctl.signals import Watch\n"
         "Watch()\n"
         "os.kill(os.getpid(), signal.SIGTERM)\n"
         "print('first', flush=True)\n"

@@ -93,7 +93,8 @@ class ProgressQuotient(_Prechelt):
 
     P_k(t) = 1000 (sum of the last k training errors / (k * their minimum) - 1); judged after the last report
     of each strip of k: met iff GL(t) > alpha * P_k(t), so also when training stands still. A non-finite
-    training error in the strip, or a non-finite value at its end, gives no verdict. Cost: O(k) at the end of a strip.
+    training error in the strip, or a non-finite value at its end, gives no verdict.
+    Cost: O(1).
 
     When to choose it: the training error is logged and still falls while the validation error wavers.
 

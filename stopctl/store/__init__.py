@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from stopctl.store.byhand import pin, unlock, unpin
 from stopctl.store.errors import (
     DamagedError,
     LockedError,
@@ -32,5 +33,8 @@ __all__ = [
     "TreeError",
     "differences",
     "flatten",
+    "pin",
     "unflatten",
+    "unlock",
+    "unpin",
 ]

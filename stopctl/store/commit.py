@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -11,12 +12,13 @@ from pathlib import Path
 
 from stopctl.store.errors import SaveError, as_save_error
 from stopctl.store.files import DIRECTORY, FILE, Files
-from stopctl.store.hashed import Bytes, write_file
+from stopctl.store.hashed import Bytes, FileFact, check_file, write_file
 from stopctl.store.info import CheckpointInfo
-from stopctl.store.manifest import MANIFEST, STATE, TENSORS, encode, parse
+from stopctl.store.manifest import MANIFEST, NAME, STATE, TENSORS, encode, parse
 
 TEMPORARY, TRASH = ".tmp-", ".trash-"
 OURS = {TENSORS, STATE, MANIFEST}
+_UNFINISHED = re.compile(rf"{re.escape(TEMPORARY)}{NAME.pattern}-[0-9a-f]{{8}}", re.ASCII)
 
 RESERVE = 1 << 20
 """Bytes that a save leaves free: its directory and manifest, the journal, what others write meanwhile."""
@@ -28,11 +30,14 @@ def publish(
     info: CheckpointInfo,
     contents: Mapping[str, Sequence[Bytes]],
     last_check: Callable[[], None],
+    *,
+    verify: bool = False,
 ) -> CheckpointInfo:
     """Write a checkpoint's files into a directory that gets its name only when all are on the disk.
 
     Returns `info` as the manifest has it, when the name is on the disk, too; after any error there is no
-    such checkpoint. `last_check` is called just before the rename, and may raise.
+    such checkpoint. `last_check` is called just before the rename, and may raise. `verify` reads every file
+    back before that.
 
     Raises:
         SaveError: no room, the name is taken, or an operation failed.
@@ -47,10 +52,10 @@ def publish(
         at = temporary
         try:
             files.mkdir(temporary)
-            facts = {file: write_file(files, temporary / file, parts) for file, parts in contents.items()}
+            facts = {file: _write(files, temporary / file, parts, verify) for file, parts in contents.items()}
             data = encode(info, facts)
             said = replace(parse(data, folder)[0], components=info.components)
-            write_file(files, temporary / MANIFEST, [data])
+            _write(files, temporary / MANIFEST, [data], verify)
             files.sync_directory(temporary)
             last_check()
             files.rename(temporary, target)
@@ -60,6 +65,13 @@ def publish(
             _withdraw(files, at)
             raise
     return said
+
+
+def _write(files: Files, path: Path, parts: Sequence[Bytes], verify: bool) -> FileFact:
+    fact = write_file(files, path, parts)
+    if verify:
+        check_file(files, path, fact)
+    return fact
 
 
 def _check_room(files: Files, folder: Path, name: str, contents: Mapping[str, Sequence[Bytes]]) -> None:
@@ -83,21 +95,24 @@ def _withdraw(files: Files, at: Path) -> None:
 
 
 def delete(
-    files: Files, folder: Path, names: Sequence[str], check: Callable[[str], None]
+    files: Files, folder: Path, names: Sequence[str], stays: Callable[[str], bool]
 ) -> dict[str, tuple[str, ...]]:
     """Rename the checkpoints away, have that on the disk, and only then remove them.
 
-    Returns what they held that is not ours, as `sweep` does. `check` is called with each name just before
-    its rename, and may raise.
+    Returns what they held that is not ours, as `sweep` does. `stays` is asked of each name just before its
+    rename and just after it, as it may have been pinned at that moment; it may raise.
 
     Raises:
         OSError: from whichever operation failed; no checkpoint is half deleted.
     """
     trash = [_trash(folder / name) for name in names]
     for name, path in zip(names, trash, strict=True):
-        check(name)
+        if stays(name):
+            continue
         files.rename(folder / name, path)
-    left = sweep(files, folder)  # what an earlier attempt could not remove is tried again
+        if stays(name):
+            files.rename(path, folder / name)
+    left = sweep(files, folder, TRASH)  # what an earlier attempt could not remove is tried again
     return {path.name: left[path.name] for path in trash if path.name in left}
 
 
@@ -108,23 +123,36 @@ def withdraw_unfinished(files: Files, folder: Path) -> None:
     renames one happens; so once this has returned, nothing of an older writer's can appear any more.
     """
     for name in _directories(files, folder, TEMPORARY):
-        with contextlib.suppress(FileNotFoundError):
-            files.rename(folder / name, _trash(folder / name))
+        if _UNFINISHED.fullmatch(name):
+            with contextlib.suppress(FileNotFoundError):
+                files.rename(folder / name, _trash(folder / name))
 
 
-def _directories(files: Files, folder: Path, prefix: str) -> list[str]:
-    return [e.name for e in files.entries(folder) if e.kind == DIRECTORY and e.name.startswith(prefix)]
+def _directories(files: Files, folder: Path, *prefixes: str) -> list[str]:
+    return [e.name for e in files.entries(folder) if e.kind == DIRECTORY and e.name.startswith(prefixes)]
 
 
-def sweep(files: Files, folder: Path) -> dict[str, tuple[str, ...]]:
-    """Remove what is in the trash.
+def set_aside(files: Files, folder: Path, name: str) -> str:
+    """Rename a checkpoint to ``.damaged-<name>``; returns that name, which has a number if it was taken."""
+    target = folder / f".damaged-{name}"
+    count = 1
+    while files.exists(target):
+        count += 1
+        target = folder / f".damaged-{name}-{count}"
+    files.rename(folder / name, target)
+    files.sync_directory(folder)
+    return target.name
 
-    Returns what it holds that is not ours, by directory; it stays where it is.
+
+def sweep(files: Files, folder: Path, *prefixes: str) -> dict[str, tuple[str, ...]]:
+    """Remove unfinished (`TEMPORARY`) or deleted (`TRASH`) checkpoints.
+
+    Returns what they hold that is not ours, by directory; it stays where it is.
 
     Raises:
         OSError: from whichever operation failed.
     """
-    found = _directories(files, folder, TRASH)
+    found = _directories(files, folder, *prefixes)
     if found:
         files.sync_directory(folder)  # nothing is emptied that a power cut could make visible again
     left = {name: _remove(files, folder / name) for name in found}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -71,6 +72,28 @@ def read_file(files: Files, path: Path, fact: FileFact) -> bytearray:
     if hasher.hexdigest() != fact.sha256:
         raise DamagedError(f"{path.name}: its SHA-256 is not the one in the manifest")
     return buffer
+
+
+def check_file(files: Files, path: Path, fact: FileFact) -> None:
+    """Read a file back that was just written, from the disk where the system allows that.
+
+    Raises:
+        OSError: EIO if it is not what was written; or from whichever operation failed.
+    """
+    with naming(path), Hasher(beside=False) as hasher:
+        handle, size = files.open(path)
+        try:
+            with contextlib.suppress(OSError):  # an advice, no more
+                files.uncache(handle)
+            buffer = memoryview(bytearray(min(size, CHUNK)))
+            at = 0
+            while count := files.read(handle, buffer, at):
+                hasher.update(buffer[:count])
+                at += count
+        finally:
+            files.close(handle)
+        if (at, hasher.hexdigest()) != fact:
+            raise OSError(errno.EIO, "what was read back is not what was written", str(path))
 
 
 def read_whole(files: Files, path: Path, limit: int) -> bytearray:

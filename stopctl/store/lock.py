@@ -1,7 +1,7 @@
 """One writer: an flock on run.lock, which says who holds it; it ends with its holder, however that dies.
 
-Taking over puts a new, locked file in the place of run.lock. Whoever holds the old one has `lost` the run from
-then on, and sees it at its next operation.
+Taking over puts a new, locked file in the place of run.lock. Whoever holds the old one has `lost` the run
+from then on, and sees it at its next operation.
 """
 
 from __future__ import annotations

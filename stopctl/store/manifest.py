@@ -27,7 +27,7 @@ TENSORS, STATE, MANIFEST = "state.safetensors", "state.json", "manifest.json"
 LIMIT, REASONS, COMPONENTS = 2048, 400, 600
 
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-NAME = re.compile(rf"epoch-(\d{{4,20}})-step-(\d{{9,20}})-w(\d{{4,20}})(?:-({LABEL.pattern}))?", re.ASCII)
+NAME = re.compile(rf"epoch-(\d{{4,20}})-step-(\d{{9,20}})-w(\d{{4,18}})(?:-({LABEL.pattern}))?", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 

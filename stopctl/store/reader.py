@@ -16,6 +16,7 @@ from stopctl.store.files import DIRECTORY, FILES, Entry, Files, require_posix
 from stopctl.store.hashed import FileFact, read_file, read_whole
 from stopctl.store.info import CheckpointInfo
 from stopctl.store.manifest import MANIFEST, NAME, STATE, TENSORS
+from stopctl.store.pins import read_pins
 from stopctl.store.rundir import CHECKPOINTS, FORMAT, JOURNAL, found_instead, read_meta
 from stopctl.store.tree import Tree, unflatten
 
@@ -86,6 +87,8 @@ class Reader:
             except DamagedError as error:
                 if self._files.exists(self._folder / entry.name):  # or a writer has just deleted it
                     damaged.append(Damage(entry.name, str(error)))
+        pins = read_pins(self._files, self.path)
+        good = [replace(info, pinned=pins.say(info.name, info.pinned)) for info in good]
         good.sort(key=lambda info: (info.step, info.epoch, info.writer))
         return Listing(tuple(good), tuple(damaged))
 
@@ -138,7 +141,7 @@ class Reader:
             return replace(info, components=tuple(self._state(entry.name, facts[STATE])["components"]))
         return info
 
-    def _is_pinned(self, name: str) -> bool:
+    def _saved_pinned(self, name: str) -> bool:
         with _damage_of(name):
             return self._manifest(name)[0].pinned
 

@@ -35,7 +35,7 @@ def read_meta(files: Files, path: Path) -> dict[str, Any] | None:
         meta = strict.loads(data)
     except ValueError as error:
         raise DamagedError(f"{path / RUN}: {error}") from error
-    if type(meta) is not dict or not is_count(meta.get("format")) or not is_count(meta.get("writer")):
+    if type(meta) is not dict or not all(is_count(meta.get(name)) for name in ("format", "writer")):
         raise DamagedError(f"{path / RUN}: no object with the numbers format and writer")
     if meta["format"] > FORMAT:
         raise NotARunError(f"{path} has format {meta['format']}, this stopctl reads {FORMAT}: update it")
@@ -77,7 +77,7 @@ def start(files: Files, path: Path, meta: dict[str, Any], *, new: bool) -> tuple
             with contextlib.suppress(PermissionError):  # not ours to read, so made by someone else
                 files.sync_directory(path.parent)
         withdraw_unfinished(files, folder)
-        return journal, sweep(files, folder)
+        return journal, sweep(files, folder, TEMPORARY, TRASH)
     except BaseException:
         with contextlib.suppress(OSError):
             journal.close()
@@ -108,6 +108,8 @@ def refuse_foreign(files: Files, path: Path) -> None:
 def _is_start(files: Files, path: Path, entry: Entry) -> bool:
     if entry.name == CHECKPOINTS and entry.kind == DIRECTORY:
         return all(inner.name.startswith((TEMPORARY, TRASH)) for inner in files.entries(path / CHECKPOINTS))
+    if entry.name == JOURNAL and entry.kind == FILE:  # its name may be durable before run.json's
+        return files.size(path / JOURNAL) == 0
     return entry.name in (LOCK, NEW_LOCK, NEW_RUN) and entry.kind == FILE
 
 

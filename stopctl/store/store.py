@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from functools import partial
-from typing import Any, Self
+from typing import Any, Literal, Self, TypeAlias
 
 from stopctl.core.errors import OrderError, SettingError
 from stopctl.store import commit, manifest, safetensors, strict
 from stopctl.store.errors import as_save_error
-from stopctl.store.files import DIRECTORY, FILES, Files
+from stopctl.store.fence import Fence
+from stopctl.store.files import DIRECTORY, FILES, Files, without_sync
 from stopctl.store.hashed import Bytes
 from stopctl.store.info import CheckpointInfo
 from stopctl.store.journal import Journal
 from stopctl.store.lock import RunLock, now
 from stopctl.store.manifest import NAME, STATE, TENSORS, order
+from stopctl.store.pins import NO_PINS, forget_pin, read_pins
 from stopctl.store.reader import Damage, Listing, Reader
 from stopctl.store.rundir import (
     FORMAT,
     JOURNAL,
-    check_writer,
     make_directory,
     read_meta,
     refuse_foreign,
@@ -31,21 +31,37 @@ from stopctl.store.tree import Tree, flatten
 __all__ = ["CheckpointInfo", "Damage", "Listing", "Reader", "Store"]
 
 
+Durability: TypeAlias = Literal["full", "process"]
+
+
 class Store(Reader):
     """A run's directory, locked for this process: first `lock`, then `begin`, then the rest, then `close`.
 
-    Every method raises SaveError, with the file and the reason, where an operation of the file system fails;
-    what was saved before stays as it is.
+    Every method raises SaveError, with the file and the reason, where an operation of the file system fails,
+    or where another process has taken the run over; what was saved before stays as it is.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, files: Files = FILES) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        take_over: bool = False,
+        durability: Durability = "full",
+        verify_writes: bool = False,
+        files: Files = FILES,
+    ) -> None:
+        if durability not in ("full", "process"):
+            raise SettingError(f"durability={durability!r}: write 'full' or 'process'")
+        files = files if durability == "full" else without_sync(files)
         self._open(path, files)
+        self._durability = durability
+        self._verify = verify_writes
         self._journal: Journal | None = None
-        self._writer = 0
         with as_save_error("opening the run", self.path):
             make_directory(files, self.path)
             refuse_foreign(files, self.path)
-            self._lock = RunLock.take(files, self.path)
+            self._lock = RunLock.take(files, self.path, over=take_over)
+            self._fence = Fence(files, self.path, self._lock)
             try:
                 self.meta = read_meta(files, self.path)
             except BaseException:
@@ -53,19 +69,29 @@ class Store(Reader):
                 raise
 
     @classmethod
-    def lock(cls, path: str | os.PathLike[str], *, files: Files = FILES) -> Self:
+    def lock(cls, path: str | os.PathLike[str], **options: Any) -> Self:
         """Make the directory if need be and take its lock; changes nothing else.
 
         ``meta`` is None if there is no run yet, or only what a process left that was killed at its start.
+
+        Args:
+            path: the run's directory.
+            options: `take_over`: take it from another process, which then writes no more. `durability`:
+                "full", or "process" to skip every fsync: what is saved outlives this process, but not a power
+                cut. `verify_writes`: read every file of a checkpoint back before it appears. `files`: the
+                file operations; a test gives its own.
 
         Raises:
             LockedError: another process has it open, or this very one.
             NotARunError: there are files, but no run.json.
         """
-        return cls(path, files=files)
+        return cls(path, **options)
 
     def begin(self, meta: Mapping[str, Any]) -> int:
         """Write run.json: `meta`, over what is there already, with the next writer's number; then sweep.
+
+        When it returns, no older writer can add a checkpoint any more: either its last one is there, or it
+        never will be (see `commit.withdraw_unfinished`).
 
         Returns:
             The number of this writer, from 1.
@@ -78,13 +104,16 @@ class Store(Reader):
         if self._journal is not None:
             raise OrderError(f"{self.path}: begin() was called already")
         old = self.meta or {}
-        number = {"format": FORMAT, "writer": old.get("writer", 0) + 1}
-        new = old | strict.plain(dict(meta), "run.json") | number
+        self._fence.check()
         with as_save_error("opening the run", self.path):
+            writer = 1 + max([old.get("writer", 0), *(order(entry.name)[2] for entry in self._entries())])
+            ours = {"format": FORMAT, "writer": writer, "durability": self._durability}
+            new = old | strict.plain(dict(meta), "run.json") | ours
             self._journal, left = start(self._files, self.path, new, new=self.meta is None)
-        self.meta, self._writer = new, new["writer"]
+        self._fence.check()
+        self.meta, self._fence.writer = new, writer
         self._tell_left(left)
-        return self._writer
+        return writer
 
     def commit(
         self,
@@ -124,7 +153,7 @@ class Store(Reader):
             step=step,
             seconds=seconds,
             value=value,
-            writer=self._writer,
+            writer=self._fence.writer,
             label=label,
             pinned=pinned,
             reasons=reasons,
@@ -134,25 +163,21 @@ class Store(Reader):
         body = {"format": FORMAT, "components": skeleton, "state": strict.plain(state, "state")}
         contents: dict[str, Sequence[Bytes]]
         contents = {TENSORS: safetensors.encode(leaves), STATE: [strict.dumps(body)]}
-        last_check = partial(check_writer, self._files, self.path, self._writer)
-        return commit.publish(self._files, self._folder, info, contents, last_check)
+        check = self._fence.check_all
+        return commit.publish(self._files, self._folder, info, contents, check, verify=self._verify)
 
     def set_aside(self, name: str, why: str) -> None:
         """Rename a damaged checkpoint to ``.damaged-<name>``, so that it is not looked at again."""
         self._check_begun()
-        self._check_name(name)
-        target = self._folder / f".damaged-{name}"
-        count = 1
         with as_save_error("setting a checkpoint aside", self._folder / name):
-            while self._files.exists(target):
-                count += 1
-                target = self._folder / f".damaged-{name}-{count}"
-            self._files.rename(self._folder / name, target)
-            self._files.sync_directory(self._folder)
-        self.append("set_aside", name=name, why=why, to=target.name)
+            self._fence.check_all()
+            target = commit.set_aside(self._files, self._folder, name)
+        self.append("set_aside", name=name, why=why, to=target)
 
     def delete(self, names: Iterable[str], *, guarded: Collection[str]) -> None:
         """Delete checkpoints, each wholly or not at all; a file in one that is not ours stays in the trash.
+
+        One that is pinned by hand while this is going on stays.
 
         Raises:
             OrderError: one of them is guarded, pinned or the newest; nothing is deleted.
@@ -164,14 +189,18 @@ class Store(Reader):
         gone = list(dict.fromkeys(names))
         with as_save_error("deleting checkpoints", self._folder):
             newest = max((e.name for e in self._entries() if e.kind == DIRECTORY), key=order, default=None)
+            pins = read_pins(self._files, self.path) if gone else NO_PINS
             for name in gone:
                 self._check_name(name)
                 why = "guarded" if name in guarded else "the newest" if name == newest else None
-                if why is None and self._is_pinned(name):
+                if why is None and pins.say(name, self._saved_pinned(name)):
                     why = "pinned"
                 if why is not None:
                     raise OrderError(f"{name} is {why}: it is not deleted")
-            self._tell_left(commit.delete(self._files, self._folder, gone))
+            left = commit.delete(self._files, self._folder, gone, self._fence.stays)
+            for name in pins.unpinned & set(gone):
+                forget_pin(self._files, self.path, name)
+            self._tell_left(left)
 
     def append(self, event: str, /, **fields: object) -> None:
         """Add a line to the journal: `event`, the time (ISO 8601, UTC) and plain fields of your own.
@@ -184,7 +213,13 @@ class Store(Reader):
         if not {"time", "event"}.isdisjoint(fields):
             raise SettingError("time and event of a journal line are the store's: name the field otherwise")
         with as_save_error("writing the journal", self.path / JOURNAL):
-            journal.append({"time": now(), "event": event, **fields})
+            self._fence.check()
+            journal.append({"time": now(), "event": event, "writer": self._fence.writer, **fields})
+
+    @property
+    def lost(self) -> bool:
+        """Whether another process has taken the run over, so that this one writes no more."""
+        return self._lock.lost
 
     def close(self) -> None:
         """Close the journal and give the lock back; a second time nothing. A forked child keeps it locked."""

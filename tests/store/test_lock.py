@@ -97,8 +97,9 @@ def test_another_holder_is_named_as_far_as_it_said(tmp_path: Path, line: bytes, 
     FILES.write(handle, line)
     with pytest.raises(LockedError) as caught:
         RunLock.take(FILES, tmp_path)
-    assert f"{tmp_path} is being written by {who}: wait for its end, or use another directory" == str(
-        caught.value
+    assert str(caught.value) == (
+        f"{tmp_path} is being written by {who}: wait for its end, use another directory, or, if it must not "
+        "go on, write take_over=True"
     )
     assert caught.value.pid == (7 if "7" in who else None)
     FILES.close(handle)
@@ -200,6 +201,9 @@ def test_a_released_lock_has_nothing_to_forget(tmp_path: Path) -> None:
         "real",
         "open_lock",
         "lock",
+        "identity",
+        "identity",
+        "identity",
         "write",
         "truncate",
         "unlock",

@@ -48,6 +48,7 @@ def commit_of(name: str) -> list[str]:
 
 LOCK = ["open_lock run/run.lock", "lock run/run.lock", "write run/run.lock", "truncate run/run.lock"]
 RUN_JSON = [
+    "unlink run/.tmp-run.lock",
     "unlink run/.tmp-run.json",
     "create run/.tmp-run.json",
     "write run/.tmp-run.json",

@@ -62,7 +62,7 @@ def test_a_second_process_is_told_who_has_it_and_readers_work(
         assert (error.host, error.pid, error.started) == (os.uname().nodename, holder.pid, line["started"])
         assert str(error) == (
             f"{run} is being written by process {holder.pid} on {error.host} since {error.started}: "
-            "wait for its end, or use another directory"
+            "wait for its end, use another directory, or, if it must not go on, write take_over=True"
         )
     assert sorted((path, path.stat().st_mtime_ns) for path in run.rglob("*")) == before
     reader = Reader(run)

@@ -39,6 +39,7 @@ def test_run_json_keeps_unknown_fields_and_counts_writers(run: Path) -> None:
     store.close()
     meta = json.loads((run / "run.json").read_bytes())
     assert meta == {
+        "durability": "full",
         "format": 1,
         "notes": {"best": "Infinity", "lr": 1e-3},
         "rules": "Patience(5)",
