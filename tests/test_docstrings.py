@@ -28,7 +28,14 @@ def test_examples(name, tmp_path):
 
 
 def test_there_are_examples():
-    rules = [stopctl.Patience, stopctl.NonFinite, stopctl.Target, stopctl.Diverged, stopctl.After, stopctl.Every]
+    rules = [
+        stopctl.Patience,
+        stopctl.NonFinite,
+        stopctl.Target,
+        stopctl.Diverged,
+        stopctl.After,
+        stopctl.Every,
+    ]
     rules += [stopctl.OnBest, stopctl.Last, stopctl.Best, stopctl.KeepEvery, stopctl.ReduceOnPlateau]
     rules += [getattr(stopctl.rules, name) for name in stopctl.rules.__all__ if name != "FoldChoice"]
     for public in [*rules, stopctl.EarlyStopper, stopctl.Controller, stopctl.Run, stopctl.Minimize]:

@@ -75,7 +75,7 @@ def test_a_finished_run_stays_finished_and_goes_on_under_larger_limits(tmp_path,
     run, done, state = train(tmp_path, values, stop=Patience(2))
     assert (done, state["weight"]) == ([], 4)
     assert str(run.stopped) == "no improvement over 0.4 for 2 reports"
-    finished = [record.message for record in caplog.records if "finished" in record.message]
+    finished = [record.message for record in caplog.records if "is finished" in record.message]
     assert finished == [f"{tmp_path} is finished: no improvement over 0.4 for 2 reports"]
     assert train(tmp_path, values, stop=Patience(4))[1] == [5, 6]
 
@@ -475,10 +475,13 @@ def test_notes_and_rules_are_in_run_json(tmp_path):
 def test_one_line_a_decision(tmp_path, caplog, capsys):
     caplog.set_level(logging.INFO, "stopctl")
     train(tmp_path, [0.5, 0.6, 0.6], stop=Patience(2), save=OnBest())
+    bytes_ = sum(info.bytes for info in Reader(tmp_path).list().good)
     assert caplog.messages == [
+        f"opened {tmp_path}: 0 checkpoints, 0 bytes",
         "epoch 1, step 0; val_loss 0.5 (new best); saved epoch-0001-step-000000000-w0001 (new best 0.5)",
         "epoch 3, step 0; val_loss 0.6; saved epoch-0003-step-000000000-w0001 (the run stops); "
         "stop: no improvement over 0.5 for 2 reports",
+        f"closed {tmp_path}: 2 checkpoints, {bytes_ / 1000:.1f} kB",
     ]
     assert capsys.readouterr() == ("", "")
 

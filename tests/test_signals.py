@@ -45,7 +45,7 @@ def test_outside_the_main_thread_no_handler_is_installed():
     assert seen == [(None, True)]
 
 
-@pytest.mark.filterwarnings('ignore:.*multi-threaded.*fork:DeprecationWarning')  # other tests' threads
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")  # other tests' threads
 def test_a_forked_child_dies_at_once():
     watch = Watch()
     try:

@@ -80,7 +80,10 @@ def float_from_json(value: object, where: str) -> float:
         return NON_FINITE[value]
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise StateError(f"{where} is {value!r}: a number was saved there")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise StateError(f"{where} is a number that is too large") from None
 
 
 def memory_to_json(memory: object) -> Any:

@@ -10,9 +10,9 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.strategies import mostly_finite
 
 from stopctl import Controller, Maximize, Minimize, ReduceOnPlateau
+from support.strategies import mostly_finite
 
 torch = pytest.importorskip("torch")
 keras = pytest.importorskip("keras")

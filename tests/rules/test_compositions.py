@@ -14,7 +14,9 @@ from support.oracle import Oracle, build, make_goal
 from support.strategies import all_leaves, goals, histories, loss_leaves, save_rules, trees
 
 any_goal = st.tuples(goals, trees(all_leaves))
-losses = st.tuples(st.sampled_from([("min", "loss"), ("min", "acc")]), trees(all_leaves | loss_leaves | loss_leaves))
+losses = st.tuples(
+    st.sampled_from([("min", "loss"), ("min", "acc")]), trees(all_leaves | loss_leaves | loss_leaves)
+)
 positive = histories(max_size=40, positive=True)
 
 

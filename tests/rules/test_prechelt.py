@@ -21,7 +21,10 @@ def stops(rule, values, train=None):
 
 
 def test_generalization_loss_in_percent():
-    assert stops(GeneralizationLoss(10), [1.0, 0.5, 0.53125, 0.5625]) == (4, "0.5625 is 12.5 % above the best 0.5 (limit 10 %)")
+    assert stops(GeneralizationLoss(10), [1.0, 0.5, 0.53125, 0.5625]) == (
+        4,
+        "0.5625 is 12.5 % above the best 0.5 (limit 10 %)",
+    )
     assert stops(GeneralizationLoss(25), [0.5, 0.625]) is None  # 25 is not more than 25
 
 
@@ -56,7 +59,10 @@ def test_progress_quotient_and_non_finite_values():
 
 def test_successive_rises_at_the_ends_of_strips():
     values = [1, 1, 9, 2, 9, 3, 0, 2.5, 0, 4, 0, 5]
-    assert stops(SuccessiveRises(2, strip=2), values) == (6, "the value rose at the end of 2 strips of 2 reports in a row")
+    assert stops(SuccessiveRises(2, strip=2), values) == (
+        6,
+        "the value rose at the end of 2 strips of 2 reports in a row",
+    )
     assert stops(SuccessiveRises(3, strip=2), values) is None
     assert stops(SuccessiveRises(1, strip=3), [5, 5, 5, 0, 0, 6])[0] == 6
     assert stops(SuccessiveRises(1), [1] * 20) is None
@@ -67,7 +73,9 @@ def test_a_non_finite_end_of_a_strip_neither_rises_nor_falls():
 
 
 def test_rules_may_have_their_own_goal():
-    controller = Controller(goal=Maximize("acc"), stop=GeneralizationLoss(10, goal=Minimize("val_loss")), save=None)
+    controller = Controller(
+        goal=Maximize("acc"), stop=GeneralizationLoss(10, goal=Minimize("val_loss")), save=None
+    )
     controller.report({"acc": 0.5, "val_loss": 1.0})
     stop = controller.report({"acc": 0.9, "val_loss": 1.5}).stop
     assert str(stop) == "val_loss: 1.5 is 50 % above the best 1 (limit 10 %)"
@@ -82,7 +90,9 @@ def test_values_that_are_not_positive_are_refused_by_name(rule, value):
     controller = Controller(stop=rule, save=None)
     controller.report({"val_loss": 1.0, "loss": 1.0})
     before = controller.state_dict()
-    with pytest.raises(ReportError, match=rf"the value={value!r} is not positive, and .* watch a positive loss"):
+    with pytest.raises(
+        ReportError, match=rf"the value={value!r} is not positive, and .* watch a positive loss"
+    ):
         controller.report({"val_loss": value, "loss": 1.0})
     if isinstance(rule, ProgressQuotient):
         with pytest.raises(ReportError, match=rf"loss={value!r} is not positive"):
@@ -92,7 +102,9 @@ def test_values_that_are_not_positive_are_refused_by_name(rule, value):
 
 def test_the_training_error_must_be_reported():
     controller = Controller(stop=ProgressQuotient(0.5, train="train_loss"), save=None)
-    with pytest.raises(ReportError, match="the report has no 'train_loss', which a rule watches; it has: val_loss"):
+    with pytest.raises(
+        ReportError, match="the report has no 'train_loss', which a rule watches; it has: val_loss"
+    ):
         controller.report({"val_loss": 1.0})
 
 
@@ -102,7 +114,10 @@ def test_the_training_error_must_be_reported():
         (lambda: GeneralizationLoss(0), "GeneralizationLoss(...): alpha=0: write a number > 0"),
         (lambda: GeneralizationLoss(5, goal="x"), "GeneralizationLoss(goal='x'): write goal="),
         (lambda: ProgressQuotient(-1), "ProgressQuotient(...): alpha=-1: write a number > 0"),
-        (lambda: ProgressQuotient(1, strip=0), "ProgressQuotient(strip=...): strip=0: write a whole number >= 1"),
+        (
+            lambda: ProgressQuotient(1, strip=0),
+            "ProgressQuotient(strip=...): strip=0: write a whole number >= 1",
+        ),
         (lambda: ProgressQuotient(1, train=""), "ProgressQuotient(train=''): name the metric"),
         (lambda: ProgressQuotient(1, goal="x"), "ProgressQuotient(goal='x'): write goal="),
         (lambda: SuccessiveRises(0), "SuccessiveRises(...): s=0: write a whole number >= 1"),

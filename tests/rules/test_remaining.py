@@ -7,10 +7,10 @@ import math
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.oracle import Oracle, Told
 
 from stopctl import Controller, Maximize, Patience, ReportError, SettingError
 from stopctl.rules import RemainingGain
+from support.oracle import Oracle, Told
 
 
 def stops(values, planned, tolerance=0.05, per=1, **settings):
@@ -48,7 +48,9 @@ def test_reports_are_counted_and_passes_are_planned():
     assert stops(halving(20), 100, per=5) == stops(halving(20), 20) == 14
 
 
-@given(st.lists(st.tuples(st.sampled_from([0.25, 0.5, 0.5, 1.0]), st.integers(1, 4)), min_size=20, max_size=80))
+@given(
+    st.lists(st.tuples(st.sampled_from([0.25, 0.5, 0.5, 1.0]), st.integers(1, 4)), min_size=20, max_size=80)
+)
 @settings(max_examples=60)
 def test_an_irregular_rhythm_is_what_the_oracle_says(reports):
     oracle = Oracle(("min", "val_loss"), ("remaining", 0.1, {}), None)
@@ -140,5 +142,3 @@ def test_the_sentence():
     assert str(controller.stopped) == (
         "acc: at the rate of the last 8 reports 0.0233459 is still to be won, at most 5 % of the 0.499878 won"
     )
-
-

@@ -67,7 +67,10 @@ def test_goal_needs_and_checks_are_the_rules():
 @pytest.mark.parametrize(
     ("make", "text"),
     [
-        (lambda: Smoothed(Patience(1) | NonFinite(), 0.5), "give one stop rule, and smooth the parts of a composition"),
+        (
+            lambda: Smoothed(Patience(1) | NonFinite(), 0.5),
+            "give one stop rule, and smooth the parts of a composition",
+        ),
         (lambda: Smoothed(0.5, 0.5), "Smoothed(0.5, ...): give one stop rule"),
         (lambda: Smoothed(Patience(1), 0), "Smoothed(...): alpha=0: write a number > 0 and <= 1"),
         (lambda: Smoothed(Patience(1), 1.5), "alpha=1.5: write a number > 0 and <= 1"),

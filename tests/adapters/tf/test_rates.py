@@ -5,10 +5,10 @@ from __future__ import annotations
 import keras
 import pytest
 import tensorflow as tf
-from stopctl_tf import Run
-from stopctl_tf.rates import last_drop, scale
 
 from stopctl import Patience, ReduceOnPlateau, SettingError
+from stopctl_tf import Run
+from stopctl_tf.rates import last_drop, scale
 
 schedules = keras.optimizers.schedules
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from stopctl_torch import Run, TorchState
-from stopctl_torch.rates import last_drop, scale
 from torch.optim import lr_scheduler as s
 
 from stopctl import OnBest, Patience, ReduceOnPlateau, SettingError
+from stopctl_torch import Run, TorchState
+from stopctl_torch.rates import last_drop, scale
 
 
 def optimizer(rate=1.0):
