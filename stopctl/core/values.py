@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from decimal import Decimal
-from fractions import Fraction
 from typing import Any
 
 from stopctl.core.errors import MetricError, SettingError, StateError
@@ -18,10 +16,10 @@ def number(value: object, name: str) -> float:
     Accepted: int, float, Fraction, Decimal, and objects whose ``shape`` is ``()`` and whose ``item()``
     (or ``numpy().item()``) is an int or a float: NumPy, PyTorch, TensorFlow and JAX scalars.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float | Fraction | Decimal):
+    if isinstance(value, bool) or not hasattr(value, "as_integer_ratio"):  # as int, float and their kin have
         value = _item(value, name)
     try:
-        return float(value)
+        return float(value)  # type: ignore[arg-type]
     except OverflowError as error:
         raise MetricError(f"{name} is too large for a float64: report a smaller unit") from error
     except ValueError as error:  # a signalling NaN
