@@ -110,7 +110,8 @@ def decide(
     state.lr_drop_pending = lr_drop_pending
     state.reported = True
     best = state.best
-    new_best = x - x == 0.0 and (best is None or x < plan.sign * best)
+    finite = x - x == 0.0
+    new_best = finite and (best is None or x < plan.sign * best)
     if new_best:
         state.best = value
         state.best_epoch = epoch
@@ -126,7 +127,7 @@ def decide(
             return replace(_told(plan, state, asked, new_best, boundary=False), lr_factor=lr.factor)
     if asked or (planned is not None and plan.proposes and state.passes >= planned):
         return _told(plan, state, asked, new_best, boundary=False)
-    for met, i, own in plan.tests:
+    for met, i, own in plan.finite_tests if finite else plan.tests:
         if met(memories[i], x if own is None else own.sign * metrics[own.metric], state):
             return _told(plan, state, asked, new_best, boundary=False)
     return NEW_BEST if new_best else NOTHING

@@ -77,6 +77,8 @@ class Plan:
         self.metric, self.sign = goal.metric, goal.sign
         saves = save if proposes else None
         self.tests = _tests(stop, 0, boundary=False) + _tests(saves, at, boundary=False)
+        quiet = {leaf.met for leaf in self.leaves if leaf.non_finite_only and leaf.goal in (None, goal)}
+        self.finite_tests = tuple(test for test in self.tests if test[0] not in quiet)
         self.boundary_tests = _tests(stop, 0, boundary=True) + _tests(saves, at, boundary=True)
 
     def keys(self) -> list[tuple[str, str, int]]:

@@ -58,6 +58,8 @@ class Policy(Rule):
     reason: ClassVar[Reason] = Reason.CUSTOM
     counters_only: ClassVar[bool] = False
     """The rule reads counters alone (never ``x``), so it is asked at loop boundaries, too."""
+    non_finite_only: ClassVar[bool] = False
+    """The rule is met by NaN and infinities alone, so it need not be asked about a finite x."""
     total: ClassVar[bool] = False
     """The rule's methods never raise, so a report need not be tried on a copy first."""
 

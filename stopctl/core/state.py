@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
 from typing import Any, NamedTuple
 
 from stopctl.core.goal import Goal
@@ -58,7 +57,7 @@ class State(Progress):
         """An independent copy, memories that are lists included."""
         twin = State(self.goal)
         twin.become(self)
-        twin.memories = deepcopy(self.memories)
+        twin.memories = _copied(self.memories)
         return twin
 
     def become(self, other: State) -> None:
@@ -114,3 +113,8 @@ class State(Progress):
         if a is None:
             return b
         return b if self.goal.sign * b < self.goal.sign * a else a
+
+
+def _copied(memory: list[Any]) -> list[Any]:
+    """Lists of their own all the way down; everything else in a memory is a value."""
+    return [_copied(part) if type(part) is list else part for part in memory]

@@ -92,7 +92,7 @@ class Patience(StopPolicy):
 
     def update(self, memory: tuple[float | None, int], x: float, now: Progress) -> tuple[float | None, int]:
         """See the formula above."""
-        if now.reports <= self.start_from:
+        if self.start_from and now.reports <= self.start_from:
             return memory
         reference, wait = memory
         if reference is not None and x >= reference:  # most reports; what improves() would say, at once
@@ -130,6 +130,7 @@ class NonFinite(StopPolicy):
     _: KW_ONLY
     goal: Goal | None = None
     reason = Reason.NON_FINITE
+    non_finite_only = True
     total = True
 
     def __post_init__(self) -> None:

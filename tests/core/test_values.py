@@ -133,3 +133,8 @@ def test_damaged_memories_are_refused(data):
 def test_damaged_numbers_are_refused(data):
     with pytest.raises(StateError, match=r"best is .*: a number was saved there"):
         float_from_json(data, "best")
+
+
+def test_a_number_that_no_float_holds_is_refused():
+    with pytest.raises(StateError, match="best is a number that is too large"):
+        float_from_json(10**400, "best")

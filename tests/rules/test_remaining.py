@@ -107,7 +107,7 @@ def test_the_ring_stays_as_small_as_the_window():
     for i in range(1, 1001):
         controller.report({"val_loss": 1 / i}, epoch=i, planned=1000)
     memory = controller.state_dict()["memories"][0]["memory"]
-    assert len(memory[-1]) == 512
+    assert len(memory[-1]) == len(memory[-2]) == 512
     assert memory[0] == 1000
 
 
