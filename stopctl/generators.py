@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 from stopctl.arrays import array_leaf, from_tree, leaf_array, to_tree
@@ -21,12 +22,18 @@ class PythonRng:
         return {"version": version, "state": state, "gauss": gauss}
 
     def check(self, saved: Tree, path: str) -> list[str]:
-        """The version of Python's own format."""
-        return differing(saved, "version", random.getstate()[0], path)
+        """The version of Python's own format, and whether a generator takes the rest."""
+        wrong = differing(saved, "version", random.getstate()[0], path)
+        return wrong or _refused(lambda: random.Random().setstate(self._python(saved)), path)
 
     def load(self, saved: Tree) -> None:
         """Go on from the saved position."""
-        random.setstate((saved["version"], tuple(leaf_array(saved["state"]).tolist()), saved["gauss"]))
+        random.setstate(self._python(saved))
+
+    def _python(self, saved: Tree) -> tuple[Any, ...]:
+        gauss = saved["gauss"]
+        words = tuple(leaf_array(saved["state"]).tolist())
+        return saved["version"], words, None if gauss is None else float(gauss)
 
 
 class NumpyRng:
@@ -37,14 +44,34 @@ class NumpyRng:
         return to_tree(_numpy_state(), "rng.numpy")
 
     def check(self, saved: Tree, path: str) -> list[str]:
-        """The bit generator's name."""
-        return differing(saved, "bit_generator", _numpy_state()["bit_generator"], path)
+        """The bit generator's name, and whether such a one takes the rest."""
+        given = _numpy_state()["bit_generator"]
+        return differing(saved, "bit_generator", given, path) or _refused(lambda: _try(given, saved), path)
 
     def load(self, saved: Tree) -> None:
         """Go on from the saved position."""
         import numpy as np
 
         np.random.set_state(from_tree(saved, None))
+
+
+def _try(kind: str, saved: Tree) -> None:
+    """Set a generator that nobody uses; NumPy itself takes any position, and would read beyond its words."""
+    import numpy as np
+
+    state = from_tree(saved, None)
+    for name, last in (("pos", 624), ("buffer_pos", 4)):
+        if not 0 <= state["state"].get(name, state.get(name, 0)) <= last:
+            raise ValueError(f"{name} is out of range")
+    np.random.RandomState(getattr(np.random, kind)()).set_state(state)
+
+
+def _refused(attempt: Callable[[], None], path: str) -> list[str]:
+    try:
+        attempt()
+    except (TypeError, ValueError, LookupError, AttributeError, OverflowError) as error:
+        return [f"{path}: saved is not the state of this generator ({error})"]
+    return []
 
 
 def differing(saved: Tree, key: str, given: object, path: str) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,13 @@ from stopctl.core.controller import Controller
 from stopctl.core.errors import OrderError, StateError
 from stopctl.core.keep import ranked
 from stopctl.ports import State
-from stopctl.reading import candidates, first_good, goal_of
+from stopctl.reading import candidates, first_good, goal_of, starting_weights, weights
 from stopctl.store import CheckpointInfo, DamagedError, Store
 
 log = logging.getLogger("stopctl")
+
+MAX_SECONDS = 1e12
+"""A journal that tells of more was not written by us."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +27,15 @@ class Opened:
 
     Attributes:
         store: locked and begun.
-        writer: how many writers have opened the run, this one included.
+        checkpoints: the good ones, oldest first.
+        told: what the journal's first line says besides: the parent run.
         resumed: the checkpoint that was restored, None for a new run.
         seconds: spent so far, by the larger of that checkpoint and the journal's newest line.
     """
 
     store: Store
-    writer: int
+    checkpoints: tuple[CheckpointInfo, ...]
+    told: dict[str, Any]
     resumed: CheckpointInfo | None
     seconds: float
 
@@ -43,8 +48,12 @@ def open_run(
     resume: str,
     meta: dict[str, Any],
     allow_missing: Collection[str],
+    start_from_run: str | Path | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> Opened:
     """Lock the directory and resume what is there; on any error the lock is given back, nothing has changed.
+
+    ``options`` are those of `Store.lock`.
 
     Raises:
         NotARunError, LockedError: the directory is not ours to write.
@@ -57,9 +66,9 @@ def open_run(
         raise OrderError(
             f"{directory} holds no run, but resume='require': check the path, or write resume='auto'"
         )
-    store = Store.lock(directory)
+    store = Store.lock(directory, **(options or {}))
     try:
-        return _open(store, directory, controller, state, resume, meta, allow_missing)
+        return _open(store, directory, controller, state, resume, meta, allow_missing, start_from_run)
     except BaseException:
         store.close()
         raise
@@ -77,20 +86,26 @@ def _open(
     resume: str,
     meta: dict[str, Any],
     allow_missing: Collection[str],
+    start_from_run: str | Path | None,
 ) -> Opened:
     listing = store.list()
     if not listing.good and not listing.damaged:
-        lost = [line["name"] for line in store.journal() if line.get("event") == "saved"]
-        if lost:
+        lost = next((line.get("name") for line in store.newest_lines() if line.get("event") == "saved"), None)
+        if lost is not None:
             raise DamagedError(
-                f"{directory}: the journal tells of saved checkpoints ({', '.join(lost[-3:])}), but none is "
+                f"{directory}: the journal tells of saved checkpoints (the last is {lost}), but none is "
                 "there: put them back, or use another directory"
             )
         if resume == "require":
             raise OrderError(f"{directory} has no checkpoint yet, but resume='require': write resume='auto'")
         _same_goal(store, controller, directory)
         seconds = _seconds(store)
-        return Opened(store, store.begin(_merged(store.meta, meta)), None, seconds)
+        parent = {}
+        if start_from_run is not None:
+            parent["parent"] = _begin_with(start_from_run, state, allow_missing)
+        store.begin(_merged(store.meta, meta | parent))
+        _set_late_ones_aside(store, set())
+        return Opened(store, (), parent, None, seconds)
     _same_goal(store, controller, directory)
     if resume == "never" and listing.good:
         raise OrderError(
@@ -118,7 +133,8 @@ def _open(
     state.restore(components, allow_missing=allow_missing)
     before = dict(store.meta or {})
     seconds = max(info.seconds, _seconds(store))
-    writer = store.begin(_merged(store.meta, meta))
+    store.begin(_merged(store.meta, meta))
+    _set_late_ones_aside(store, {*(other.name for other in listing.good), *broken})
     for name, why in broken.items():
         log.warning("%s is damaged and set aside: %s", name, why)
         store.set_aside(name, why)
@@ -126,12 +142,34 @@ def _open(
         store.append("rules", before=before.get("rules"), now=meta["rules"])
     for note in notes:
         store.append("rules", note=note)
-    return Opened(store, writer, info, seconds)
+    return Opened(store, tuple(good), {}, info, seconds)
+
+
+def _begin_with(parent: str | Path, state: State, allow_missing: Collection[str]) -> dict[str, str]:
+    """Put the best weights of another run into the user's objects; the rest of them stays as it is."""
+    info, saved = starting_weights(parent)
+    given = state.capture()
+    others = given.keys() - weights(given).keys()
+    state.restore(saved, allow_missing={*allow_missing, *others})
+    log.info("begins with the best weights of %s: %s, value %s", parent, info.name, info.value)
+    return {"directory": str(Path(parent).absolute()), "checkpoint": info.name}
+
+
+def _set_late_ones_aside(store: Store, known: Collection[str]) -> None:
+    """What a writer that was taken over saved between our look at the directory and our first mark in it."""
+    for name in sorted(store.names().difference(known)):
+        why = "saved by a writer while the run was being taken over from it"
+        log.warning("%s is set aside: %s", name, why)
+        store.set_aside(name, why)
 
 
 def _seconds(store: Store) -> float:
     """The seconds of the newest line that tells them."""
-    return next((float(line["seconds"]) for line in store.newest_lines() if "seconds" in line), 0.0)
+    for line in store.newest_lines():
+        seconds = line.get("seconds")
+        if isinstance(seconds, int | float) and 0 <= seconds < MAX_SECONDS:
+            return float(seconds)
+    return 0.0
 
 
 def _same_goal(store: Store, controller: Controller, directory: Path) -> None:

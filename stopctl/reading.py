@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from stopctl.core.errors import SettingError
+from stopctl.core.errors import SettingError, StateError
 from stopctl.core.goal import Goal, Maximize, Minimize
 from stopctl.core.keep import ranked
 from stopctl.core.values import float_from_json
@@ -20,9 +21,12 @@ T = TypeVar("T")
 
 
 def goal_of(meta: dict[str, Any]) -> Goal:
-    """The goal that run.json tells of."""
-    saved = meta["goal"]
-    return {"min": Minimize, "max": Maximize}[saved["mode"]](saved["metric"])
+    """The goal that run.json tells of; DamagedError if it tells of none."""
+    try:
+        saved = meta["goal"]
+        return {"min": Minimize, "max": Maximize}[saved["mode"]](saved["metric"])
+    except (KeyError, TypeError, SettingError) as error:
+        raise DamagedError(f"run.json tells of no goal: {str(meta.get('goal'))[:100]}") from error
 
 
 def candidates(checkpoints: Collection[CheckpointInfo], which: str, goal: Goal) -> list[CheckpointInfo]:
@@ -93,21 +97,46 @@ def choose(
     return replace(info, is_best=best is not None and info.value == best), components
 
 
+def starting_weights(directory: str | Path) -> tuple[CheckpointInfo, dict[str, Tree]]:
+    """The best checkpoint of another run, and the weights that it holds; the errors are those of `choose`."""
+    info, components = choose(directory)
+    return info, weights(components)
+
+
+def weights(components: Mapping[str, Tree]) -> dict[str, Tree]:
+    """The models ("model", "model.encoder"); where there are none, all but the random generators."""
+    models = {name: tree for name, tree in components.items() if name.partition(".")[0] == "model"}
+    return models or {name: tree for name, tree in components.items() if not name.startswith("rng.")}
+
+
 def reports(reader: Reader) -> list[dict[str, Any]]:
-    """The journal's report lines that stand: those that a later start or resume did not void."""
+    """The journal's report lines that stand: those that a later start or resume did not void.
+
+    A line of a writer that had been taken over by then, or one without its fields, is none.
+    """
     standing: list[dict[str, Any]] = []
+    writer = 0
     for line in reader.journal():
-        if line["event"] == "report":
-            standing.append(line)
-        elif line["event"] in ("start", "resume"):
-            here = (line["epoch"], line["step"])
-            while standing and (standing[-1]["epoch"], standing[-1]["step"]) > here:
+        event, counters = line.get("event"), (line.get("epoch"), line.get("step"))
+        if event not in ("report", "start", "resume") or not all(type(n) is int for n in counters):
+            continue
+        by = line.get("writer", writer)
+        if type(by) is not int or by < writer:
+            continue
+        writer = by
+        if event != "report":
+            while standing and (standing[-1]["epoch"], standing[-1]["step"]) > counters:
                 standing.pop()
+        elif type(line.get("metrics")) is dict:
+            standing.append(line)
     return standing
 
 
 def best_reported(reader: Reader, goal: Goal) -> float | None:
     """The best finite value among the reports that stand."""
-    values = [float_from_json(line["metrics"][goal.metric], goal.metric) for line in reports(reader)]
+    values = []
+    for line in reports(reader):
+        with contextlib.suppress(KeyError, StateError):
+            values.append(float_from_json(line["metrics"][goal.metric], goal.metric))
     finite = [value for value in values if value - value == 0.0]
     return min(finite, key=lambda value: goal.sign * value, default=None)

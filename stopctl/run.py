@@ -39,6 +39,10 @@ class Run:
             "never" never resumes. The table is in docs/semantics.md.
         notes: the user's own settings, plain JSON, kept in run.json.
         allow_missing: names of components that may lack in the checkpoint or in ``state``.
+        start_from_run: another run, whose best weights a new run begins with; a resumed one ignores it.
+        take_over: take the run from a process that still has it open; that one then saves no more.
+        durability: "full", or "process" without fsync: saves outlive this process, but not a power cut.
+        verify_writes: read every file of a checkpoint back before it counts as saved.
 
     Raises:
         SettingError: an argument that cannot be. Opening raises the errors of docs/semantics.md, "Opening".
@@ -66,11 +70,16 @@ class Run:
         resume: Literal["auto", "require", "never"] = "auto",
         notes: Mapping[str, Any] | None = None,
         allow_missing: Collection[str] = (),
+        start_from_run: str | Path | None = None,
+        take_over: bool = False,
+        durability: Literal["full", "process"] = "full",
+        verify_writes: bool = False,
         **foreign: object,
     ) -> None:
         refuse_foreign(type(self).__name__, foreign)
         self.directory = Path(directory)
-        self._settings = Settings(goal, stop, save, keep, lr, resume, notes, allow_missing)
+        more = (start_from_run, take_over, durability, verify_writes)
+        self._settings = Settings(goal, stop, save, keep, lr, resume, notes, allow_missing, *more)
         self._state = checked_state(state, lr)
         self._session: Session | None = None
         self._looping = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -17,8 +18,8 @@ from stopctl.ports import LearningRate, State
 from stopctl.reading import first_good
 from stopctl.settings import Settings
 from stopctl.signals import Watch
-from stopctl.store import CheckpointInfo, DamagedError
-from stopctl.telling import fields, line
+from stopctl.store import CheckpointInfo, DamagedError, SaveError
+from stopctl.telling import disk_use, fields, line
 
 log = logging.getLogger("stopctl")
 
@@ -41,10 +42,12 @@ class Session:
             resume=settings.resume,
             meta=settings.meta(state),
             allow_missing=settings.allow_missing,
+            start_from_run=settings.start_from_run,
+            options=settings.store_options(),
         )
         self._store = opened.store
         self.resumed = opened.resumed
-        self._checkpoints = list(self._store.list().good)
+        self._checkpoints = list(opened.checkpoints)
         self._seconds_before = opened.seconds
         self._began = time.monotonic()
         self._watch = Watch()
@@ -53,10 +56,11 @@ class Session:
         self._epoch = progress.epoch
         self.unit = "epoch"
         self._planned = 0
+        log.info("opened %s: %s", directory, disk_use(self._checkpoints))
         if self.resumed is None:
-            self._note("start", writer=opened.writer)
+            self._note("start", **opened.told)
         else:
-            self._note("resume", writer=opened.writer, checkpoint=self.resumed.name)
+            self._note("resume", checkpoint=self.resumed.name, **opened.told)
             log.info("resumed from %s", self.resumed.name)
 
     def close(self) -> None:
@@ -66,7 +70,11 @@ class Session:
             self._watch.close()
             self._state.close()
             try:
-                self._note("close")
+                if self._store.lost:
+                    log.warning("%s was taken over: this process wrote nothing more", self._store.path)
+                else:
+                    self._note("close")
+                    log.info("closed %s: %s", self._store.path, disk_use(self._checkpoints))
             finally:
                 self._store.close()
 
@@ -189,7 +197,10 @@ class Session:
         except BaseException as error:
             controller.save_failed(save)
             if isinstance(error, Exception):
-                self._note("save_failed", why=str(error))
+                with contextlib.suppress(
+                    SaveError
+                ):  # the disk is full, say: the first error is the one to tell
+                    self._note("save_failed", why=str(error))
                 log.error("the save did not happen: %s", error)
             raise
         controller.saved(save)
@@ -222,6 +233,9 @@ class Session:
         return info
 
     def _prune(self) -> None:
+        if self._settings.keep is None:
+            return
+        self._checkpoints = list(self._store.refreshed(self._checkpoints))
         also = {self.resumed.name} if self.resumed else set()
         goal = self._settings.goal
         names = doomed(self._settings.keep, self._checkpoints, goal, also)

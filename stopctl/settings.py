@@ -7,6 +7,7 @@ import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from stopctl.core.controller import Controller
@@ -47,10 +48,21 @@ class Settings:
     resume: str
     notes: Mapping[str, Any] | None
     allow_missing: Collection[str]
+    start_from_run: str | Path | None
+    take_over: bool
+    durability: str
+    verify_writes: bool
 
     def __post_init__(self) -> None:
         if self.resume not in ("auto", "require", "never"):
             raise SettingError(f"resume={self.resume!r}: write 'auto', 'require' or 'never'")
+        if self.durability not in ("full", "process"):
+            raise SettingError(f"durability={self.durability!r}: write 'full' or 'process'")
+        for name in ("take_over", "verify_writes"):
+            if type(getattr(self, name)) is not bool:
+                raise SettingError(f"{name}={getattr(self, name)!r}: write True or False")
+        if self.start_from_run is not None and not isinstance(self.start_from_run, str | Path):
+            raise SettingError(f"start_from_run={self.start_from_run!r}: write another run's directory")
         checked_rule(self.keep, KeepPolicy, "keep", "Last(2) | Best(1)")
         self.controller()
         if isinstance(self.allow_missing, str):
@@ -66,6 +78,10 @@ class Settings:
     def controller(self) -> Controller:
         """A new machine with these rules."""
         return Controller(goal=self.goal, stop=self.stop, save=self.save, lr=self.lr)
+
+    def store_options(self) -> dict[str, Any]:
+        """How the store is to be opened."""
+        return {name: getattr(self, name) for name in ("take_over", "durability", "verify_writes")}
 
     def meta(self, state: State) -> dict[str, Any]:
         """What run.json says of them."""

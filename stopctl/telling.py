@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from stopctl.core.decision import Decision
@@ -40,3 +40,15 @@ def line(decision: Decision, now: Progress, saved: CheckpointInfo | None, *, rep
         parts.append(f"stop: {decision.stop}")
     decided = decision.new_best or decision.stop or saved or decision.lr_factor is not None
     return "; ".join(parts) if decided else None
+
+
+def disk_use(checkpoints: Collection[CheckpointInfo]) -> str:
+    """``"3 checkpoints, 1.2 MB"``."""
+    size = float(sum(info.bytes for info in checkpoints))
+    unit = "bytes"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if size < 1000:
+            break
+        size, unit = size / 1000, larger
+    many = "1 checkpoint" if len(checkpoints) == 1 else f"{len(checkpoints)} checkpoints"
+    return f"{many}, {size:.0f} {unit}" if unit == "bytes" else f"{many}, {size:.1f} {unit}"

@@ -21,7 +21,7 @@ class Run(stopctl.Run):
         model: the module to train, or a dict of several by name.
         optimizer, scheduler, scaler: what trains it, one each or a dict of several by name.
         extra: whatever else moves while training, by name (see TorchState).
-        settings: those of stopctl.Run: goal, stop, save, keep, resume, notes, allow_missing.
+        settings: those of stopctl.Run: goal, stop, save, keep, resume, notes, allow_missing, take_over, ...
 
     Raises:
         SettingError: arguments that do not belong together. Opening raises what stopctl.Run raises, and

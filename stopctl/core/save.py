@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
+from functools import cached_property
 from typing import Any
 
 from stopctl.core.decision import Reason
@@ -29,17 +30,21 @@ class Every(Length, SavePolicy):
     counters_only = True
     total = True
 
+    @cached_property
+    def _saved_counter(self) -> str:
+        return "saved_" + self.counter[0]
+
     def met(self, memory: None, x: float, now: Progress) -> bool:
         """See the formula above."""
         counter, n = self.counter
-        due: bool = getattr(now, counter) // n > getattr(now, "saved_" + counter) // n
+        due: bool = getattr(now, counter) // n > getattr(now, self._saved_counter) // n
         return due
 
     def numbers(self, memory: None, x: float, now: Progress) -> Mapping[str, Any]:
         """The length, its unit, and the multiple at which it is due next."""
         unit, n = self.given
-        counter, length = self.counter
-        saved = getattr(now, "saved_" + counter)
+        _, length = self.counter
+        saved = getattr(now, self._saved_counter)
         return {"every": n, "unit": unit, "next": (saved // length + 1) * n}
 
 
@@ -66,7 +71,9 @@ class OnBest(SavePolicy):
     def met(self, memory: None, x: float, now: Progress) -> bool:
         """Due iff x is finite and beats the best saved value."""
         saved = now.saved_best
-        return math.isfinite(x) and (saved is None or x < now.goal.sign * saved - self.min_delta)
+        if saved is None:
+            return math.isfinite(x)
+        return x < now.goal.sign * saved - self.min_delta and math.isfinite(x)
 
     def numbers(self, memory: None, x: float, now: Progress) -> Mapping[str, Any]:
         """The value, and what it has to beat."""

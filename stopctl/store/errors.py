@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from stopctl.core.errors import StopctlError
@@ -48,6 +49,23 @@ def as_save_error(doing: str, path: Path) -> Iterator[None]:
 
 class DamagedError(StopctlError):
     """A checkpoint, or all of a run, that fails verification; the text names it and its damage."""
+
+
+MISPLACED = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP}
+"""What OSErrors say of something else in a file's place, and of nothing there."""
+ROTTEN = MISPLACED | {getattr(errno, name, errno.EIO) for name in ("EIO", "EBADMSG", "EUCLEAN")}
+"""What they say of a checkpoint; others (EACCES, EMFILE) say it of this process."""
+
+
+@contextlib.contextmanager
+def as_damage(what: str | Path, codes: Collection[int] = MISPLACED) -> Iterator[None]:
+    """Turn an OSError of these codes into a DamagedError that names `what`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in codes:
+            raise
+        raise DamagedError(f"{what}: {error.strerror}") from error
 
 
 class LockedError(StopctlError):

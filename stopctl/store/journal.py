@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from stopctl.store import strict
+from stopctl.store.errors import DamagedError, as_damage
 from stopctl.store.files import Files, Handle, naming
 
 BLOCK = 64 << 10
@@ -83,7 +84,7 @@ class Lines(Iterator[dict[str, Any]]):
 def _oldest_first(files: Files, path: Path) -> Iterator[dict[str, Any] | None]:
     """Every line but empty ones and a torn last one; None for a garbled one."""
     try:
-        handle, _ = files.open(path)
+        handle, _ = _open(files, path)
     except FileNotFoundError:
         return
     try:
@@ -106,7 +107,7 @@ def _oldest_first(files: Files, path: Path) -> Iterator[dict[str, Any] | None]:
 def newest_first(files: Files, path: Path) -> Iterator[dict[str, Any]]:
     """The good lines from the end on, reading no more of the file than is asked for."""
     try:
-        handle, end = files.open(path)
+        handle, end = _open(files, path)
     except FileNotFoundError:
         return
     try:
@@ -116,11 +117,22 @@ def newest_first(files: Files, path: Path) -> Iterator[dict[str, Any]]:
             begun, *whole = (_read(files, handle, start, end - start) + tail).split(b"\n")
             if start == 0:
                 whole.insert(0, begun)
-            yield from filter(None, map(_parse, reversed(whole)))
+            yield from (line for line in map(_parse, reversed(whole)) if line is not None)
             tail = begun
             end = start
     finally:
         files.close(handle)
+
+
+def _open(files: Files, path: Path) -> tuple[Handle, int]:
+    """FileNotFoundError if there is none; DamagedError for a link or whatever else is in its place."""
+    try:
+        with as_damage(path):
+            return files.open(path)
+    except DamagedError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise error.__cause__ from None
+        raise
 
 
 def _parse(text: bytes) -> dict[str, Any] | None:

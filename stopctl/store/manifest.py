@@ -12,7 +12,6 @@ import hashlib
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Never
 
@@ -76,19 +75,18 @@ def parse(data: bytes | bytearray, folder: Path) -> tuple[CheckpointInfo, dict[s
         _refuse("no object")
     if type(body.get("format")) is not int or body["format"] != FORMAT:
         _refuse(f"format {body.get('format')!r}, this version reads {FORMAT}")
-    said = body.pop("sha256", None)
-    if said != _hash(body) or strict.dumps(body | {"sha256": said}, sort_keys=True) != bytes(data):
+    if not _is_signed(body, bytes(data)):
         _refuse("its own SHA-256 does not match")
     files = body.pop("files", None)
-    del body["format"]
+    del body["format"], body["sha256"]
     if not _are_files(files) or body.keys() != _FIELDS.keys():
         _refuse("not the fields of a manifest")
     for field, value in body.items():
         if not _FIELDS[field][0](value):
             _refuse(f"{field} is wrong: {str(value)[:100]}")
     facts = {name: FileFact(**fact) for name, fact in files.items()}
-    info = _info(folder, body | {"components": body["components"] or ()})
-    return replace(info, bytes=len(data) + sum(fact.size for fact in facts.values())), facts
+    body["components"] = body["components"] or ()
+    return _info(folder, body, len(data) + sum(fact.size for fact in facts.values())), facts
 
 
 def draft(folder: Path, **fields: Any) -> CheckpointInfo:
@@ -96,10 +94,10 @@ def draft(folder: Path, **fields: Any) -> CheckpointInfo:
     for field, (right, wanted) in _FIELDS.items():
         if not right(fields[field]):
             raise SettingError(f"the {field} of a checkpoint is {wanted}, not {fields[field]!r}")
-    return _info(folder, fields)
+    return _info(folder, fields, 0)
 
 
-def _info(folder: Path, fields: dict[str, Any]) -> CheckpointInfo:
+def _info(folder: Path, fields: dict[str, Any], size: int) -> CheckpointInfo:
     name = directory_name(fields["epoch"], fields["step"], fields["writer"], fields["label"])
     exact = {
         "seconds": float(fields["seconds"]),
@@ -107,7 +105,7 @@ def _info(folder: Path, fields: dict[str, Any]) -> CheckpointInfo:
         "reasons": tuple(fields["reasons"]),
         "components": tuple(fields["components"]),
     }
-    return CheckpointInfo(name=name, path=folder / name, bytes=0, **(fields | exact))
+    return CheckpointInfo(name=name, path=folder / name, bytes=size, **(fields | exact))
 
 
 def is_count(value: object) -> bool:
@@ -173,6 +171,18 @@ def order(name: str) -> tuple[int, int, int]:
 
 def _hash(body: dict[str, Any]) -> str:
     return hashlib.sha256(strict.dumps(body, sort_keys=True)).hexdigest()
+
+
+def _is_signed(body: dict[str, Any], data: bytes) -> bool:
+    """Whether `data` is the canonical spelling of `body`, and its hash that of itself without the hash.
+
+    In that spelling the field stands behind every other one that holds a string of its look.
+    """
+    said = body.get("sha256")
+    if type(said) is not str or strict.dumps(body, sort_keys=True) != data:
+        return False
+    before, field, after = data.rpartition(f'"sha256":"{said}",'.encode())
+    return bool(field) and hashlib.sha256(before + after).hexdigest() == said
 
 
 def _refuse(why: str) -> Never:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from stopctl.store import journal, manifest, safetensors, strict
-from stopctl.store.errors import DamagedError, NotARunError
+from stopctl.store.errors import ROTTEN, DamagedError, NotARunError, as_damage
 from stopctl.store.files import DIRECTORY, FILES, Entry, Files, require_posix
 from stopctl.store.hashed import FileFact, read_file, read_whole
 from stopctl.store.info import CheckpointInfo
@@ -19,12 +18,6 @@ from stopctl.store.manifest import MANIFEST, NAME, STATE, TENSORS
 from stopctl.store.pins import read_pins
 from stopctl.store.rundir import CHECKPOINTS, FORMAT, JOURNAL, found_instead, read_meta
 from stopctl.store.tree import Tree, unflatten
-
-_DAMAGE = {
-    getattr(errno, name, errno.EIO)
-    for name in ("ENOENT", "ENOTDIR", "EISDIR", "ELOOP", "EIO", "EBADMSG", "EUCLEAN")
-}
-"""What OSErrors say of the checkpoint itself; others (EACCES, EMFILE) say it of this process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +81,17 @@ class Reader:
                 if self._files.exists(self._folder / entry.name):  # or a writer has just deleted it
                     damaged.append(Damage(entry.name, str(error)))
         pins = read_pins(self._files, self.path)
-        good = [replace(info, pinned=pins.say(info.name, info.pinned)) for info in good]
         good.sort(key=lambda info: (info.step, info.epoch, info.writer))
-        return Listing(tuple(good), tuple(damaged))
+        return Listing(tuple(map(pins.told, good)), tuple(damaged))
+
+    def names(self) -> set[str]:
+        """The names of what looks like a checkpoint, nothing verified."""
+        return {entry.name for entry in self._entries()}
+
+    def refreshed(self, infos: Iterable[CheckpointInfo]) -> tuple[CheckpointInfo, ...]:
+        """Those of `infos` that are still there, pinned as they are now."""
+        names, pins = self.names(), read_pins(self._files, self.path)
+        return tuple(pins.told(info) for info in infos if info.name in names)
 
     def load(
         self, info: CheckpointInfo, only: Collection[str] | None = None
@@ -108,7 +109,7 @@ class Reader:
         """
         with _damage_of(info.name):
             facts = self._manifest(info.name)[1]
-            with _as_damage(TENSORS):
+            with as_damage(TENSORS, ROTTEN):
                 tensors = read_file(self._files, self._folder / info.name / TENSORS, facts[TENSORS])
             state = self._state(info.name, facts[STATE])
             skeleton = state["components"]
@@ -125,7 +126,7 @@ class Reader:
         return journal.newest_first(self._files, self.path / JOURNAL)
 
     def _entries(self) -> Iterator[Entry]:
-        with contextlib.suppress(FileNotFoundError):
+        with as_damage(self._folder), contextlib.suppress(FileNotFoundError):
             yield from (entry for entry in self._files.entries(self._folder) if NAME.fullmatch(entry.name))
 
     def _inspect(self, entry: Entry) -> CheckpointInfo:
@@ -133,7 +134,7 @@ class Reader:
             raise DamagedError("not a directory")
         info, facts = self._manifest(entry.name)
         for name, fact in facts.items():
-            with _as_damage(name):
+            with as_damage(name, ROTTEN):
                 size = self._files.size(info.path / name)
             if size != fact.size:
                 raise DamagedError(f"{name}: {size} bytes instead of {fact.size}")
@@ -146,15 +147,15 @@ class Reader:
             return self._manifest(name)[0].pinned
 
     def _manifest(self, name: str) -> tuple[CheckpointInfo, dict[str, FileFact]]:
-        with _as_damage(MANIFEST):
-            data = read_whole(self._files, self._folder / name / MANIFEST, manifest.LIMIT)
+        with as_damage(MANIFEST, ROTTEN):
+            data = read_whole(self._files, Path(self._folder, name, MANIFEST), manifest.LIMIT)
         info, facts = manifest.parse(data, self._folder)
         if info.name != name:
             raise DamagedError(f"{MANIFEST}: it is that of {info.name}")
         return info, facts
 
     def _state(self, name: str, fact: FileFact) -> dict[str, strict.JsonValue]:
-        with _as_damage(STATE):
+        with as_damage(STATE, ROTTEN):
             data = read_file(self._files, self._folder / name / STATE, fact)
         try:
             state = strict.loads(data)
@@ -165,16 +166,6 @@ class Reader:
         if state["format"] != FORMAT or type(state["components"]) is not dict:
             raise DamagedError(f"{STATE}: not of format {FORMAT}")
         return state
-
-
-@contextlib.contextmanager
-def _as_damage(name: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _DAMAGE:
-            raise
-        raise DamagedError(f"{name}: {error.strerror}") from error
 
 
 @contextlib.contextmanager

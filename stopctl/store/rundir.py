@@ -10,7 +10,7 @@ from typing import Any
 from stopctl.core.errors import StopctlError
 from stopctl.store import strict
 from stopctl.store.commit import TEMPORARY, TRASH, sweep, withdraw_unfinished
-from stopctl.store.errors import DamagedError, NotARunError, SaveError
+from stopctl.store.errors import DamagedError, NotARunError, SaveError, as_damage
 from stopctl.store.files import DIRECTORY, FILE, Entry, Files
 from stopctl.store.hashed import read_whole, write_file
 from stopctl.store.journal import Journal
@@ -28,9 +28,12 @@ RUN_LIMIT = 64 << 20
 def read_meta(files: Files, path: Path) -> dict[str, Any] | None:
     """run.json, None if there is none; DamagedError, or NotARunError for a newer format."""
     try:
-        data = read_whole(files, path / RUN, RUN_LIMIT)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+        with as_damage(path / RUN):
+            data = read_whole(files, path / RUN, RUN_LIMIT)
+    except DamagedError as error:
+        if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
+            return None
+        raise
     try:
         meta = strict.loads(data)
     except ValueError as error:

@@ -106,7 +106,9 @@ class Store(Reader):
         old = self.meta or {}
         self._fence.check()
         with as_save_error("opening the run", self.path):
-            writer = 1 + max([old.get("writer", 0), *(order(entry.name)[2] for entry in self._entries())])
+            writer: int = 1 + max(
+                [old.get("writer", 0), *(order(entry.name)[2] for entry in self._entries())]
+            )
             ours = {"format": FORMAT, "writer": writer, "durability": self._durability}
             new = old | strict.plain(dict(meta), "run.json") | ours
             self._journal, left = start(self._files, self.path, new, new=self.meta is None)
@@ -169,6 +171,7 @@ class Store(Reader):
     def set_aside(self, name: str, why: str) -> None:
         """Rename a damaged checkpoint to ``.damaged-<name>``, so that it is not looked at again."""
         self._check_begun()
+        self._check_name(name)
         with as_save_error("setting a checkpoint aside", self._folder / name):
             self._fence.check_all()
             target = commit.set_aside(self._files, self._folder, name)
@@ -188,12 +191,21 @@ class Store(Reader):
         self._check_begun()
         gone = list(dict.fromkeys(names))
         with as_save_error("deleting checkpoints", self._folder):
-            newest = max((e.name for e in self._entries() if e.kind == DIRECTORY), key=order, default=None)
+            there = {entry.name: order(entry.name) for entry in self._entries() if entry.kind == DIRECTORY}
+            top = max(there.values(), default=None)
+            newest = {name for name, place in there.items() if place == top}
+            left_of_newest = newest.difference(gone)
             pins = read_pins(self._files, self.path) if gone else NO_PINS
             for name in gone:
                 self._check_name(name)
-                why = "guarded" if name in guarded else "the newest" if name == newest else None
-                if why is None and pins.say(name, self._saved_pinned(name)):
+                why = (
+                    "guarded"
+                    if name in guarded
+                    else "the newest"
+                    if name in newest and not left_of_newest
+                    else None
+                )
+                if why is None and name not in pins.unpinned and self._saved_pinned(name):
                     why = "pinned"
                 if why is not None:
                     raise OrderError(f"{name} is {why}: it is not deleted")

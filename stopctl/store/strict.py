@@ -16,19 +16,16 @@ NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 def dumps(value: JsonValue, *, sort_keys: bool = False) -> bytes:
     """One line of ASCII JSON without spaces; `value` is strict already (see `plain`)."""
-    text = json.dumps(value, allow_nan=False, separators=(",", ":"), sort_keys=sort_keys)
-    return text.encode("ascii")
+    return _ENCODERS[sort_keys].encode(value).encode("ascii")
 
 
 def loads(data: bytes | bytearray | memoryview) -> JsonValue:
     """Parse strict JSON in UTF-8; ValueError for anything else, absurd nesting included."""
     try:
-        return json.loads(
-            bytes(data).decode("utf-8"),
-            parse_constant=_no_constant,
-            parse_float=_finite,
-            object_pairs_hook=_unique,
-        )
+        text = bytes(data).decode("utf-8")
+        if text.startswith("\ufeff"):
+            raise ValueError("it begins with a BOM")
+        return _DECODER.decode(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
@@ -83,3 +80,10 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         raise ValueError("a key stands twice in one object")
     return found
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_unique)
+_ENCODERS = {
+    sort_keys: json.JSONEncoder(allow_nan=False, separators=(",", ":"), sort_keys=sort_keys)
+    for sort_keys in (False, True)
+}

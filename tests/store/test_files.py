@@ -108,3 +108,39 @@ def test_on_macos_the_drives_cache_is_flushed_where_it_can_be(
     monkeypatch.undo()
     FILES.close(handle)
     assert calls == (["full", "plain"] if fallen_back else ["full"])
+
+
+def test_a_file_is_told_from_another_of_its_name(tmp_path: Path) -> None:
+    handle = FILES.create(tmp_path / "a")
+    assert FILES.identity(tmp_path / "none") is None
+    assert FILES.identity(handle) == FILES.identity(tmp_path / "a") is not None
+    os.rename(tmp_path / "a", tmp_path / "b")
+    FILES.close(FILES.create(tmp_path / "a"))
+    assert FILES.identity(handle) == FILES.identity(tmp_path / "b") != FILES.identity(tmp_path / "a")
+    FILES.close(handle)
+
+
+def test_without_sync_all_is_the_same_but_the_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fsync(fd: int) -> None:
+        raise OSError(errno.EIO, "not to be called")
+
+    monkeypatch.setattr(module, "_fsync", fsync)
+    quick = module.without_sync(FILES)
+    handle = quick.create(tmp_path / "a")
+    quick.write(handle, b"x")
+    quick.sync(handle)
+    quick.sync_directory(tmp_path)
+    quick.close(handle)
+    assert (tmp_path / "a").read_bytes() == b"x"
+    with pytest.raises(OSError, match="not to be called"):
+        FILES.sync_directory(tmp_path)
+
+
+def test_uncaching_is_an_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    handle = FILES.create(tmp_path / "a")
+    FILES.uncache(handle)
+    monkeypatch.delattr(os, "posix_fadvise", raising=False)
+    FILES.uncache(handle)
+    FILES.close(handle)

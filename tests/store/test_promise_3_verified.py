@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from stopctl.core.errors import SettingError
 from stopctl.store import CheckpointInfo, DamagedError, Reader, SaveError, Store
+from stopctl.store.files import Handle
 from support.recorder import Recorder, failing
 from support.trees import components, leaf, same
 
@@ -188,7 +189,8 @@ def test_setting_aside_that_fails_is_told(run: Path, save: Save, check: Any) -> 
         "write journal.jsonl",
     ]
     info = save(store, 1)
-    files.hook = failing(len(files.ops) + 3, 5)
+    files.clear()
+    files.hook = lambda index, op: failing(index, 5)(index, op) if op.name == "rename" else None
     with pytest.raises(SaveError, match="setting a checkpoint aside failed: .*Input/output error"):
         store.set_aside(info.name, "why")
     files.hook = None
@@ -206,3 +208,52 @@ def test_a_value_that_is_not_finite_is_a_number_again(store: Store, save: Save) 
             "-Infinity",
             0,
         )
+
+
+@pytest.mark.parametrize("name", ["state.safetensors", "state.json", "manifest.json"])
+@pytest.mark.parametrize("harm", ["flip", "cut"])
+def test_what_the_disk_did_not_take_is_noticed_before_it_counts(
+    run: Path, save: Save, check: Any, name: str, harm: str
+) -> None:
+    """With verify_writes, the bytes are read back; here they change after their fsync."""
+
+    class Lying(Recorder):
+        on = False
+
+        def sync(self, handle: Handle) -> None:
+            super().sync(handle)
+            if self.on and handle.path.name == name:
+                data = bytearray(handle.path.read_bytes())
+                data[5] ^= 64
+                handle.path.write_bytes(data if harm == "flip" else data[:-1])
+
+    files = Lying()
+    store = Store.lock(run, files=files, verify_writes=True)
+    store.begin({})
+    save(store, 1)
+    files.on = True
+    with pytest.raises(SaveError, match=f"saving .* failed: .*{name}: what was read back is not what was wr"):
+        save(store, 2)
+    files.on = False
+    check(store, {1})
+    assert [path.name[:5] for path in (run / "checkpoints").iterdir()] == ["epoch"]
+    save(store, 2)
+    store.close()
+
+
+def test_reading_back_asks_the_disk_and_survives_a_system_that_cannot(
+    run: Path, save: Save, check: Any
+) -> None:
+    def hook(index: int, op: Any) -> None:
+        if op.name == "uncache":
+            raise OSError(22, "Invalid argument")
+
+    for files in (Recorder(), Recorder(hook)):
+        store = Store.lock(run, files=files, verify_writes=True)
+        store.begin({})
+        save(store, 1)
+        assert [op.paths[0].name for op in files.ops if op.name == "uncache"] == [
+            "state.safetensors", "state.json", "manifest.json",
+        ]  # fmt: skip
+        check(store, {1})
+        store.close()

@@ -61,6 +61,16 @@ def test_the_newest_is_that_of_the_most_steps(store: Store, save: Save) -> None:
     store.delete([other.name], guarded=())
 
 
+def test_of_two_newest_one_may_go(store: Store, save: Save, check: Any) -> None:
+    plain, named = save(store, 1), save(store, 1, label="named")
+    with pytest.raises(OrderError, match="is the newest"):
+        store.delete([plain.name, named.name], guarded=())
+    store.delete([plain.name], guarded=())
+    with pytest.raises(OrderError, match="is the newest"):
+        store.delete([named.name], guarded=())
+    assert [info.label for info in store.list().good] == ["named"]
+
+
 def test_all_are_renamed_and_synced_before_any_is_emptied(run: Path, save: Save) -> None:
     files = Recorder()
     store = Store.lock(run, files=files)

@@ -1,0 +1,391 @@
+"""A run taken from its writer: that one saves, deletes and journals no more, whenever it wakes up."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stopctl.core.errors import SettingError
+from stopctl.store import CheckpointInfo, Files, LockedError, NotARunError, Reader, SaveError, Store, unlock
+from stopctl.store.lock import _held
+from support.recorder import Op, Recorder
+
+Save = Callable[..., CheckpointInfo]
+ROOT = Path(__file__).parents[2]
+TAKEN = r"has been (taken over by another process|opened by writer \d+)"
+
+
+@pytest.fixture(autouse=True)
+def _known() -> Iterator[None]:
+    """What old_writer() made this process forget."""
+    yield
+    _held.clear()
+
+
+def old_writer(run: Path, files: Files | None = None) -> Store:
+    """A store as another process would have it: this one does not know that it holds the lock."""
+    store = Store.lock(run, files=files or Recorder())
+    store.begin({})
+    _held.clear()
+    return store
+
+
+def taken(run: Path) -> Store:
+    store = Store.lock(run, take_over=True)
+    store.begin({})
+    return store
+
+
+def tree(run: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(run)): path.read_bytes() for path in run.rglob("*") if path.is_file()}
+
+
+def test_the_new_writer_goes_on_and_the_old_one_can_change_nothing_more(
+    run: Path, save: Save, check: Any
+) -> None:
+    old = old_writer(run)
+    names = [save(old, number).name for number in (1, 2)]
+    new = taken(run)
+    assert new.meta["writer"] == 2
+    assert (old.lost, new.lost) == (True, False)
+    save(new, 3)
+    before = tree(run)
+    calls: list[Callable[[], Any]] = [
+        lambda: save(old, 4),
+        lambda: old.delete([names[0]], guarded=()),
+        lambda: old.set_aside(names[0], "why"),
+        lambda: old.append("report"),
+    ]
+    for call in calls:
+        with pytest.raises(SaveError, match=TAKEN):
+            call()
+    assert tree(run) == before
+    old.close()
+    assert tree(run) == before
+    save(new, 5)
+    check(new, {1, 2, 3, 5})
+    with pytest.raises(LockedError):
+        Store.lock(run)
+    new.close()
+
+
+def test_a_free_run_is_just_opened(run: Path, store: Store) -> None:
+    store.close()
+    number = (run / "run.lock").stat().st_ino
+    taken(run).close()
+    assert (run / "run.lock").stat().st_ino == number
+
+
+def test_this_very_process_is_to_close_its_run(run: Path, store: Store) -> None:
+    with pytest.raises(LockedError, match=r"call run\.close\(\) first"):
+        Store.lock(run, take_over=True)
+    assert not store.lost
+
+
+def stop_at(run: Path, save: Save, place: Callable[[Op], bool], meanwhile: Callable[[], Any]) -> Store:
+    """An old writer that saved 1 and 2 and then sleeps in its save of 3 before `place`, while that happens."""
+    files = Recorder()
+    old = old_writer(run, files)
+    for number in (1, 2):
+        save(old, number)
+
+    def hook(index: int, op: Op) -> None:
+        if place(op):
+            files.hook = None
+            meanwhile()
+
+    files.hook = hook
+    return old
+
+
+def numbered(place: int) -> Callable[[Op], bool]:
+    """The operation of this number, from now on."""
+    seen = itertools.count()
+    return lambda op: next(seen) == place
+
+
+def take_into(new: list[Store], run: Path) -> None:
+    new.append(taken(run))
+
+
+def appears(op: Op) -> bool:
+    return op.name == "rename" and op.paths[1].name.startswith("epoch-0003")
+
+
+def test_a_save_that_sleeps_before_its_rename_never_appears(run: Path, save: Save, check: Any) -> None:
+    new: list[Store] = []
+    old = stop_at(run, save, appears, lambda: new.append(taken(run)))
+    with pytest.raises(SaveError, match=r"saving epoch-0003.* No such file"):
+        save(old, 3)
+    check(new[0], {1, 2})
+    save(new[0], 3)
+    check(new[0], {1, 2, 3})
+    assert not [path for path in (run / "checkpoints").iterdir() if path.name.startswith(".")]
+    old.close()
+    new[0].close()
+
+
+def test_a_save_that_sleeps_anywhere_appears_before_the_new_writer_has_begun_or_never(
+    tmp_path: Path, save: Save, check: Any
+) -> None:
+    files = Recorder()
+    whole = old_writer(tmp_path / "whole", files)
+    files.clear()
+    save(whole, 3)
+    for place in range(len(files.ops)):
+        run = tmp_path / str(place)
+        new: list[Store] = []
+        old = stop_at(run, save, numbered(place), partial(take_into, new, run))
+        try:
+            save(old, 3)
+        except SaveError:
+            saved = set()
+        else:
+            saved = {3}
+        check(new[0], {1, 2} | saved)
+        assert not saved or place > files.ops.index(next(op for op in files.ops if appears(op)))
+        old.close()
+        new[0].close()
+        check(taken(run), {1, 2} | saved)
+        _held.clear()
+
+
+def test_a_new_writer_that_sleeps_anywhere_while_the_old_one_saves_leaves_one_truth(
+    tmp_path: Path, save: Save, check: Any
+) -> None:
+    files = Recorder()
+    old_writer(tmp_path / "whole").append("still open")
+    new = Store.lock(tmp_path / "whole", take_over=True, files=files)
+    new.begin({})
+    assert len(files.ops) > 25
+    for place in range(len(files.ops)):
+        run = tmp_path / str(place)
+        old = old_writer(run)
+        save(old, 1)
+        there: set[int] = {1}
+        waking = Recorder()
+
+        def hook(index: int, op: Op, old: Store = old, place: int = place, there: set[int] = there) -> None:
+            if index == place:
+                try:
+                    save(old, 2)
+                    there.add(2)
+                except SaveError:
+                    pass
+
+        waking.hook = hook
+        new = Store.lock(run, take_over=True, files=waking)
+        new.begin({})
+        with pytest.raises(SaveError, match=TAKEN):
+            save(old, 3)
+        check(new, there)
+        new.close()
+
+
+def test_of_two_that_take_over_at_once_one_has_it(tmp_path: Path, save: Save) -> None:
+    """The second does all it does while the first stands before any of its operations."""
+    files = Recorder()
+    old_writer(tmp_path / "whole").append("still open")
+    Store.lock(tmp_path / "whole", take_over=True, files=files).begin({})
+    for place in range(len(files.ops)):
+        run = tmp_path / str(place)
+        save(old_writer(run), 1)
+        second: list[Store] = []
+
+        def hook(
+            index: int, op: Op, run: Path = run, place: int = place, second: list[Store] = second
+        ) -> None:
+            if index == place:
+                _held.clear()
+                second.append(taken(run))
+                _held.clear()
+
+        _held.clear()
+        working = []
+        try:
+            first = Store.lock(run, take_over=True, files=Recorder(hook))
+            first.begin({})
+            save(first, 2)
+            working.append(first)
+        except (SaveError, LockedError):
+            pass
+        try:
+            save(second[0], 3)
+            working.append(second[0])
+        except SaveError:
+            pass
+        assert len(working) == 1
+        assert {info.epoch for info in Reader(run).list().good} == {
+            1,
+            2 if working[0] is not second[0] else 3,
+        }
+        _held.clear()
+
+
+def test_a_delete_that_sleeps_deletes_nothing_once_it_wakes(run: Path, save: Save, check: Any) -> None:
+    new: list[Store] = []
+    files = Recorder()
+    old = old_writer(run, files)
+    names = [save(old, number).name for number in (1, 2, 3)]
+
+    def hook(index: int, op: Op) -> None:
+        if op.name == "exists" and op.paths[0].name == f"{names[0]}.pinned":
+            files.hook = None
+            new.append(taken(run))
+
+    files.hook = hook
+    with pytest.raises(SaveError, match=TAKEN):
+        old.delete(names[:2], guarded=())
+    check(new[0], {1, 2, 3})
+    new[0].close()
+
+
+def test_two_that_empty_the_trash_at_once_do_not_disturb_each_other(
+    tmp_path: Path, save: Save, check: Any
+) -> None:
+    for place in range(6):
+        run = tmp_path / str(place)
+        files = Recorder()
+        old = old_writer(run, files)
+        names = [save(old, number).name for number in (1, 2)]
+        seen, new = iter(range(1000)), []
+
+        def hook(
+            index: int, op: Op, seen: Any = seen, run: Path = run, place: int = place, new: Any = new
+        ) -> None:
+            if (
+                op.name in ("entries", "unlink", "rmdir")
+                and ".trash" in str(op.paths[0])
+                and next(seen) == place
+            ):
+                new.append(taken(run))
+
+        files.hook = hook
+        old.delete(names[:1], guarded=())
+        files.hook = None
+        (opened,) = new or [taken(run)]
+        check(opened, {2})
+        assert [path.name for path in (run / "checkpoints").iterdir()] == [names[1]]
+        opened.close()
+
+
+def test_a_take_over_that_was_killed_leaves_nothing_behind(run: Path, save: Save, check: Any) -> None:
+    save(old_writer(run), 1)
+    (run / ".tmp-run.lock").touch()
+    new = taken(run)
+    check(new, {1})
+    new.close()
+    assert not (run / ".tmp-run.lock").exists()
+    (run / "run.json").unlink()
+    (run / "checkpoints").rename(run.parent / "away")
+    (run / "journal.jsonl").unlink()
+    (run / ".tmp-run.lock").touch()
+    Store.lock(run).close()  # a start that was killed, not somebody's files
+
+
+def test_a_writer_number_is_never_given_twice(run: Path, store: Store, save: Save) -> None:
+    save(store, 1)
+    store.close()
+    (run / "run.json").write_text(json.dumps(store.meta | {"writer": 0}))  # an old copy that was put back
+    store = Store.lock(run)
+    assert store.begin({}) == 2
+    store.close()
+
+
+def test_unlock_takes_the_run_and_gives_it_back(run: Path, save: Save, check: Any) -> None:
+    old = old_writer(run)
+    save(old, 1)
+    with pytest.raises(LockedError):
+        Store.lock(run)
+    assert unlock(run) == 2
+    with pytest.raises(SaveError, match=TAKEN):
+        save(old, 2)
+    store = Store.lock(run)
+    assert store.begin({}) == 3
+    check(store, {1})
+    assert [line["event"] for line in store.journal()] == ["unlock"]
+    store.close()
+
+
+def test_unlock_makes_no_run(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "none"):
+        with pytest.raises(NotARunError):
+            unlock(path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_line_says_whose_it_is(run: Path) -> None:
+    old = old_writer(run)
+    old.append("report")
+    new = taken(run)
+    new.append("report")
+    assert [line["writer"] for line in new.journal()] == [1, 2]
+    new.close()
+
+
+HOLDER = """
+import sys
+from stopctl.store import SaveError, Store
+store = Store.lock(sys.argv[1])
+store.begin({})
+save = lambda n: store.commit({"a": n}, state=None, epoch=n, step=n, seconds=0, value=None)
+save(1)
+print("held", flush=True)
+try:
+    for number in range(2, 10**6):
+        save(number)
+except SaveError as error:
+    print(error, flush=True)
+"""
+
+
+@pytest.fixture
+def holder(run: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that saves and saves."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(run)],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stdout is not None
+    assert child.stdout.readline() == "held\n"
+    yield child
+    child.kill()
+    child.wait()
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+def test_a_real_process_stopped_or_running_loses_the_run(
+    run: Path, holder: subprocess.Popen[str], stopped: bool
+) -> None:
+    if stopped:
+        holder.send_signal(signal.SIGSTOP)
+    new = taken(run)
+    there = new.list()
+    assert there.damaged == ()
+    holder.send_signal(signal.SIGCONT)
+    told, _ = holder.communicate()
+    assert "saving" in told or "saves no more" in told
+    assert new.list() == there
+    new.commit({"a": 0}, state=None, epoch=10**6, step=10**6, seconds=0, value=None)
+    for info in new.list().good[-3:]:
+        new.load(info)
+    new.close()
+
+
+@pytest.mark.parametrize("wrong", [None, "fsync", True])
+def test_an_unknown_durability_is_refused(run: Path, wrong: Any) -> None:
+    with pytest.raises(SettingError, match="write 'full' or 'process'"):
+        Store.lock(run, durability=wrong)
+    assert not run.exists()
