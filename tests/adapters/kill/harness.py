@@ -195,7 +195,8 @@ class Work:
             path.name for path in (self.path / "run" / "checkpoints").iterdir() if path.name.startswith(".")
         ]
         assert left == []
-        told = [{k: v for k, v in line.items() if k not in ("time", "seconds")} for line in reports(reader)]
+        other = ("time", "seconds", "writer")  # when, and by which process: these may differ
+        told = [{k: v for k, v in line.items() if k not in other} for line in reports(reader)]
         return {**json.loads((self.path / "result.json").read_text()), "decisions": told}
 
 
