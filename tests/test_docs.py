@@ -22,12 +22,11 @@ def test_semantics_prints_the_lifecycle_table():
 
 
 def test_the_api_page_names_everything_public():
-    import stopctl_tf
-    import stopctl_torch
-
     import stopctl
     import stopctl.ports
     import stopctl.rules
+    import stopctl_tf
+    import stopctl_torch
 
     text = (DOCS / "api.md").read_text()
     modules = (stopctl, stopctl.rules, stopctl.ports, stopctl_torch, stopctl_tf)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import pairwise
 from typing import Any
 
 import stopctl
@@ -127,7 +128,7 @@ class Oracle:
             return self.refused(args[0], told)
         if kind == "remaining":
             return told.planned is None or not (told.epoch or told.step)
-        mode, metric = args[-1].get("goal") or self.goal
+        _, metric = args[-1].get("goal") or self.goal
         values = [told.metrics[metric]] + ([told.metrics["acc"]] if kind == "pq" else [])
         return any(math.isfinite(v) and v <= 0 for v in values)
 
@@ -214,7 +215,7 @@ class Oracle:
             return False
         ends = [x for x in xs[strip - 1 :: strip] if math.isfinite(x)]
         rises = 0
-        for a, b in zip(ends, ends[1:], strict=False):
+        for a, b in pairwise(ends):
             rises = rises + 1 if b > a else 0
         return rises >= s
 
