@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from stopctl.core.decision import Decision, Save
-from stopctl.core.keep import doomed, ranked
 from stopctl.endings import Preempted
 from stopctl.opening import open_run
 from stopctl.ports import LearningRate, State
 from stopctl.reading import first_good
+from stopctl.saving import Saver
 from stopctl.settings import Settings
 from stopctl.signals import Watch
-from stopctl.store import CheckpointInfo, DamagedError, SaveError
+from stopctl.store import CheckpointInfo, DamagedError
 from stopctl.telling import disk_use, fields, line
 
 log = logging.getLogger("stopctl")
@@ -47,7 +45,15 @@ class Session:
         )
         self._store = opened.store
         self.resumed = opened.resumed
-        self._checkpoints = list(opened.checkpoints)
+        self._saver = Saver(
+            opened.store,
+            self.controller,
+            state.capture,
+            settings,
+            opened.checkpoints,
+            opened.resumed,
+            self._note,
+        )
         self._seconds_before = opened.seconds
         self._began = time.monotonic()
         self._watch = Watch()
@@ -56,7 +62,7 @@ class Session:
         self._epoch = progress.epoch
         self.unit = "epoch"
         self._planned = 0
-        log.info("opened %s: %s", directory, disk_use(self._checkpoints))
+        log.info("opened %s: %s", directory, disk_use(self.checkpoints))
         if self.resumed is None:
             self._note("start", **opened.told)
         else:
@@ -74,7 +80,7 @@ class Session:
                     log.warning("%s was taken over: this process wrote nothing more", self._store.path)
                 else:
                     self._note("close")
-                    log.info("closed %s: %s", self._store.path, disk_use(self._checkpoints))
+                    log.info("closed %s: %s", self._store.path, disk_use(self.checkpoints))
             finally:
                 self._store.close()
 
@@ -102,14 +108,11 @@ class Session:
     @property
     def checkpoints(self) -> tuple[CheckpointInfo, ...]:
         """Committed checkpoints, oldest first."""
-        best = self.controller.progress.best
-        return tuple(
-            replace(info, is_best=best is not None and info.value == best) for info in self._checkpoints
-        )
+        return self._saver.checkpoints
 
     def ranked(self) -> list[CheckpointInfo]:
         """Checkpoints with a finite value, best first."""
-        return ranked(self.checkpoints, self._settings.goal)
+        return self._saver.ranked()
 
     def newest_first(self) -> list[CheckpointInfo]:
         """Checkpoints, newest first."""
@@ -178,37 +181,9 @@ class Session:
             raise Preempted(signal)
 
     def commit(self, save: Save, *, label: str | None = None, pinned: bool = False) -> CheckpointInfo:
-        """Write a checkpoint of the present state, answer the proposal, delete what is not kept."""
-        controller = self.controller
-        began = time.monotonic()
-        progress = controller.progress
-        try:
-            info = self._store.commit(
-                self._state.capture(),
-                state=controller.state_dict(counting=save),
-                epoch=progress.epoch,
-                step=progress.step,
-                seconds=progress.seconds,
-                value=controller.current_value,
-                reasons=tuple(reason.value for reason in save.reasons),
-                label=label,
-                pinned=pinned,
-            )
-        except BaseException as error:
-            controller.save_failed(save)
-            if isinstance(error, Exception):
-                with contextlib.suppress(
-                    SaveError
-                ):  # the disk is full, say: the first error is the one to tell
-                    self._note("save_failed", why=str(error))
-                log.error("the save did not happen: %s", error)
-            raise
-        controller.saved(save)
+        """Save the present state."""
+        info = self._saver.save(save, label=label, pinned=pinned)
         self._failed_in = None
-        self._checkpoints.append(info)
-        took = round(time.monotonic() - began, 6)
-        self._note("saved", name=info.name, bytes=info.bytes, took=took, why=str(save))
-        self._prune()
         return info
 
     def restore(self, infos: Sequence[CheckpointInfo]) -> CheckpointInfo:
@@ -218,10 +193,7 @@ class Session:
         def damaged(info: CheckpointInfo, error: DamagedError) -> None:
             broken.append(str(error))
             log.warning("%s; it is set aside, taking the next", error)
-            self._checkpoints = [other for other in self._checkpoints if other.name != info.name]
-            self._store.set_aside(info.name, str(error))
-            best = self.ranked()[:1]
-            self.controller.saved_best(best[0].value if best else None)
+            self._saver.set_aside(info, str(error))
 
         found = first_good(infos, self._store.load, damaged)
         if found is None:
@@ -231,18 +203,6 @@ class Session:
         self._note("restored", name=info.name)
         log.info("restored %s", info.name)
         return info
-
-    def _prune(self) -> None:
-        if self._settings.keep is None:
-            return
-        self._checkpoints = list(self._store.refreshed(self._checkpoints))
-        also = {self.resumed.name} if self.resumed else set()
-        goal = self._settings.goal
-        names = doomed(self._settings.keep, self._checkpoints, goal, also)
-        if names:
-            stay = [info.name for info in self._checkpoints if info.name not in names]
-            self._store.delete(names, guarded=stay)
-            self._checkpoints = [info for info in self._checkpoints if info.name in stay]
 
     def _note(self, event: str, **fields: Any) -> None:
         progress = self.controller.progress
