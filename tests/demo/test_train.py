@@ -195,7 +195,7 @@ def test_a_terminal_sees_a_bar_and_a_panel(offline: dict[str, str], tmp_path: Pa
         "--run-dir",
         str(tmp_path),
     ]
-    environment = offline | {"TERM": "xterm-256color", "COLUMNS": "100"}
+    environment = offline | {"TERM": "xterm-256color", "COLUMNS": "200"}
     process = subprocess.Popen(
         [*command, "--epochs", "2"], env=environment, stdin=theirs, stdout=theirs, stderr=theirs
     )
