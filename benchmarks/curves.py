@@ -1,23 +1,18 @@
-"""Recorded validation curves, rules given as text, and what a stop costs and loses on a curve."""
+"""Recorded validation curves, and what a stop costs and loses on a curve."""
 
 from __future__ import annotations
 
-import ast
 import gzip
 import json
 import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from itertools import accumulate
 from pathlib import Path
 from statistics import median
-from typing import Any
 
-import stopctl
-import stopctl.rules
-from stopctl import Controller, Goal, Maximize, Minimize, SettingError, StopctlError, StopPolicy
+from stopctl import Controller, Goal, Maximize, Minimize, StopPolicy
 
 VALUE, TRAIN = "value", "loss"
 """The names under which rules are given a curve's values and its training losses."""
@@ -169,79 +164,3 @@ def _numbers(data: object, name: str, where: str) -> tuple[float, ...]:
         if isinstance(value, bool) or not isinstance(value, int | float | None):
             raise CurveError(f"{where}: {value!r} in {name} is no number")
     return tuple(math.nan if value is None else float(value) for value in data)
-
-
-def _known() -> dict[str, Any]:
-    """What a rule may be written with: the stop rules that one can make, and goals."""
-    names = {name: getattr(module, name) for module in (stopctl, stopctl.rules) for name in module.__all__}
-    rules = {n: c for n, c in names.items() if isinstance(c, type) and issubclass(c, StopPolicy)}
-    del rules["StopPolicy"]
-    return {**rules, "Minimize": Minimize, "Maximize": Maximize}
-
-
-KNOWN = _known()
-
-
-def parse_rule(text: str) -> StopPolicy:
-    """The stop rule that ``text`` writes, such as ``Patience(5) & (After(epochs=20) | Target(0.1))``.
-
-    Nothing is evaluated: calls of KNOWN names with numbers, strings, True, False, None and such calls, joined
-    by | and &; anything else is refused.
-
-    Raises:
-        SettingError: it says what is wrong, and where.
-
-    >>> parse_rule("Patience(5) | Smoothed(RemainingGain(0.05), 0.3)")
-    Patience(5) | Smoothed(RemainingGain(0.05), 0.3)
-    """
-    if len(text) > 1000:
-        raise SettingError(f"a rule of {len(text)} characters: write at most 1000")
-    try:
-        tree = ast.parse(text.strip(), mode="eval").body
-        rule = _built(tree, text.strip())
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        if isinstance(error, StopctlError):
-            raise
-        raise SettingError(f"{text!r} is no rule: {error}; write it as in Python: Patience(5)") from error
-    if not isinstance(rule, StopPolicy):
-        raise SettingError(f"{text!r} is no stop rule: write one, such as Patience(5)")
-    return rule
-
-
-def _built(node: ast.expr, text: str) -> Any:
-    match node:
-        case ast.BinOp(left=left, op=ast.BitOr() | ast.BitAnd() as sign, right=right):
-            a, b = _rule(left, text), _rule(right, text)
-            return a | b if isinstance(sign, ast.BitOr) else a & b
-        case ast.Call(func=ast.Name(id=name), args=args, keywords=keywords) if name in KNOWN:
-            given = [_built(part, text) for part in args]
-            named = {part.arg: _built(part.value, text) for part in keywords if part.arg}
-            if len(named) < len(keywords):
-                raise _refused(node, text, "write the settings out, without **")
-            try:
-                return KNOWN[name](*given, **named)
-            except TypeError as error:  # a setting too many or too few
-                raise _refused(node, text, str(error).replace(".__init__()", "()")) from error
-        case ast.Constant(value=bool() | int() | float() | str() | None as value):
-            return value
-        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as value)):
-            return -value
-        case ast.Name(id=name) if name in KNOWN:
-            raise _refused(node, text, f"write its settings, too: {name}(...)")
-        case ast.Name(id=name) | ast.Call(func=ast.Name(id=name)):
-            near = get_close_matches(name, KNOWN, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(KNOWN))}"
-            raise _refused(node, text, f"there is no {name!r}; {hint}")
-    raise _refused(node, text, "a rule is made of names with settings, joined by | and &")
-
-
-def _rule(node: ast.expr, text: str) -> StopPolicy:
-    rule = _built(node, text)
-    if not isinstance(rule, StopPolicy):
-        raise _refused(node, text, "| and & join stop rules")
-    return rule
-
-
-def _refused(node: ast.expr, text: str, why: str) -> SettingError:
-    part = ast.get_source_segment(text, node) or text
-    return SettingError(f"{part!r} in {text!r}: {why}" if part != text else f"{text!r}: {why}")

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from curves import FORMAT, TRAIN, Curve, CurveError, parse_rule, read, usable
+from curves import FORMAT, TRAIN, Curve, CurveError, read, usable
 from numpy.typing import NDArray
 
 from stopctl import SettingError, StopctlError, StopPolicy
+from stopctl.report.expressions import parse_stop
 
 Array = NDArray[np.float64]
 Ratio = tuple[float, float | None, float | None]
@@ -369,7 +370,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.bootstrap < 1:
         parser.error(f"--bootstrap {given.bootstrap}: draw at least once, better 2000 times")
     try:
-        rules = [parse_rule(text) for text in given.stop or RULES]
+        rules = [parse_stop(text) for text in given.stop or RULES]
         curves, left_out = usable(read(given.curves))
     except (SettingError, CurveError) as error:
         parser.error(str(error))

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from stopctl.core.controller import Controller
-from stopctl.core.decision import Cause, Decision, Reason, Save, Stop
-from stopctl.core.errors import MetricError, OrderError, ReportError, SettingError, StateError, StopctlError
-from stopctl.core.goal import Goal, Maximize, Minimize
-from stopctl.core.keep import Best, KeepEvery, KeepPolicy, Last
-from stopctl.core.lr import ReduceOnPlateau
-from stopctl.core.policy import SavePolicy, StopPolicy
-from stopctl.core.progress import Progress, Report
-from stopctl.core.save import Every, OnBest
-from stopctl.core.stop import After, Diverged, NonFinite, Patience, Target
-from stopctl.core.stopper import EarlyStopper
-
 if TYPE_CHECKING:
+    from stopctl.core.controller import Controller
+    from stopctl.core.decision import Cause, Decision, Reason, Save, Stop
+    from stopctl.core.errors import (
+        MetricError,
+        OrderError,
+        ReportError,
+        SettingError,
+        StateError,
+        StopctlError,
+    )
+    from stopctl.core.goal import Goal, Maximize, Minimize
+    from stopctl.core.keep import Best, KeepEvery, KeepPolicy, Last
+    from stopctl.core.lr import ReduceOnPlateau
+    from stopctl.core.policy import SavePolicy, StopPolicy
+    from stopctl.core.progress import Progress, Report
+    from stopctl.core.save import Every, OnBest
+    from stopctl.core.stop import After, Diverged, NonFinite, Patience, Target
+    from stopctl.core.stopper import EarlyStopper
     from stopctl.endings import BestNotSaved, Preempted
+    from stopctl.exporting import load_exported
+    from stopctl.indices import Indices
     from stopctl.run import Run
     from stopctl.store import (
         CheckpointInfo,
@@ -29,18 +38,27 @@ if TYPE_CHECKING:
         TreeError,
     )
 
-_LATER = {
-    "BestNotSaved": "stopctl.endings",
-    "Preempted": "stopctl.endings",
-    "Run": "stopctl.run",
-    "CheckpointInfo": "stopctl.store",
-    "DamagedError": "stopctl.store",
-    "LockedError": "stopctl.store",
-    "MismatchError": "stopctl.store",
-    "NotARunError": "stopctl.store",
-    "SaveError": "stopctl.store",
-    "TreeError": "stopctl.store",
+_HOMES = {
+    "stopctl.core.controller": "Controller",
+    "stopctl.core.decision": "Cause Decision Reason Save Stop",
+    "stopctl.core.errors": "MetricError OrderError ReportError SettingError StateError StopctlError",
+    "stopctl.core.goal": "Goal Maximize Minimize",
+    "stopctl.core.keep": "Best KeepEvery KeepPolicy Last",
+    "stopctl.core.lr": "ReduceOnPlateau",
+    "stopctl.core.policy": "SavePolicy StopPolicy",
+    "stopctl.core.progress": "Progress Report",
+    "stopctl.core.save": "Every OnBest",
+    "stopctl.core.stop": "After Diverged NonFinite Patience Target",
+    "stopctl.core.stopper": "EarlyStopper",
+    "stopctl.endings": "BestNotSaved Preempted",
+    "stopctl.exporting": "load_exported",
+    "stopctl.indices": "Indices",
+    "stopctl.run": "Run",
+    "stopctl.store": (
+        "CheckpointInfo DamagedError LockedError MismatchError NotARunError SaveError TreeError"
+    ),
 }
+_HOME = {name: module for module, names in _HOMES.items() for name in names.split()}
 
 __all__ = [
     "After",
@@ -55,6 +73,7 @@ __all__ = [
     "EarlyStopper",
     "Every",
     "Goal",
+    "Indices",
     "KeepEvery",
     "KeepPolicy",
     "Last",
@@ -85,18 +104,18 @@ __all__ = [
     "StopctlError",
     "Target",
     "TreeError",
+    "load_exported",
 ]
 
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """Load Run and the store on first use, so that importing stopctl stays cheap."""
-    if name in _LATER:
-        from importlib import import_module
-
-        return getattr(import_module(_LATER[name]), name)
-    raise AttributeError(f"module 'stopctl' has no attribute {name!r}")
+    """Load what is used on first use, so that importing stopctl costs next to nothing."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'stopctl' has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_HOME[name]), name)
+    return value
 
 
 def __dir__() -> list[str]:

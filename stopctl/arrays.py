@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter, OrderedDict
+from dataclasses import replace
 from typing import Any
 
 from stopctl.store.errors import TreeError
@@ -122,4 +123,16 @@ def from_tree(tree: Tree, given: Any) -> Any:
         if isinstance(tree, tuple) and hasattr(like, "_fields"):
             return type(like)(*values)
         return type(tree)(values)
+    return tree
+
+
+def detached(tree: Tree) -> Tree:
+    """The same tree with small arrays in memory of their own, tied to nothing."""
+    if isinstance(tree, Leaf):
+        return replace(tree, data=bytes(tree.data), key=None)
+    if isinstance(tree, dict):
+        parts = {key: detached(part) for key, part in tree.items()}
+        return parts if type(tree) is dict else type(tree)(parts)
+    if isinstance(tree, list | tuple):
+        return type(tree)([detached(part) for part in tree])
     return tree

@@ -6,7 +6,11 @@ from stopctl.core.errors import StopctlError
 
 
 class Preempted(SystemExit):
-    """SIGTERM came and the run was saved; the process ends with exit code 143, nothing after it runs."""
+    """SIGTERM or SIGUSR1 came and the run was saved; the process ends with exit code 143 for both.
+
+    Attributes:
+        signal: the name of the one that came first.
+    """
 
     def __init__(self, signal: str) -> None:
         super().__init__(143)

@@ -11,7 +11,9 @@ from typing import Any
 from stopctl.core.controller import Controller
 from stopctl.core.errors import OrderError, StateError
 from stopctl.core.keep import ranked
+from stopctl.noticing import other_versions, versions_line
 from stopctl.ports import State
+from stopctl.position import DATA, Position
 from stopctl.reading import candidates, first_good, goal_of, starting_weights, weights
 from stopctl.store import CheckpointInfo, DamagedError, Store
 
@@ -31,6 +33,7 @@ class Opened:
         told: what the journal's first line says besides: the parent run.
         resumed: the checkpoint that was restored, None for a new run.
         seconds: spent so far, by the larger of that checkpoint and the journal's newest line.
+        position: where that checkpoint stands in the data, None where nothing is known of data.
     """
 
     store: Store
@@ -38,6 +41,7 @@ class Opened:
     told: dict[str, Any]
     resumed: CheckpointInfo | None
     seconds: float
+    position: Position | None = None
 
 
 def open_run(
@@ -53,7 +57,7 @@ def open_run(
 ) -> Opened:
     """Lock the directory and resume what is there; on any error the lock is given back, nothing has changed.
 
-    ``options`` are those of `Store.lock`.
+    ``options`` are those of `Store.lock`. Other versions than the process before had are told in one line.
 
     Raises:
         NotARunError, LockedError: the directory is not ours to write.
@@ -127,6 +131,10 @@ def _open(
     if not isinstance(saved, dict):
         raise StateError(f"{info.name}: the controller's state is {saved!r}, not an object")
     notes = controller.load_state_dict(saved)
+    data = components.pop(DATA, None)
+    if DATA in allow_missing:
+        data = None
+    position = None if data is None else Position.of(data, info.epoch)
     good = [other for other in listing.good if other.name not in broken]
     best = ranked(good, controller.goal)[:1]
     controller.saved_best(best[0].value if best else None)
@@ -142,7 +150,10 @@ def _open(
         store.append("rules", before=before.get("rules"), now=meta["rules"])
     for note in notes:
         store.append("rules", note=note)
-    return Opened(store, tuple(good), {}, info, seconds)
+    if differ := other_versions(before.get("versions"), meta["versions"]):
+        store.append("versions", differ=differ)
+        log.warning("%s: %s", directory, versions_line(differ))
+    return Opened(store, tuple(good), {}, info, seconds, position)
 
 
 def _begin_with(parent: str | Path, state: State, allow_missing: Collection[str]) -> dict[str, str]:

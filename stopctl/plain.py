@@ -31,9 +31,9 @@ class DictState:
 
     def __init__(self, state: dict[str, Any]) -> None:
         for key in state:
-            if not isinstance(key, str) or not key or key.startswith("rng."):
+            if not isinstance(key, str) or not key or key.startswith(("rng.", "run.")):
                 raise SettingError(
-                    f"state has the key {key!r}: use names such as 'params' ('rng.' is reserved)"
+                    f"state has the key {key!r}: use names such as 'params' ('rng.' and 'run.' are reserved)"
                 )
         self._state = state
 

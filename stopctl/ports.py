@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
-from stopctl.arrays import array_leaf, leaf_array
+from stopctl.arrays import array_leaf, detached, leaf_array
 from stopctl.generators import NumpyRng, PythonRng, differing
 from stopctl.reading import choose
 from stopctl.store import Leaf, MismatchError, Tree, TreeError, differences
 
 __all__ = [
+    "Batches",
+    "DataSource",
+    "Generators",
+    "Held",
     "Leaf",
     "LearningRate",
     "MismatchError",
     "NumpyRng",
+    "Overlap",
     "PythonRng",
     "State",
     "Tree",
     "TreeError",
     "array_leaf",
     "choose",
+    "detached",
     "differences",
     "differing",
     "leaf_array",
@@ -69,4 +76,92 @@ class LearningRate(Protocol):
 
     def lr_drop_pending(self, passes: int, planned: int) -> int:
         """The pass of the last step-wise drop before the planned end, 0 if none is to come."""
+        ...
+
+
+class Batches(Protocol):
+    """The batches of one pass over a user's data, whose position is saved and found again."""
+
+    length: int | None
+    """Batches a pass has; None where nobody knows."""
+
+    def begin(self, epoch: int) -> Iterator[Any]:
+        """The batches of a new pass."""
+        ...
+
+    def resume(self, epoch: int, done: int, saved: Tree) -> Iterator[Any]:
+        """The batches after the first ``done`` of a pass that was saved; 0: of the pass after it.
+
+        What it draws from the shared generators meanwhile does not matter, they are put back afterwards.
+
+        Raises:
+            MismatchError: ``saved`` does not belong to this data.
+        """
+        ...
+
+    def capture(self, done: int) -> Tree:
+        """The position after ``done`` batches of this pass; 0: between this pass and the next."""
+        ...
+
+
+class Generators(Protocol):
+    """All random generators that a State knows."""
+
+    def capture(self) -> Tree:
+        """Where they stand, in memory of their own."""
+        ...
+
+    def load(self, saved: Tree) -> None:
+        """Put them there."""
+        ...
+
+
+@runtime_checkable
+class DataSource(Protocol):
+    """What a State can do besides whose framework has loaders of its own."""
+
+    def batches(self, source: Any, steps: int | None) -> Batches | None:
+        """The batches of ``source``, ``steps`` of them a pass where given; None: no kind that it knows.
+
+        Raises:
+            SettingError: a kind that it knows, but whose position cannot be saved, and what to write instead.
+        """
+        ...
+
+    def generators(self) -> Generators:
+        """The generators that are put back once the position inside a pass is found."""
+        ...
+
+
+def _unchanged() -> None:
+    return None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Held:
+    """The leaves of a capture that need not be copied before training goes on.
+
+    Attributes:
+        own: nobody writes to their memory any more: they are not copied at all.
+        later: their memory stays as it is until they are copied, by another thread.
+        changed: called by that thread after it has copied ``later``: what has changed all the same, in
+            words, or None.
+    """
+
+    own: Collection[Leaf] = frozenset()
+    later: Collection[Leaf] = frozenset()
+    changed: Callable[[], str | None] = _unchanged
+
+
+@runtime_checkable
+class Overlap(Protocol):
+    """What a State can do besides whose arrays may be copied while training goes on (``"overlap"``)."""
+
+    def overlap(self, components: Mapping[str, Tree], wait: Callable[[], None]) -> Held:
+        """Say which leaves of the newest ``capture()`` keep their values for a while.
+
+        From now on, whatever this State can hook into must call ``wait`` before it changes one of those
+        that are copied later; it returns at once where nothing is left to be copied. Every other leaf is
+        copied before this call's Run goes on.
+        """
         ...

@@ -76,6 +76,23 @@ def choose(
     """
     reader = Reader(directory)
     goal = goal_of(reader.meta)
+    while True:
+        found, errors = _try_to_load(reader, directory, which, goal, only)
+        if not errors.keys() - reader.names():
+            break  # else a writer deleted one between our look and our loading, and there may be a newer
+    for error in errors.values():
+        log.warning("%s%s", error, "" if found is None else "; taking the next")
+    if found is None:
+        raise DamagedError("; ".join(errors.values()))
+    info, components = found
+    best = best_reported(reader, goal)
+    return replace(info, is_best=best is not None and info.value == best), components
+
+
+def _try_to_load(
+    reader: Reader, directory: str | Path, which: str, goal: Goal, only: Collection[str] | None
+) -> tuple[tuple[CheckpointInfo, dict[str, Tree]] | None, dict[str, str]]:
+    """The first choice that loads, and by name why others before it did not."""
     listing = reader.list()
     infos = candidates(listing.good, which, goal)
     if not infos:
@@ -83,18 +100,12 @@ def choose(
         what = "checkpoint with a finite value" if which == "best" else "checkpoint"
         broken = "".join(f"; damaged: {d.name} ({d.why})" for d in listing.damaged)
         raise SettingError(f"{directory} has no {what} for which={which!r}; it has: {have}{broken}")
-    errors: list[str] = []
+    errors: dict[str, str] = {}
 
     def damaged(info: CheckpointInfo, error: DamagedError) -> None:
-        errors.append(str(error))
-        log.warning("%s; taking the next", error)
+        errors[info.name] = str(error)
 
-    found = first_good(infos, lambda info: reader.load(info, only)[0], damaged)
-    if found is None:
-        raise DamagedError("; ".join(errors))
-    info, components = found
-    best = best_reported(reader, goal)
-    return replace(info, is_best=best is not None and info.value == best), components
+    return first_good(infos, lambda info: reader.load(info, only)[0], damaged), errors
 
 
 def starting_weights(directory: str | Path) -> tuple[CheckpointInfo, dict[str, Tree]]:
@@ -104,9 +115,11 @@ def starting_weights(directory: str | Path) -> tuple[CheckpointInfo, dict[str, T
 
 
 def weights(components: Mapping[str, Tree]) -> dict[str, Tree]:
-    """The models ("model", "model.encoder"); where there are none, all but the random generators."""
+    """The models ("model", "model.encoder"); where there are none, all but generators and position."""
     models = {name: tree for name, tree in components.items() if name.partition(".")[0] == "model"}
-    return models or {name: tree for name, tree in components.items() if not name.startswith("rng.")}
+    return models or {
+        name: tree for name, tree in components.items() if not name.startswith(("rng.", "run."))
+    }
 
 
 def reports(reader: Reader) -> list[dict[str, Any]]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
+from stopctl.bars import told
 from stopctl.core.controller import GOAL, SAVE, STOP
 from stopctl.core.decision import Decision, Stop
 from stopctl.core.errors import OrderError
@@ -18,10 +19,13 @@ from stopctl.core.policy import SavePolicy, StopPolicy
 from stopctl.core.progress import Progress
 from stopctl.core.values import count
 from stopctl.endings import BestNotSaved, Preempted
+from stopctl.observers import Audience, Observer
+from stopctl.passes import Loop
 from stopctl.ports import State
 from stopctl.session import Session
 from stopctl.settings import Settings, checked_state
 from stopctl.store import CheckpointInfo
+from stopctl.telling import standing
 
 KEEP: KeepPolicy = Last(2) | Best(1)
 
@@ -43,6 +47,14 @@ class Run:
         take_over: take the run from a process that still has it open; that one then saves no more.
         durability: "full", or "process" without fsync: saves outlive this process, but not a power cut.
         verify_writes: read every file of a checkpoint back before it counts as saved.
+        compress: "zstd" compresses the arrays that change from save to save (the extra ``zstd``).
+        async_save: False, saving ends before ``report`` returns; True, a copy is written while training
+            goes on; "overlap", so is the copy itself made, see docs/saving.md.
+        save_errors: "raise" a failed save from ``report``, in the background from the next one, or
+            "continue": it is logged and due again, and closing raises if none has succeeded since.
+        grace_seconds: seconds that SIGTERM or SIGUSR1 leaves to save and end; when the last save took
+            longer, opening warns of it. None: unknown.
+        observers: told of every journal line, such as `stopctl.sinks.CsvSink`; they cannot hurt the run.
 
     Raises:
         SettingError: an argument that cannot be. Opening raises the errors of docs/semantics.md, "Opening".
@@ -74,33 +86,57 @@ class Run:
         take_over: bool = False,
         durability: Literal["full", "process"] = "full",
         verify_writes: bool = False,
+        compress: Literal["zstd"] | None = None,
+        async_save: bool | Literal["overlap"] = False,
+        save_errors: Literal["raise", "continue"] = "raise",
+        grace_seconds: float | None = None,
+        observers: Iterable[Observer] = (),
         **foreign: object,
     ) -> None:
         refuse_foreign(type(self).__name__, foreign)
         self.directory = Path(directory)
-        more = (start_from_run, take_over, durability, verify_writes)
-        self._settings = Settings(goal, stop, save, keep, lr, resume, notes, allow_missing, *more)
+        self._settings = Settings(
+            goal=goal,
+            stop=stop,
+            save=save,
+            keep=keep,
+            lr=lr,
+            resume=resume,
+            notes=notes,
+            allow_missing=allow_missing,
+            start_from_run=start_from_run,
+            take_over=take_over,
+            durability=durability,
+            verify_writes=verify_writes,
+            compress=compress,
+            async_save=async_save,
+            save_errors=save_errors,
+            grace_seconds=grace_seconds,
+            audience=Audience(observers),
+        )
         self._state = checked_state(state, lr)
         self._session: Session | None = None
-        self._looping = False
-        self._number: int | None = None  # the pass we are in
-        self._reported: Mapping[str, int] | None = None  # the state's version at this pass's report
+        self._loop: Loop | None = None
 
     def open(self) -> Self:
         """Lock the directory, resume what is there, and begin to count seconds; ``with`` does it."""
         if self._session is not None and not self._session.closed:
             raise OrderError(f"{self.directory} is open already: call run.close() first")
         self._session = Session(self.directory, self._state, self._settings)
+        self._loop = Loop(self._session, self._state)
         return self
 
     def close(self) -> None:
         """Give the directory back; committed checkpoints stand. Closing twice does nothing.
 
         Raises:
-            Preempted: SIGTERM came after the last loop boundary; the run is saved.
+            SaveError: a save in the background failed, or none has succeeded since one failed.
+            Preempted: SIGTERM or SIGUSR1 came after the last loop boundary; the run is saved.
         """
         if self._session is not None and not self._session.closed:
-            self._session.close()
+            failure = self._session.close()
+            if failure is not None:
+                raise failure
             if self._session.owed_signal is not None:
                 raise Preempted(self._session.owed_signal)
 
@@ -143,31 +179,62 @@ class Run:
         """Where the run stands, and how close each rule is to being met; a line each."""
         return self._any_session().controller.explain()
 
-    def epochs(self, n: int) -> Iterator[int]:
+    def epochs(self, n: int, *, bar: bool = False) -> Iterator[int]:
         """The epochs that are still to be done, numbered from 1 to ``n``; none when the run is finished.
+
+        ``bar`` shows the progress on stderr: drawn by rich in a terminal, in a notebook's cell, or as plain
+        lines in a log file.
 
         Raises:
             SettingError: n is no whole number >= 1.
             OrderError: another loop of this run is going on.
         """
-        return self._passes("epoch", count(n, "epochs(n): n", least=1))
+        return self._passes("epoch", count(n, "epochs(n): n", least=1), bar)
 
-    def steps(self, n: int) -> Iterator[int]:
+    def steps(self, n: int, *, bar: bool = False) -> Iterator[int]:
         """The steps that are still to be done, numbered from 1 to ``n``, for loops without epochs."""
-        return self._passes("step", count(n, "steps(n): n", least=1))
+        return self._passes("step", count(n, "steps(n): n", least=1), bar)
 
     def step(self, n: int = 1) -> None:
-        """Count ``n`` optimizer steps inside an epoch."""
-        count(n, "step(n): n", least=1)
-        session = self._open_session()
-        if not self._looping or session.unit != "epoch":
-            raise OrderError("run.step() counts steps inside run.epochs(n); run.steps(n) counts its own")
-        if self._reported is not None:
-            raise OrderError("run.step() after run.report(): report() is the last thing in the pass")
-        session.step += n
+        """Count ``n`` optimizer steps inside an epoch; those in ``run.batches()`` are counted already."""
+        self._open_loop().step(count(n, "step(n): n", least=1))
+
+    def batches(self, source: Any, *, steps: int | None = None, accumulate: int = 1) -> Iterator[Any]:
+        """The batches of this epoch that are still to be done; each is one step once its body is over.
+
+        Between two batches the save rules, ``After`` and signals are asked. A run that was saved there and is
+        opened again goes on at the next batch; what stands before this call in the epoch is done again.
+        ``report()`` as the last thing of a body counts its batch as done; several an epoch are allowed.
+
+        Args:
+            source: a sequence or NumPy array of batches, a stopctl.Indices, anything iterable with
+                ``state_dict()`` and ``load_state_dict()``, or a loader of the framework; docs/resume.md tells
+                which are exact.
+            steps: batches an epoch, where that is not all of them; needed for endless iterators.
+            accumulate: batches whose gradients are added up to one optimizer step: they count as one, and the
+                run is asked and saved between such groups only, as gradients are not saved. A smaller group
+                at the end of the epoch is a step as well.
+
+        Raises:
+            SettingError: a source whose position cannot be saved.
+            OrderError: outside ``run.epochs(n)``, a second time in an epoch, or after its report.
+            MismatchError: the run was saved inside this epoch with other data.
+            Preempted, SaveError: between two batches, as in ``report()``.
+        """
+        limit = None if steps is None else count(steps, "batches(steps=...): steps", least=1)
+        group = count(accumulate, "batches(accumulate=...): accumulate", least=1)
+        return self._open_loop().batches(source, limit, group)
+
+    @property
+    def batch(self) -> int:
+        """The number of the batch that ``run.batches()`` is at, from 1; 0 outside of it."""
+        return self._open_loop().batch
 
     def report(self, **metrics: object) -> Decision:
         """Decide, and save if it is due; the last thing in the pass that may change the state.
+
+        In the body of ``run.batches()`` it is the last thing of that batch, and allowed once a batch. When
+        the run has stopped there, the report that ends the epoch is not judged; it tells the stop again.
 
         Args:
             metrics: name=one number; the goal's metric and those that rules name must be there.
@@ -175,20 +242,11 @@ class Run:
         Raises:
             OrderError: outside a loop, twice in a pass, or after the stop.
             MetricError, ReportError: the report is refused and nothing has changed.
-            SaveError: the save failed; the decision stands, and the save is due again.
-            Preempted: SIGTERM came; the run is saved.
+            SaveError: the save failed, or the one before it in the background; the decision stands, and the
+                save is due again.
+            Preempted: SIGTERM or SIGUSR1 came; the run is saved.
         """
-        session = self._open_session()
-        if not self._looping or self._number is None:
-            raise OrderError("report() outside a loop: call it inside run.epochs(n) or run.steps(n)")
-        if self._reported is not None:
-            raise OrderError(
-                f"report() was called twice in {session.unit} {self._number}: report all metrics at once"
-            )
-        decision = session.report(self._number, metrics)
-        self._reported = dict(self._state.version())
-        session.carry_out(decision, metrics)
-        return decision
+        return self._open_loop().report(metrics)
 
     def stop(self, reason: str) -> None:
         """End the run at the next report or loop boundary; ``reason`` is told in ``run.stopped``."""
@@ -204,11 +262,9 @@ class Run:
             OrderError: in the middle of a pass.
             SaveError: the save failed.
         """
-        session = self._open_session()
-        if self._number is not None and self._reported is None:
-            raise OrderError(
-                f"save({name!r}) in the middle of {session.unit} {self._number}: call it after report()"
-            )
+        session, loop = self._open_session(), self._open_loop()
+        if loop.in_the_middle:
+            raise OrderError(f"save({name!r}) in the middle of {loop.where}: call it after report()")
         return session.commit(session.controller.propose(name), label=name, pinned=pin)
 
     def restore_best(self, *, exact: bool = False) -> CheckpointInfo:
@@ -243,44 +299,17 @@ class Run:
         session = self._restoring("restore_latest")
         return session.restore(session.newest_first())
 
-    def _passes(self, unit: str, n: int) -> Iterator[int]:
-        session = self._open_session()
-        if self._looping:
+    def _passes(self, unit: str, n: int, bar: bool) -> Iterator[int]:
+        loop = self._open_loop()
+        if loop.going_on:
             raise OrderError(f"run.{unit}s({n}) inside another loop of this run: leave that one first")
-        return self._loop(session, unit, n)
-
-    def _loop(self, session: Session, unit: str, n: int) -> Iterator[int]:
-        self._looping = True
-        session.begin_loop(unit, n)
-        try:
-            while session.goes_on():
-                self._number, self._reported = session.done + 1, None
-                yield self._number
-                self._check_unchanged(session)
-                number, self._number = self._number, None
-                session.pass_done(number)
-        finally:
-            self._looping = False
-            if (
-                self._number is not None and self._reported is not None
-            ):  # left after its report: it is complete
-                session.count(self._number)
-                self._number = None
-
-    def _check_unchanged(self, session: Session) -> None:
-        if self._reported is None:
-            return
-        now = self._state.version()
-        moved = [call for call, count in self._reported.items() if now.get(call) != count]
-        if moved:
-            raise OrderError(
-                f"{moved[0]} ran after run.report(); a resumed run would skip it: call it before report()"
-            )
+        passes = loop.passes(unit, n)
+        return told(passes, n, unit, lambda: standing(self.progress)) if bar else passes
 
     def _restoring(self, call: str) -> Session:
         session = self._open_session()
-        within = self._looping and self._number is not None and self._reported is not None
-        if within and session.controller.stopped is None:
+        session.settle()
+        if self._open_loop().at_report and session.stopped is None:
             raise OrderError(
                 f"{call}() after report() in the same pass: a resumed run would skip it; call it later"
             )
@@ -296,3 +325,8 @@ class Run:
         if session.closed:
             raise OrderError("the run is closed: open it again in a new `with` block")
         return session
+
+    def _open_loop(self) -> Loop:
+        self._open_session()
+        assert self._loop is not None
+        return self._loop

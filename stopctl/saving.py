@@ -1,113 +1,232 @@
-"""Saving and keeping: writes what the machine proposes, answers it, and deletes what is not kept."""
+"""Saving: has written what the machine proposes, here or in the background, and answers it."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
 
+from stopctl.background import Task
 from stopctl.core.controller import Controller
-from stopctl.core.decision import Save
-from stopctl.core.keep import doomed, ranked
-from stopctl.ports import Tree
+from stopctl.core.decision import Reason, Save
+from stopctl.keeping import Checkpoints
+from stopctl.ports import Overlap, State, Tree
 from stopctl.settings import Settings
-from stopctl.store import CheckpointInfo, SaveError, Store
+from stopctl.snapshot import Buffers, Changed, Snapshot
+from stopctl.store import CheckpointInfo, DamagedError, SaveError
 
 log = logging.getLogger("stopctl")
 
+AWAITED = {Reason.STOP, Reason.END, Reason.PREEMPTED}
+"""Why a save is waited for: no pass comes after it."""
+
+
+class Outcome(NamedTuple):
+    """What came of a save: the checkpoint, if there is one, and what went wrong, in it or after it."""
+
+    info: CheckpointInfo | None
+    error: BaseException | None
+    ended: float
+
+
+@dataclass(slots=True)
+class Job:
+    """A save that was begun: the proposal, what the store is told, its pass, and what it costs (seconds)."""
+
+    save: Save
+    facts: dict[str, Any]
+    number: int | None
+    began: float
+    blocked: float = 0.0
+    snapshot: Snapshot | None = None
+    task: Task[Outcome] | None = None
+
 
 class Saver:
-    """The checkpoints of an opened run.
+    """The saves of an opened run; at most one is being written, by this thread or by another.
 
     Args:
-        store: the run's, begun.
-        controller: answered after every save.
+        controller: answered after every save, by this thread.
+        checkpoints: where they go.
+        state: whose arrays may perhaps be copied while training goes on.
         capture: what is saved, by component, as it is now.
-        settings: what to keep, and what is better.
-        checkpoints: the good ones, oldest first.
-        resumed: the one that this opening went on from; it is never deleted.
+        settings: how to save.
         note: writes a journal line.
+
+    Attributes:
+        failed_in: the pass whose save did not happen; None when the newest one did.
     """
 
     def __init__(
         self,
-        store: Store,
         controller: Controller,
+        checkpoints: Checkpoints,
+        state: State,
         capture: Callable[[], dict[str, Tree]],
         settings: Settings,
-        checkpoints: Iterable[CheckpointInfo],
-        resumed: CheckpointInfo | None,
         note: Callable[..., None],
     ) -> None:
-        self._store = store
+        self.failed_in: int | None = None
         self._controller = controller
+        self._checkpoints = checkpoints
         self._capture = capture
         self._settings = settings
-        self._checkpoints = list(checkpoints)
-        self._guarded = {resumed.name} if resumed else set()
         self._note = note
-
-    @property
-    def checkpoints(self) -> tuple[CheckpointInfo, ...]:
-        """Committed checkpoints, oldest first."""
-        best = self._controller.progress.best
-        return tuple(
-            replace(info, is_best=best is not None and info.value == best) for info in self._checkpoints
-        )
-
-    def ranked(self) -> list[CheckpointInfo]:
-        """Checkpoints with a finite value, best first."""
-        return ranked(self.checkpoints, self._settings.goal)
+        self._buffers = Buffers()
+        overlap = settings.async_save == "overlap" and isinstance(state, Overlap)
+        self._overlap: Overlap | None = state if overlap else None  # type: ignore[assignment]
+        self._job: Job | None = None  # the one in the background
+        self._error: BaseException | None = None  # to be raised by the next report, or on closing
+        self._owed: BaseException | None = None  # to be raised on closing, unless a save succeeds before
 
     def save(self, save: Save, *, label: str | None = None, pinned: bool = False) -> CheckpointInfo:
-        """Write a checkpoint of the present state, answer the proposal, delete what is not kept."""
-        controller = self._controller
-        began = time.monotonic()
-        progress = controller.progress
+        """Write what the user asks for, and wait for it.
+
+        Raises:
+            SaveError, TreeError: it did not happen, or (DamagedError) what is not kept could not be deleted.
+        """
+        self.take(wait=True)
+        job = self._new(save, None, label, pinned)
+        outcome = self._write(self._capture, job.facts)
+        error = self._answer(job, outcome)
+        if error is not None:
+            raise error
+        assert outcome.info is not None
+        return outcome.info
+
+    def begin(self, save: Save, number: int) -> CheckpointInfo | None:
+        """Save what the rules propose in pass ``number``.
+
+        Returns:
+            The checkpoint, or None: it is being written, or an error is to be told later.
+
+        Raises:
+            SaveError, TreeError, DamagedError: as in `save`, where nobody has said to go on over that.
+        """
+        self.take(wait=True)
+        job = self._new(save, number)
+        if not self._settings.async_save or not AWAITED.isdisjoint(save.reasons):
+            return self._finish(job, self._write(self._capture, job.facts))
         try:
-            info = self._store.commit(
-                self._capture(),
-                state=controller.state_dict(counting=save),
-                epoch=progress.epoch,
-                step=progress.step,
-                seconds=progress.seconds,
-                value=controller.current_value,
-                reasons=tuple(reason.value for reason in save.reasons),
-                label=label,
-                pinned=pinned,
-            )
+            job.snapshot = self._snapshot()
         except BaseException as error:
-            controller.save_failed(save)
-            if isinstance(error, Exception):
-                with contextlib.suppress(
-                    SaveError
-                ):  # the disk is full, say: the first error is the one to tell
-                    self._note("save_failed", why=str(error))
-                log.error("the save did not happen: %s", error)
-            raise
-        controller.saved(save)
-        self._checkpoints.append(info)
-        took = round(time.monotonic() - began, 6)
-        self._note("saved", name=info.name, bytes=info.bytes, took=took, why=str(save))
-        self._prune()
-        return info
+            return self._finish(job, Outcome(None, error, job.began))
+        job.task = Task(partial(self._write, job.snapshot.whole, job.facts), "stopctl-save")
+        self._job = job
+        job.task.start()
+        job.blocked = time.monotonic() - job.began
+        return None
 
-    def set_aside(self, info: CheckpointInfo, why: str) -> None:
-        """Count a damaged checkpoint no more; the next best takes its place."""
-        self._checkpoints = [other for other in self._checkpoints if other.name != info.name]
-        self._store.set_aside(info.name, why)
-        best: list[Any] = self.ranked()[:1]
-        self._controller.saved_best(best[0].value if best else None)
-
-    def _prune(self) -> None:
-        if self._settings.keep is None:
+    def take(self, *, wait: bool = False) -> None:
+        """Answer the save in the background, if it has come to an end; ``wait`` until it has."""
+        job = self._job
+        if job is None or job.task is None or not (wait or job.task.done):
             return
-        self._checkpoints = list(self._store.refreshed(self._checkpoints))
-        names = doomed(self._settings.keep, self._checkpoints, self._settings.goal, self._guarded)
-        if names:
-            stay = [info.name for info in self._checkpoints if info.name not in names]
-            self._store.delete(names, guarded=stay)
-            self._checkpoints = [info for info in self._checkpoints if info.name in stay]
+        if not job.task.here:  # a forked child: the save is its parent's
+            self._job = None
+            return
+        began = time.monotonic()
+        outcome = job.task.result()
+        job.blocked += time.monotonic() - began
+        self._job = None
+        error = self._answer(job, outcome)
+        if outcome.info is not None:
+            log.info("saved %s (%s)", outcome.info.name, job.save)
+        if error is not None and not self._tolerated(error):
+            if not isinstance(error, Exception):
+                raise error
+            self._error = self._error or error
+
+    def copied(self) -> None:
+        """Return once nothing of the present state is left to be copied."""
+        job = self._job
+        if job is not None and job.snapshot is not None and job.task is not None and job.task.here:
+            began = time.monotonic()
+            job.snapshot.wait()
+            job.blocked += time.monotonic() - began
+
+    def raise_error(self) -> None:
+        """Raise what went wrong in the background since the last report."""
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    def close(self) -> BaseException | None:
+        """Wait for the save in the background; what went wrong and was neither raised nor made good."""
+        self.take(wait=True)
+        self._buffers = Buffers()
+        error = self._error or self._owed
+        self._error = self._owed = None
+        return error
+
+    def _new(self, save: Save, number: int | None, label: str | None = None, pinned: bool = False) -> Job:
+        progress = self._controller.progress
+        facts = {
+            "state": self._controller.state_dict(counting=save),
+            "epoch": progress.epoch,
+            "step": progress.step,
+            "seconds": progress.seconds,
+            "value": self._controller.current_value,
+            "reasons": tuple(reason.value for reason in save.reasons),
+            "label": label,
+            "pinned": pinned,
+        }
+        return Job(save, facts, number, time.monotonic())
+
+    def _snapshot(self) -> Snapshot:
+        components = self._capture()
+        held = None if self._overlap is None else self._overlap.overlap(components, self.copied)
+        return self._buffers.take(components, held)
+
+    def _write(self, components: Callable[[], dict[str, Tree]], facts: dict[str, Any]) -> Outcome:
+        """Commit and prune, in whatever thread this is; nothing else of a Saver is touched."""
+        info = error = None
+        try:
+            info = self._checkpoints.commit(components(), facts)
+            self._checkpoints.prune()
+        except BaseException as caught:
+            error = caught
+        return Outcome(info, error, time.monotonic())
+
+    def _finish(self, job: Job, outcome: Outcome) -> CheckpointInfo | None:
+        error = self._answer(job, outcome)
+        if error is not None and not self._tolerated(error):
+            raise error
+        return outcome.info
+
+    def _answer(self, job: Job, outcome: Outcome) -> BaseException | None:
+        """Tell machine, journal and log what came of a save; returns what went wrong."""
+        info, error, ended = outcome
+        where = {"epoch": job.facts["epoch"], "step": job.facts["step"]}
+        if info is None:
+            self.failed_in = self.failed_in if job.number is None else job.number
+            self._controller.save_failed(job.save)
+            if isinstance(error, Exception):
+                with contextlib.suppress(SaveError):  # the disk is full, say: the first error is the one
+                    self._note("save_failed", why=str(error), **where)
+                log.error("the save did not happen: %s", error)
+            return error
+        self.failed_in = self._owed = None
+        took = ended - job.began
+        blocked = took if job.task is None else job.blocked
+        self._controller.saved(job.save, blocked=blocked, took=took)
+        told = {"name": info.name, "bytes": info.bytes, "took": round(took, 6), "why": str(job.save)}
+        try:
+            self._note("saved", **told, **where)
+        except SaveError as failure:
+            return error or failure
+        return error
+
+    def _tolerated(self, error: BaseException) -> bool:
+        """Whether training goes on over an error; closing tells it then, unless it is made good."""
+        if isinstance(error, Changed):
+            log.warning("from now on the state is copied before training goes on, as %s", error)
+            self._overlap = None
+        elif self._settings.save_errors == "raise" or not isinstance(error, SaveError | DamagedError):
+            return False
+        self._owed = error
+        return True

@@ -8,10 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stopctl.core.decision import Decision, Save
+from stopctl.core.decision import NOTHING, Decision, Save, Stop
+from stopctl.core.keep import ranked
 from stopctl.endings import Preempted
+from stopctl.keeping import Checkpoints
+from stopctl.noticing import slow_saves
 from stopctl.opening import open_run
-from stopctl.ports import LearningRate, State
+from stopctl.ports import LearningRate, State, Tree
+from stopctl.position import DATA, Place
 from stopctl.reading import first_good
 from stopctl.saving import Saver
 from stopctl.settings import Settings
@@ -21,6 +25,9 @@ from stopctl.telling import disk_use, fields, line
 
 log = logging.getLogger("stopctl")
 
+RETRY = 60.0
+"""Seconds after which a save that failed inside an epoch is tried again there."""
+
 
 class Session:
     """From opening to closing; Run is its public face."""
@@ -29,7 +36,6 @@ class Session:
         self.controller = settings.controller()
         self.closed = False
         self._ended = False
-        self._failed_in: int | None = None  # the pass whose report proposed a save that is not there
         self._settings = settings
         self._state = state
         self._lr_floor = 0.0 if settings.lr is None else settings.lr.min_lr
@@ -45,15 +51,11 @@ class Session:
         )
         self._store = opened.store
         self.resumed = opened.resumed
-        self._saver = Saver(
-            opened.store,
-            self.controller,
-            state.capture,
-            settings,
-            opened.checkpoints,
-            opened.resumed,
-            self._note,
-        )
+        self._checkpoints = Checkpoints(opened.store, settings, opened.checkpoints, opened.resumed)
+        self._saver = Saver(self.controller, self._checkpoints, state, self._capture, settings, self._note)
+        self.place = Place(opened.position)
+        self.restored = dict(state.version())
+        self._failed_at: float | None = None
         self._seconds_before = opened.seconds
         self._began = time.monotonic()
         self._watch = Watch()
@@ -68,10 +70,18 @@ class Session:
         else:
             self._note("resume", checkpoint=self.resumed.name, **opened.told)
             log.info("resumed from %s", self.resumed.name)
+        if slow := slow_saves(self._store.newest_lines(), settings.grace_seconds):
+            log.warning("%s: %s", directory, slow)
 
-    def close(self) -> None:
-        """Journal the end, give back lock and signal handler."""
+    def close(self) -> BaseException | None:
+        """Wait for a save in the background, journal the end, give back lock and signal handler.
+
+        Returns what went wrong in the background and was neither raised nor made good. Broken off while it
+        waits (Ctrl-C), it can be called again.
+        """
+        failure = None
         if not self.closed:
+            failure = self._saver.close()
             self.closed = True
             self._watch.close()
             self._state.close()
@@ -82,7 +92,9 @@ class Session:
                     self._note("close")
                     log.info("closed %s: %s", self._store.path, disk_use(self.checkpoints))
             finally:
+                self._settings.audience.close()
                 self._store.close()
+        return failure
 
     @property
     def owed_signal(self) -> str | None:
@@ -101,6 +113,11 @@ class Session:
         return notes
 
     @property
+    def stopped(self) -> Stop | None:
+        """Why the run has ended, or None."""
+        return self.controller.stopped
+
+    @property
     def done(self) -> int:
         """Completed passes of the present loop."""
         return self._epoch if self.unit == "epoch" else self.step
@@ -108,43 +125,61 @@ class Session:
     @property
     def checkpoints(self) -> tuple[CheckpointInfo, ...]:
         """Committed checkpoints, oldest first."""
-        return self._saver.checkpoints
+        return self._checkpoints.told(self.controller.progress.best)
 
     def ranked(self) -> list[CheckpointInfo]:
         """Checkpoints with a finite value, best first."""
-        return self._saver.ranked()
+        return ranked(self.checkpoints, self.controller.goal)
 
     def newest_first(self) -> list[CheckpointInfo]:
         """Checkpoints, newest first."""
         return list(reversed(self.checkpoints))
 
     def counters(self, number: int) -> dict[str, Any]:
-        """The counters once pass ``number`` is completed."""
+        """The counters once pass ``number`` is completed, or ``inside`` the one after it."""
         return {
             "epoch": number if self.unit == "epoch" else self._epoch,
             "step": number if self.unit == "step" else self.step,
             "seconds": self._seconds(),
             "planned": self._planned,
+            "inside": self.place.inside,
         }
 
     def report(self, number: int, metrics: Mapping[str, object]) -> Decision:
         """The decision on pass ``number``, with the learning rate lowered if it says so."""
+        self._saver.take(wait=self.preempted is not None)
         counters = self.counters(number)
-        pending: int | bool = False
-        if isinstance(self._state, LearningRate):
-            pending = self._state.lr_drop_pending(number, self._planned)
+        if self.place.inside and number:
+            pending = self.place.drop  # how many steps a pass has is known at its end
+        else:
+            pending = self.last_drop(max(number, 1))
         decision = self.controller.report(
             metrics, **counters, lr_drop_pending=pending, preempted=self.preempted
         )
         if decision.lr_factor is not None and isinstance(self._state, LearningRate):
             self._state.scale_lr(decision.lr_factor, self._lr_floor)
-        self._failed_in = None if decision.save is None else number  # until the save is there
         return decision
+
+    def report_inside(self, metrics: Mapping[str, object]) -> Decision:
+        """The decision on the batch that has just been trained."""
+        self.step += 1
+        try:
+            return self.report(self._epoch, metrics)
+        except BaseException:
+            self.step -= 1
+            raise
+
+    def last_drop(self, number: int) -> int:
+        """The pass of the last step-wise drop, as ``number`` completed passes tell; 0 if there is none."""
+        if number and isinstance(self._state, LearningRate):
+            return self._state.lr_drop_pending(number, self._planned)
+        return 0
 
     def begin_loop(self, unit: str, planned: int) -> None:
         """Say what the passes are and how many are planned; say so if there are none left."""
         self.unit, self._planned = unit, planned
         if self.preempted:
+            self._saver.take(wait=True)
             self.carry_out(self.controller.boundary(**self.counters(self.done), preempted=self.preempted))
         if not self.goes_on():
             why = self.controller.stopped or f"all {planned} {unit}s are done"
@@ -161,30 +196,53 @@ class Session:
         else:
             self.step = number
 
+    def step_done(self) -> None:
+        """The boundary between two batches."""
+        signal = self.preempted
+        self._saver.take(wait=signal is not None)
+        counters = self.counters(self._epoch)
+        decision = self.controller.boundary(**counters, preempted=signal, retry=self._retry())
+        if decision is not NOTHING or signal is not None:
+            self.carry_out(decision)
+        if decision.stop:
+            self._saver.take(wait=True)
+            self.carry_out(self.controller.boundary(**counters))
+
     def pass_done(self, number: int) -> None:
-        """The loop boundary after pass ``number``."""
+        """The loop boundary after pass ``number``; what is saved last is committed when this returns."""
         self.count(number)
-        counters, retry = self.counters(number), self._failed_in != number
-        self.carry_out(self.controller.boundary(**counters, preempted=self.preempted, retry=retry))
+        self._saver.take(wait=self.preempted is not None or not self.goes_on())
+        counters, retry = self.counters(number), self._saver.failed_in != number
+        decision = self.controller.boundary(**counters, preempted=self.preempted, retry=retry)
+        self.carry_out(decision)
+        if decision.stop:  # this state may have been on its way already, and have failed
+            self._saver.take(wait=True)
+            self.carry_out(self.controller.boundary(**counters))
 
     def carry_out(self, decision: Decision, metrics: Mapping[str, object] | None = None) -> None:
         """Journal a decision, save what it proposes, and end the process if a signal asked for it."""
         signal = self.preempted
         if metrics is not None or decision.stop:
-            self._note("boundary" if metrics is None else "report", **fields(decision, metrics))
-        info = None if decision.save is None else self.commit(decision.save)
-        if text := line(decision, self.controller.progress, info, reported=metrics is not None):
+            inside = {"inside": True} if self.place.inside else {}
+            self._note("boundary" if metrics is None else "report", **inside, **fields(decision, metrics))
+        now = self.controller.progress
+        info = None if decision.save is None else self._saver.begin(decision.save, getattr(now, self.unit))
+        if text := line(decision, now, info, reported=metrics is not None):
             log.info("%s", text)
         if signal is not None:
             self._note("preempted", signal=signal)
             self._ended = True
             raise Preempted(signal)
+        if metrics is not None:
+            self._saver.raise_error()
+
+    def settle(self) -> None:
+        """Wait for a save in the background."""
+        self._saver.take(wait=True)
 
     def commit(self, save: Save, *, label: str | None = None, pinned: bool = False) -> CheckpointInfo:
-        """Save the present state."""
-        info = self._saver.save(save, label=label, pinned=pinned)
-        self._failed_in = None
-        return info
+        """Save the present state, and wait for it."""
+        return self._saver.save(save, label=label, pinned=pinned)
 
     def restore(self, infos: Sequence[CheckpointInfo]) -> CheckpointInfo:
         """Restore the first of ``infos`` that loads; damaged ones are set aside."""
@@ -193,21 +251,40 @@ class Session:
         def damaged(info: CheckpointInfo, error: DamagedError) -> None:
             broken.append(str(error))
             log.warning("%s; it is set aside, taking the next", error)
-            self._saver.set_aside(info, str(error))
+            self._checkpoints.set_aside(info, str(error))
+            self.controller.saved_best(self._checkpoints.best_value())
 
         found = first_good(infos, self._store.load, damaged)
         if found is None:
             raise DamagedError("; ".join(broken) or "there is no checkpoint yet")
         info, (components, _) = found
+        components.pop(DATA, None)
         self._state.restore(components, allow_missing=self._settings.allow_missing)
+        self.restored = dict(self._state.version())
         self._note("restored", name=info.name)
         log.info("restored %s", info.name)
         return info
 
+    def _capture(self) -> dict[str, Tree]:
+        """All components, and the position in the data where ``run.batches()`` is used."""
+        completed = self.controller.progress.epoch
+        return {**self._state.capture(), **self.place.component(completed)}
+
+    def _retry(self) -> bool:
+        """Whether a save may be tried: not for a while when one has failed in this epoch."""
+        if self._saver.failed_in != self._epoch:
+            self._failed_at = None
+            return True
+        now = time.monotonic()
+        if self._failed_at is None or now - self._failed_at >= RETRY:
+            self._failed_at, again = now, self._failed_at is not None
+            return again
+        return False
+
     def _note(self, event: str, **fields: Any) -> None:
         progress = self.controller.progress
         counters = {"epoch": progress.epoch, "step": progress.step, "seconds": round(self._seconds(), 6)}
-        self._store.append(event, **counters, **fields)
+        self._settings.audience.tell(self._store.append(event, **{**counters, **fields}))
 
     def _seconds(self) -> float:
         return self._seconds_before + time.monotonic() - self._began

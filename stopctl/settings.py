@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from stopctl.core.goal import Goal
 from stopctl.core.keep import KeepPolicy
 from stopctl.core.lr import ReduceOnPlateau
 from stopctl.core.policy import SavePolicy, StopPolicy, checked_rule
+from stopctl.observers import Audience
 from stopctl.plain import DictState
 from stopctl.ports import LearningRate, State
 
@@ -36,7 +38,7 @@ def checked_state(state: dict[str, Any] | State, lr: ReduceOnPlateau | None) -> 
     return checked
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """What the user gave to Run, checked."""
 
@@ -52,12 +54,30 @@ class Settings:
     take_over: bool
     durability: str
     verify_writes: bool
+    compress: str | None
+    async_save: bool | str
+    save_errors: str
+    grace_seconds: float | None
+    audience: Audience
 
     def __post_init__(self) -> None:
         if self.resume not in ("auto", "require", "never"):
             raise SettingError(f"resume={self.resume!r}: write 'auto', 'require' or 'never'")
         if self.durability not in ("full", "process"):
             raise SettingError(f"durability={self.durability!r}: write 'full' or 'process'")
+        if type(self.async_save) is not bool and self.async_save != "overlap":
+            raise SettingError(f"async_save={self.async_save!r}: write True, 'overlap' or False")
+        if self.save_errors not in ("raise", "continue"):
+            raise SettingError(f"save_errors={self.save_errors!r}: write 'raise' or 'continue'")
+        if self.compress not in (None, "zstd"):
+            raise SettingError(f"compress={self.compress!r}: write 'zstd' or None")
+        if self.grace_seconds is not None and not (
+            type(self.grace_seconds) in (int, float) and 0 < self.grace_seconds < math.inf
+        ):
+            raise SettingError(
+                f"grace_seconds={self.grace_seconds!r}: write the seconds from the signal to the end of the "
+                "process, such as 30, or None"
+            )
         for name in ("take_over", "verify_writes"):
             if type(getattr(self, name)) is not bool:
                 raise SettingError(f"{name}={getattr(self, name)!r}: write True or False")
@@ -81,7 +101,8 @@ class Settings:
 
     def store_options(self) -> dict[str, Any]:
         """How the store is to be opened."""
-        return {name: getattr(self, name) for name in ("take_over", "durability", "verify_writes")}
+        names = ("take_over", "durability", "verify_writes", "compress")
+        return {name: getattr(self, name) for name in names}
 
     def meta(self, state: State) -> dict[str, Any]:
         """What run.json says of them."""

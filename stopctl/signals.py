@@ -1,4 +1,8 @@
-"""SIGTERM sets a flag that open runs read at their next report or boundary; a second one is fatal as ever."""
+"""SIGTERM and SIGUSR1 set a flag that open runs read at their next report or boundary.
+
+Schedulers send them before they end a job. A second SIGTERM is fatal as ever; a second SIGUSR1 asks for
+nothing new: it may reach a process twice, from the scheduler and from a job script that passes it on.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +12,23 @@ import threading
 from types import FrameType
 from typing import Any
 
+WATCHED = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name)]
+
 _watching: list[Watch] = []
-_before: list[Any] = []
+_before: dict[int, Any] = {}
 
 
 class Watch:
-    """One open run's view of SIGTERM; ``came`` is the signal's name once it arrived.
+    """One open run's view of the signals; ``came`` is the first one's name once it arrived.
 
-    The handler is installed by the first watch of the main thread and put back with the last one.
+    The handlers are installed by the first watch of the main thread and put back with the last one.
     """
 
     def __init__(self) -> None:
         self.came: str | None = None
         if threading.current_thread() is threading.main_thread():
             if not _watching:
-                _before.append(signal.signal(signal.SIGTERM, _note))
+                _before.update({number: signal.signal(number, _note) for number in WATCHED})
             _watching.append(self)
 
     def close(self) -> None:
@@ -35,19 +41,27 @@ class Watch:
 
 def _note(number: int, frame: FrameType | None) -> None:
     for watch in _watching:
-        watch.came = signal.Signals(number).name
-    signal.signal(number, signal.SIG_DFL)
+        watch.came = watch.came or signal.Signals(number).name
+    if number == signal.SIGTERM:
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _put_back() -> None:
-    before = _before.pop()
-    signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+    while _before:
+        number, before = _before.popitem()
+        signal.signal(number, signal.SIG_DFL if before is None else before)
 
 
 def _after_fork() -> None:
-    """A forked child, such as a data loader's worker, has no run to save: it dies of SIGTERM as ever."""
+    """A forked child, such as a data loader's worker, has no run to save: it dies of SIGTERM as ever.
+
+    SIGUSR1 finds a handler there that has nothing to tell, and so does nothing: sent to all processes of a
+    job, it must not take away the workers that the next batch comes from.
+    """
     if _watching:
         _watching.clear()
+        for number in _before.keys() - {signal.SIGTERM}:
+            del _before[number]
         _put_back()
 
 

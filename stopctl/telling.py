@@ -42,13 +42,28 @@ def line(decision: Decision, now: Progress, saved: CheckpointInfo | None, *, rep
     return "; ".join(parts) if decided else None
 
 
+def standing(now: Progress) -> str:
+    """``"val_loss 0.2113, best 0.2101 (epoch 12)"``; empty before the first report."""
+    if now.value is None:
+        return ""
+    if now.best is None:
+        return f"{now.goal.metric} {figure(now.value)}, no finite value yet"
+    at = f"epoch {now.best_epoch}" if now.best_epoch else f"step {now.best_step}"
+    return f"{now.goal.metric} {figure(now.value)}, best {figure(now.best)} ({at})"
+
+
 def disk_use(checkpoints: Collection[CheckpointInfo]) -> str:
-    """``"3 checkpoints, 1.2 MB"``."""
-    size = float(sum(info.bytes for info in checkpoints))
-    unit = "bytes"
+    """``"3 checkpoints, 1.2 MB"``, and how much of that is in files that they may share."""
+    many = "1 checkpoint" if len(checkpoints) == 1 else f"{len(checkpoints)} checkpoints"
+    told = f"{many}, {_size(sum(info.bytes for info in checkpoints))}"
+    shared = sum(info.frozen for info in checkpoints)
+    return f"{told} ({_size(shared)} of it in files that they may share)" if shared else told
+
+
+def _size(count: int) -> str:
+    size, unit = float(count), "bytes"
     for larger in ("kB", "MB", "GB", "TB"):
         if size < 1000:
             break
         size, unit = size / 1000, larger
-    many = "1 checkpoint" if len(checkpoints) == 1 else f"{len(checkpoints)} checkpoints"
-    return f"{many}, {size:.0f} {unit}" if unit == "bytes" else f"{many}, {size:.1f} {unit}"
+    return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"

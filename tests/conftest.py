@@ -6,6 +6,12 @@ import os
 
 from hypothesis import HealthCheck, settings
 
+from support.faults.counts import (  # noqa: F401  # hooks of pytest's
+    pytest_sessionfinish,
+    pytest_terminal_summary,
+    pytest_testnodedown,
+)
+
 for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
     os.environ.setdefault(name, "1")  # before any framework is imported; children inherit it
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

@@ -25,11 +25,21 @@ def test_the_api_page_names_everything_public():
     import stopctl
     import stopctl.ports
     import stopctl.rules
+    import stopctl.sinks
+    import stopctl.testing
     import stopctl_tf
     import stopctl_torch
 
     text = (DOCS / "api.md").read_text()
-    modules = (stopctl, stopctl.rules, stopctl.ports, stopctl_torch, stopctl_tf)
+    modules = (
+        stopctl,
+        stopctl.rules,
+        stopctl.sinks,
+        stopctl.testing,
+        stopctl.ports,
+        stopctl_torch,
+        stopctl_tf,
+    )
     missing = {
         f"{module.__name__}.{name}"
         for module in modules
@@ -46,3 +56,22 @@ def test_links_between_documents_lead_somewhere():
             if not target.startswith("http") and not (path.parent / target).exists():
                 broken.append((path.name, target))
     assert broken == []
+
+
+def test_the_reference_has_the_docstring_of_everything_public():
+    import stopctl
+    import stopctl.rules
+    import stopctl.sinks
+    import stopctl.testing
+    import stopctl_tf
+    import stopctl_torch
+
+    modules = (stopctl, stopctl.rules, stopctl.sinks, stopctl.testing, stopctl_torch, stopctl_tf)
+    public = {f"{module.__name__}.{name}" for module in modules for name in module.__all__}
+    assert set(re.findall(r"^::: (\S+)$", (DOCS / "reference.md").read_text(), re.MULTILINE)) == public
+
+
+def test_every_page_is_on_the_site():
+    site = (DOCS.parent / ".mkdocs.yml").read_text()
+    listed = set(re.findall(r"([\w/-]+\.md)$", site, re.MULTILINE))
+    assert listed == {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")}

@@ -19,7 +19,9 @@ MODULES = sorted(
 )
 
 
-@pytest.mark.parametrize("name", [*MODULES, "stopctl.run", "stopctl_tf.data"])
+@pytest.mark.parametrize(
+    "name", [*MODULES, "stopctl.run", "stopctl.testing", "stopctl.sinks.csv", "stopctl_tf.data"]
+)
 def test_examples(name, tmp_path):
     module = importlib.import_module(name)
     names = {name: getattr(stopctl, name) for name in stopctl.__all__}

@@ -49,6 +49,13 @@ def torch_loop() -> dict[str, Any]:
     }
 
 
+def torch_batches() -> dict[str, Any]:
+    import torch
+
+    data = torch.utils.data.TensorDataset(torch.ones(8, 3))
+    return {**torch_loop(), "loader": torch.utils.data.DataLoader(data, batch_size=4, shuffle=True)}
+
+
 def keras_fit() -> dict[str, Any]:
     import shutil
 
@@ -92,10 +99,23 @@ class Grid:
         return 1.0 / self.steps
 
 
+class GridLoader:
+    def __init__(self) -> None:
+        self.rows, self.count = list(range(7)), 0
+
+    def next_seed(self) -> int:
+        self.count += 1
+        return self.count
+
+    def iterate(self, seed: int) -> Any:
+        return iter(np.random.default_rng(seed).permutation(self.rows).tolist())
+
+
 SETUPS: dict[str, list[Any]] = {
     "README.md": [any_loop, torch_loop, keras_fit],
-    "docs/tutorial.md": [dict, no_framework, torch_loop, own_files],
-    "docs/adapters.md": [lambda: {"model": Grid()}],
+    "docs/tutorial.md": [dict, no_framework, torch_loop, torch_batches, own_files],
+    "docs/adapters.md": [lambda: {"model": Grid()}, lambda: {"loader": GridLoader()}],
+    "docs/observers.md": [lambda: {"state": {}, **any_loop()}, dict],
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stopctl import DamagedError, NotARunError, Run, SettingError
+from stopctl import DamagedError, Last, NotARunError, Run, SettingError
 from stopctl.reading import choose
 from stopctl.store import Reader
 
@@ -81,3 +81,19 @@ def test_without_a_finite_value_there_is_no_best(tmp_path):
 def test_no_run_is_an_error(tmp_path):
     with pytest.raises(NotARunError):
         choose(tmp_path / "nowhere")
+
+
+def test_one_that_is_deleted_between_looking_and_loading_is_no_damage(tmp_path, monkeypatch, caplog):
+    path = tmp_path / "run"
+    state = {"weight": 0.0}
+    with Run(path, state=state, stop=None, keep=Last(1)) as run:
+        for epoch in run.epochs(3):
+            state["weight"] = float(epoch)
+            if epoch == 2:
+                looked = Reader(path).list()  # epoch 1, which goes with the next save
+            run.report(val_loss=1 / epoch)
+    list_now, listings = Reader.list, iter([looked])
+    monkeypatch.setattr(Reader, "list", lambda self: next(listings, None) or list_now(self))
+    info, components = choose(path, "latest")
+    assert (info.epoch, components["weight"]) == (3, 3.0)
+    assert "damaged" not in caplog.text

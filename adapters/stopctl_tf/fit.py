@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import keras
 import tensorflow as tf
 
 import stopctl
-from stopctl import OrderError, SettingError
+from stopctl import OrderError, Preempted, SaveError, SettingError
 from stopctl_tf.run import Run
 
 # A Run that is never opened checks settings where they are written, and its errors speak of the callback.
@@ -43,6 +43,8 @@ class FitCallback(keras.callbacks.Callback):  # type: ignore[misc]
             are the updates by ``model.optimizer``, or by the first of these.
         extra: What moves besides model and optimizer, by name, see `TfState`.
         epoch: An integer ``tf.Variable`` of shape (); set to the epoch's number, from 1, before its data.
+        validation_freq: As given to ``fit``, a number or a list of epochs: an epoch that it leaves without
+            validation, and so without the goal's metric, is a pass without a report.
         restore_best: At the end, put the best checkpoint back: the weights that were validated, after an
             optimizer with ``use_ema=True`` has put its averages in their place.
         settings: ``goal``, ``stop``, ``save``, ``keep``, ``lr``, ``resume``, ``notes``, ``allow_missing``, as
@@ -50,8 +52,8 @@ class FitCallback(keras.callbacks.Callback):  # type: ignore[misc]
 
     Raises:
         SettingError: a setting that cannot be, or that is written otherwise here. Out of fit come the errors
-            of opening, of ``report`` (a missing ``val_loss``: give fit validation_data, in every epoch),
-            of saving and restoring, and Preempted. The run is closed then.
+            of opening, of ``report`` (a missing ``val_loss``: give fit validation_data, and say
+            ``validation_freq`` here, too), of saving and restoring, and Preempted. The run is closed then.
 
     Example:
         >>> import keras, numpy as np, tensorflow as tf
@@ -77,6 +79,7 @@ class FitCallback(keras.callbacks.Callback):  # type: ignore[misc]
         extra: Any = None,
         epoch: Any = None,
         restore_best: bool = False,
+        validation_freq: int | Sequence[int] = 1,
         **settings: Any,
     ) -> None:
         super().__init__()
@@ -84,6 +87,11 @@ class FitCallback(keras.callbacks.Callback):  # type: ignore[misc]
         _Settings(directory, state={}, **{**settings, "lr": None})
         if epoch is not None and not _counts(epoch):
             raise SettingError(f"epoch is {epoch!r}: pass the tf.Variable that epoch_shuffled() reads")
+        if not _is_frequency(validation_freq):
+            raise SettingError(
+                f"validation_freq={validation_freq!r}: pass what fit gets, such as 2 or [1, 5]"
+            )
+        self._validation_freq = validation_freq
         self._given = {"optimizer": optimizer, "extra": extra, **settings}
         self._directory = Path(directory)
         self._epoch = epoch
@@ -94,6 +102,7 @@ class FitCallback(keras.callbacks.Callback):  # type: ignore[misc]
         self._number: int | None = None  # the pass we are in
         self._counter: Any = None  # the optimizer whose updates are the steps
         self._before = 0  # its count when the pass began
+        self._preempted: Preempted | None = None  # a signal ended the run: told when fit has ended
 
     @property
     def run(self) -> Run:
@@ -112,6 +121,7 @@ class FitCallback(keras.callbacks.Callback):  # type: ignore[misc]
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         """Open the run, restore, and let fit begin at the next epoch."""
         self.close()  # what a fit that broke off has left open
+        self._preempted = None
         model, epochs = self.model, self.params["epochs"]
         optimizers = model.optimizer if self._given["optimizer"] is None else self._given["optimizer"]
         self._counter = next(iter(optimizers.values())) if isinstance(optimizers, Mapping) else optimizers
@@ -126,7 +136,7 @@ class FitCallback(keras.callbacks.Callback):  # type: ignore[misc]
                     model.trainable_variables
                 )  # so that a save before the first step has all
             self._passes = run.epochs(epochs)
-            self._number = next(self._passes, None)
+            self._advance()
             model._initial_epoch = epochs if self._number is None else self._number - 1
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
@@ -151,18 +161,36 @@ class FitCallback(keras.callbacks.Callback):  # type: ignore[misc]
                 run.step(done)
             if model.stop_training:
                 run.stop("model.stop_training was set")
-            run.report(**{name: value for name, value in (logs or {}).items() if _single(value)})
-            self._number = next(self._passes, None)
+            metrics = {name: value for name, value in (logs or {}).items() if _single(value)}
+            if run.progress.goal.metric in metrics or self._validates(epoch + 1):
+                self._advance(metrics)
+            else:
+                self._advance()
             if self._number is None:
                 model.stop_training = True
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
-        """Restore the best if that was asked for, and close the run."""
-        try:
+        """Restore the best if that was asked for, and close the run; after a signal, end the process.
+
+        Raises:
+            Preempted: SIGTERM or SIGUSR1 came, the run was saved and fit stopped.
+        """
+        preempted, self._preempted = self._preempted, None
+        with self._closing():
+            if preempted is not None:
+                raise preempted
             if self._restore_best:
                 self.run.restore_best()
-        finally:
-            self.close()
+        self.close()
+
+    def _advance(self, metrics: Mapping[str, Any] | None = None) -> None:
+        """Report, and ask for the next pass; a signal leaves none, and fit is to end in good order first."""
+        try:
+            if metrics is not None:
+                self.run.report(**metrics)
+            self._number = next(self._passes, None)
+        except Preempted as preempted:
+            self._preempted, self._number = preempted, None
 
     @contextmanager
     def _closing(self) -> Iterator[None]:
@@ -170,8 +198,14 @@ class FitCallback(keras.callbacks.Callback):  # type: ignore[misc]
         try:
             yield
         except BaseException:
-            self.close()
+            with suppress(SaveError):  # of an earlier save in the background: the log has it
+                self.close()
             raise
+
+    def _validates(self, number: int) -> bool:
+        """Whether fit validates in this epoch, as Keras counts."""
+        frequency = self._validation_freq
+        return number % frequency == 0 if isinstance(frequency, int) else number in frequency
 
     def _updates(self) -> int:
         return 0 if self._counter is None else int(self._counter.iterations)
@@ -179,6 +213,11 @@ class FitCallback(keras.callbacks.Callback):  # type: ignore[misc]
 
 def _counts(epoch: Any) -> bool:
     return isinstance(epoch, tf.Variable) and epoch.dtype.is_integer and epoch.shape.rank == 0
+
+
+def _is_frequency(given: Any) -> bool:
+    epochs = given if isinstance(given, list | tuple) else [given]
+    return all(type(n) is int and n > 0 for n in epochs)
 
 
 def _single(value: Any) -> bool:

@@ -6,13 +6,15 @@ Not among them: the kernels of ``tf.random.normal`` and its like, which hide the
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import keras
 import tensorflow as tf
 from keras.src.backend.common import global_state
 from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
 from tensorflow.python.ops import stateful_random_ops
 
-from stopctl.ports import NumpyRng, PythonRng, Tree, differing
+from stopctl.ports import NumpyRng, PythonRng, Tree, detached, differing
 from stopctl_tf.leaves import to_leaf, to_tensor
 from stopctl_tf.parts import Part
 
@@ -94,3 +96,20 @@ RNGS: dict[str, Part] = {  # in the order of loading
     "rng.numpy": SharedRng(NumpyRng()),
     "rng.python": SharedRng(PythonRng()),
 }
+
+
+class PartGenerators:
+    """The generators among the parts of a TfState: the shared ones, and those in ``extra=``."""
+
+    def __init__(self, parts: Mapping[str, Part]) -> None:
+        self._parts = parts
+
+    def capture(self) -> Tree:
+        """Where they stand, in memory of their own."""
+        return detached({name: part.capture(name) for name, part in self._parts.items()})
+
+    def load(self, saved: Tree) -> None:
+        """Put them there, as far as they were saved."""
+        for name, part in self._parts.items():
+            if name in saved:
+                part.load(saved[name])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import keras
@@ -11,13 +11,15 @@ import numpy as np
 import tensorflow as tf
 
 from stopctl import SettingError
-from stopctl.ports import Tree
-from stopctl_tf import given, rates
+from stopctl.ports import Batches, Held, Tree
+from stopctl_tf import feeds, given, overlap, rates
 from stopctl_tf.leaves import dtype_name
 from stopctl_tf.parts import OptimizerPart, Part, Place, VariablesPart
 from stopctl_tf.restoring import restore
-from stopctl_tf.rng import RNGS
+from stopctl_tf.rng import RNGS, PartGenerators
 from stopctl_tf.walk import Slot
+
+GENERATORS = (tf.random.Generator, keras.random.SeedGenerator)
 
 
 class TfState:
@@ -68,6 +70,10 @@ class TfState:
         self._check()
         return {name: part.capture(name) for name, part in self._parts.items()}
 
+    def overlap(self, components: Mapping[str, Tree], wait: Callable[[], None]) -> Held:
+        """Nothing of a capture is copied and nobody waits, see `stopctl_tf.overlap`."""
+        return overlap.held({name: components[name] for name in self._parts})
+
     def restore(self, components: Mapping[str, Tree], *, allow_missing: Collection[str] = ()) -> None:
         """Assign all components, or change nothing; functions already traced go on with the same variables.
 
@@ -75,6 +81,19 @@ class TfState:
             MismatchError: every difference between what was saved and the objects given.
         """
         restore(self._parts, components, allow_missing)
+
+    def batches(self, source: Any, steps: int | None) -> Batches | None:
+        """The batches of a ``tf.data.Dataset``, or of an iterator of one.
+
+        Raises:
+            SettingError: one whose position cannot be saved.
+        """
+        return feeds.batches(source, steps)
+
+    def generators(self) -> PartGenerators:
+        """The shared generators, and those in ``extra``."""
+        own = {k: v for k, v in self._variables.items() if isinstance(v.thing, GENERATORS)}
+        return PartGenerators({**own, **RNGS})
 
     def version(self) -> Mapping[str, int]:
         """How often every optimizer has been applied."""

@@ -130,6 +130,14 @@ def _to_tensor(leaf: Leaf, like: Any) -> torch.Tensor:
     return tensor.to(like.device) if isinstance(like, torch.Tensor) else tensor
 
 
+def look(leaf: Leaf) -> torch.Tensor | None:
+    """A tensor that looks into the leaf's own memory, to be copied from and not kept; None if it cannot."""
+    data = memoryview(leaf.data)
+    if leaf.note or data.readonly or not data.nbytes:
+        return None
+    return torch.from_numpy(np.frombuffer(data, np.uint8)).view(DTYPES[leaf.dtype]).view(leaf.shape)
+
+
 def _refuse(tensor: torch.Tensor, path: str) -> None:
     """Tensors that are not one plain array of numbers."""
     if torch.nn.parameter.is_lazy(tensor):

@@ -43,5 +43,5 @@ def load(
             f"{info.name} has no {', '.join(lacking)}; its models are {', '.join(there) or 'none'}: "
             'write model=net for "model", model={"a": net} for "model.a"'
         )
-    load_checked(parts, components)
+    load_checked(parts, components, undo=False)
     return info

@@ -10,7 +10,7 @@ import torch
 
 from stopctl import TreeError
 from stopctl.ports import Leaf, Tree, differences
-from stopctl_torch.leaves import Encoder, decode
+from stopctl_torch.leaves import Encoder, decode, look
 
 METADATA = "_metadata"  # beside the tensors of a module: the version numbers that its layers load by
 EXTRA_STATE = "_extra_state"
@@ -65,7 +65,11 @@ class ModulePart:
 
     def load(self, saved: Tree) -> None:
         """Copy the tensors into the module's own."""
-        state = OrderedDict(decode({k: v for k, v in saved.items() if k != METADATA}))
+        tensors = {k: v for k, v in saved.items() if k != METADATA}
+        # load_state_dict() copies, so it may be shown the buffer that was read; but extra state is kept
+        seen = {k: look(v) for k, v in tensors.items() if isinstance(v, Leaf) and not k.endswith(EXTRA_STATE)}
+        others = decode({k: v for k, v in tensors.items() if seen.get(k) is None})
+        state = OrderedDict((k, others[k] if k in others else seen[k]) for k in tensors)
         state._metadata = OrderedDict(saved[METADATA])  # type: ignore[attr-defined]
         self._module.load_state_dict(state)
 

@@ -11,12 +11,17 @@ from stopctl_torch.parts import Part
 
 
 def load_checked(
-    parts: Mapping[str, Part], components: Mapping[str, Tree], free: Collection[str] = ()
+    parts: Mapping[str, Part],
+    components: Mapping[str, Tree],
+    free: Collection[str] = (),
+    *,
+    undo: bool = True,
 ) -> None:
     """Compare names both ways and every component with its part; then load all, in the order of ``parts``.
 
-    Names in ``free`` may lack on either side. When a part fails while it loads, everything is put back as it
-    was and the error goes on to the caller.
+    Names in ``free`` may lack on either side. When a part fails while it loads, which after the comparison is
+    the user's own code, everything is put back as it was and the error goes on to the caller; without
+    ``undo`` nothing is, and no copy is made for it.
 
     Raises:
         MismatchError: every difference; nothing has changed.
@@ -27,7 +32,11 @@ def load_checked(
         lines += part.check(components[name], name)
     if lines:
         raise MismatchError("the saved state does not fit the objects given:\n  " + "\n  ".join(lines))
-    _load_all(both, components)
+    if undo:
+        _load_all(both, components)
+    else:
+        for name, part in both.items():
+            part.load(components[name])
 
 
 def _check_names(given: Collection[str], saved: Collection[str], free: Collection[str]) -> list[str]:

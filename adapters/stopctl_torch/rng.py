@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 
 from stopctl.ports import NumpyRng, PythonRng, Tree, differing
 from stopctl_torch.leaves import Encoder, decode
+from stopctl_torch.parts import Part
 
 CUDA = "rng.cuda"  # devices come and go between machines: restored where the device exists
 
@@ -62,6 +65,24 @@ class CudaRng:
         here = torch.cuda.device_count() if torch.cuda.is_available() else 0
         for i, state in enumerate(decode(saved["states"])[:here]):
             torch.cuda.set_rng_state(state, i)
+
+
+class PartGenerators:
+    """The generators among the parts of a TorchState: the shared ones, and those in ``extra=``."""
+
+    def __init__(self, parts: Mapping[str, Part]) -> None:
+        self._parts = parts
+
+    def capture(self) -> Tree:
+        """Where they stand, in memory of their own."""
+        encode = Encoder("copy")
+        return {name: part.capture(encode, name) for name, part in self._parts.items()}
+
+    def load(self, saved: Tree) -> None:
+        """Put them there, as far as they were saved."""
+        for name, part in self._parts.items():
+            if name in saved:
+                part.load(saved[name])
 
 
 def cuda_in_use() -> bool:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 
 from stopctl import SettingError
-from stopctl.ports import NumpyRng, PythonRng, Tree
-from stopctl_torch import given, rates
+from stopctl.ports import Batches, Held, NumpyRng, PythonRng, Tree
+from stopctl_torch import given, loaders, rates
 from stopctl_torch.leaves import Encoder
 from stopctl_torch.optimizers import OptimizerPart
+from stopctl_torch.overlap import Overlapping
 from stopctl_torch.parts import GeneratorPart, ModulePart, ObjectPart, Part
 from stopctl_torch.restore import load_checked
-from stopctl_torch.rng import CUDA, CudaRng, SharedRng, TorchRng, cuda_in_use
+from stopctl_torch.rng import CUDA, CudaRng, PartGenerators, SharedRng, TorchRng, cuda_in_use
 
 
 class TorchState:
@@ -67,6 +68,7 @@ class TorchState:
         self._steps = dict.fromkeys(self._optimizers, 0)
         self._hooks: list[Any] = []
         self._attach()
+        self._overlapping = Overlapping(modules.values(), self._optimizers.values())
 
     def capture(self) -> dict[str, Tree]:
         """Every component as it is now; CPU tensors are not copied, so write it before training goes on.
@@ -78,6 +80,11 @@ class TorchState:
         parts = self._parts if cuda_in_use() else _without_cuda(self._parts)
         return {name: part.capture(encode, name) for name, part in parts.items()}
 
+    def overlap(self, components: Mapping[str, Tree], wait: Callable[[], None]) -> Held:
+        """Parameters and moments may be copied while training goes on; steps and loads then ``wait``."""
+        self._overlapping.attach(wait)
+        return self._overlapping.held(components)
+
     def restore(self, components: Mapping[str, Tree], *, allow_missing: Collection[str] = ()) -> None:
         """Load all components, or change nothing.
 
@@ -85,6 +92,19 @@ class TorchState:
             MismatchError: every difference between what was saved and the objects given.
         """
         load_checked(self._parts, components, free={*allow_missing, CUDA})
+
+    def batches(self, source: Any, steps: int | None) -> Batches | None:
+        """The batches of a DataLoader.
+
+        Raises:
+            SettingError: one whose position cannot be saved.
+        """
+        return loaders.batches(source, self.generators())
+
+    def generators(self) -> PartGenerators:
+        """The shared generators, and those in ``extra``."""
+        parts = {k: v for k, v in self._parts.items() if k.startswith("rng.") or isinstance(v, GeneratorPart)}
+        return PartGenerators(parts if cuda_in_use() else _without_cuda(parts))
 
     def version(self) -> Mapping[str, int]:
         """How often every optimizer and scheduler has stepped; counts on after a close."""
@@ -124,7 +144,8 @@ class TorchState:
         return found
 
     def close(self) -> None:
-        """Take the counting hooks off the optimizers."""
+        """Take all hooks off."""
+        self._overlapping.close()
         for hook in self._hooks:
             hook.remove()
         self._hooks = []

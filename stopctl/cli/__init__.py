@@ -6,11 +6,27 @@ import sys
 
 
 def main() -> None:
-    """Run the `stopctl` command; says which extra to install if its libraries are missing."""
+    """Run the `stopctl` command; what goes wrong is one line on standard error, and exit code 2.
+
+    If a library of the command line itself is missing, it says which extra to install.
+    """
     try:
         from stopctl.cli.app import app
     except ModuleNotFoundError as error:
         if error.name not in ("typer", "rich"):
             raise
         sys.exit(f'stopctl needs {error.name} for its command line: pip install "stopctl[cli]"')
-    app(prog_name="stopctl")
+    from stopctl.core.errors import StopctlError
+
+    try:
+        app(prog_name="stopctl")
+    except (StopctlError, OSError) as error:
+        print(f"stopctl: {told(error)}", file=sys.stderr)
+        sys.exit(2)
+
+
+def told(error: BaseException) -> str:
+    """An error in one line; a file's name before what is wrong with it."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return "; ".join(line.strip() for line in str(error).splitlines() if line.strip())

@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
+from stopctl.cli.byhand import pin, unlock, unpin
 from stopctl.cli.demo import demo
+from stopctl.cli.explain import explain
+from stopctl.cli.export import export
+from stopctl.cli.ls import ls
+from stopctl.cli.prune import prune
+from stopctl.cli.replay import replay
+from stopctl.cli.report import report
+from stopctl.cli.show import show
+from stopctl.cli.suggest import suggest
+from stopctl.cli.verify import verify
+from stopctl.cli.watch import watch
 
 HELP = """Decides when a training run stops, when it is saved and what is kept; resumes it exactly.
 
@@ -45,3 +56,9 @@ def _stopctl(
 
 
 app.command()(demo)
+for command in (ls, show, explain, watch, verify, prune, pin, unpin, unlock):
+    app.command()(command)
+app.command()(export)
+app.command()(report)
+app.command()(replay)
+app.command()(suggest)

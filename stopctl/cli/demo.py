@@ -8,11 +8,12 @@ import os
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
 from stopctl.cli.screen import Screen
+from stopctl.core.errors import SettingError
 from stopctl.demo.libraries import installed, missing
 from stopctl.demo.settings import SEED, TITLES, Settings
 
@@ -66,22 +67,25 @@ def demo(
 def _frameworks(asked: Framework | None) -> tuple[str, ...]:
     """The frameworks to train with, one after the other; what is not installed is named, with its extra."""
     if lacking := missing():
-        _fail(f'the demo needs {", ".join(lacking)}: pip install "stopctl[demo]"')
+        raise SettingError(f'the demo needs {", ".join(lacking)}: pip install "stopctl[demo]"')
     there = installed()
     if asked is None:
-        return there or _fail(
-            'no framework is installed: pip install "stopctl[torch]" or "stopctl[tensorflow]"'
-        )
+        if not there:
+            raise SettingError(
+                'no framework is installed: pip install "stopctl[torch]" or "stopctl[tensorflow]"'
+            )
+        return there
     wanted = tuple(TITLES) if asked is Framework.both else (asked.value,)
     if absent := [name for name in wanted if name not in there]:
         verb = "is" if len(absent) == 1 else "are"
-        _fail(f'{", ".join(absent)} {verb} not installed: pip install "stopctl[{",".join(absent)}]"')
+        names, extras = ", ".join(absent), ",".join(absent)
+        raise SettingError(f'{names} {verb} not installed: pip install "stopctl[{extras}]"')
     return wanted
 
 
 def _train(framework: str, run_dir: Path, epochs: int, patience: int, seed: int, as_json: bool) -> None:
     """Train with one framework in this process, and show how it ended."""
-    from stopctl import Preempted, StopctlError
+    from stopctl import Preempted
 
     screen = Screen(TITLES[framework], error=as_json)
     settings = Settings(framework, run_dir / framework, epochs, patience, seed)
@@ -96,8 +100,6 @@ def _train(framework: str, run_dir: Path, epochs: int, patience: int, seed: int,
     except Preempted as stop:
         screen.line(f"{stop.signal}: the run is saved, the same command resumes")
         raise
-    except (StopctlError, OSError) as error:
-        _fail(str(error))
     if outcome.began_after == outcome.epoch:
         screen.line("this run is finished: nothing was trained; another --run-dir begins a new one")
     screen.closing(
@@ -113,9 +115,3 @@ def _train(framework: str, run_dir: Path, epochs: int, patience: int, seed: int,
     )
     if as_json:
         typer.echo(json.dumps(dataclasses.asdict(outcome), default=str))
-
-
-def _fail(message: str) -> NoReturn:
-    """One line on standard error, and exit code 1."""
-    typer.echo(f"stopctl demo: {message}", err=True)
-    raise typer.Exit(1)

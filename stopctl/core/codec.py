@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +16,10 @@ FORMAT = 1
 _COUNTS = ("reports", "epoch", "step")
 _OPTIONAL_COUNTS = ("best_epoch", "best_step", "planned")
 _OPTIONAL_FLOATS = ("value", "best")
-_FLAGS = ("reported",)
+_COSTS = ("save_blocked", "save_took")
+_FLAGS = ("reported", "inside")
+_LATER: Mapping[str, Any] = {"inside": False, "inside_reports": 0}
+"""What the first saved states did not have."""
 
 
 def dump_state(plan: Plan, state: State, counting: Save | None = None) -> dict[str, Any]:
@@ -43,9 +47,9 @@ def dump_state(plan: Plan, state: State, counting: Save | None = None) -> dict[s
             if memory is not None
         ],
     }
-    for name in (*_COUNTS, *_OPTIONAL_COUNTS, *_FLAGS, "lr_drop_pending"):
+    for name in (*_COUNTS, *_OPTIONAL_COUNTS, *_FLAGS, "inside_reports", "lr_drop_pending"):
         data[name] = getattr(state, name)
-    for name in _OPTIONAL_FLOATS:
+    for name in (*_OPTIONAL_FLOATS, *_COSTS):
         data[name] = _optional_to_json(getattr(state, name))
     return data
 
@@ -59,15 +63,18 @@ def load_state(plan: Plan, data: Mapping[str, Any]) -> tuple[State, tuple[str, .
     if not isinstance(data, Mapping) or data.get("format") != FORMAT:
         came = data.get("format") if isinstance(data, Mapping) else data
         raise StateError(f"the saved state has format {came!r}; this version reads format {FORMAT}")
+    data = {**_LATER, **data}
     try:
         _same_goal(plan, data["goal"])
         state = State(plan.goal)
-        for name in (*_COUNTS, "proposals"):
+        for name in (*_COUNTS, "inside_reports", "proposals"):
             setattr(state, name, _count(data[name], name))
         for name in _OPTIONAL_COUNTS:
             setattr(state, name, None if data[name] is None else _count(data[name], name))
         for name in _OPTIONAL_FLOATS:
             setattr(state, name, _optional_from_json(data[name], name))
+        for name in _COSTS:
+            setattr(state, name, _cost(data.get(name), name))
         for name in _FLAGS:
             setattr(state, name, _flag(data[name], name))
         pending = data["lr_drop_pending"]
@@ -132,6 +139,13 @@ def _count(value: object, name: str) -> int:
     if type(value) is not int or value < 0:
         raise StateError(f"the saved {name} is {value!r}: a whole number >= 0 was saved there")
     return value
+
+
+def _cost(value: object, name: str) -> float | None:
+    seconds = _optional_from_json(value, name)
+    if seconds is not None and not 0.0 <= seconds < math.inf:
+        raise StateError(f"the saved {name} is {value!r}: a number of seconds >= 0 was saved there")
+    return seconds
 
 
 def _flag(value: object, name: str) -> bool:

@@ -17,6 +17,7 @@ from stopctl.core.policy import SavePolicy, StopPolicy, checked_rule
 from stopctl.core.progress import Progress, Report
 from stopctl.core.save import Every, OnBest
 from stopctl.core.stop import NonFinite, Patience
+from stopctl.core.values import cost
 
 GOAL: Goal = Minimize("val_loss")
 STOP: StopPolicy = Patience(10) | NonFinite()
@@ -94,6 +95,7 @@ class Controller:
         planned: int | None = None,
         lr_drop_pending: int | bool = False,
         preempted: str | None = None,
+        inside: bool = False,
     ) -> Decision:
         """Decide on one report; counters that are not given stay as they are.
 
@@ -104,6 +106,7 @@ class Controller:
             planned: the last planned pass (epochs where the loop counts epochs, else steps).
             lr_drop_pending: a step-wise learning-rate drop is still to come: True, or the pass of the last.
             preempted: the signal that ends this process, if one came: a save is proposed.
+            inside: between two steps of an epoch: ``epoch`` are completed, and ``planned`` are epochs.
 
         Raises:
             OrderError: the run has stopped.
@@ -120,6 +123,7 @@ class Controller:
             state.seconds if seconds is None else seconds,
             planned,
             lr_drop_pending,
+            inside,
         )
         asked = self._asked(preempted) if preempted or self._requested else ()
         decision = advance(self._plan, state, report, asked)
@@ -135,10 +139,12 @@ class Controller:
         planned: int | None = None,
         preempted: str | None = None,
         retry: bool = True,
+        inside: bool = False,
     ) -> Decision:
         """Decide between two passes: counters, what was asked for, and a last save that is still owed.
 
-        ``retry=False`` leaves the save rules for the next report, after a save of this pass has failed.
+        ``inside``: between two steps of the epoch after those completed. ``retry=False`` leaves the save
+        rules for the next report, after a save of this pass has failed.
 
         Raises:
             ReportError: a counter goes backwards.
@@ -154,6 +160,7 @@ class Controller:
             asked=self._asked(preempted),
             stopped=self._stopped,
             retry=retry,
+            inside=inside,
         )
         self._stopped = self._stopped or decision.stop
         return decision
@@ -168,13 +175,24 @@ class Controller:
         """A save of the present state that the user asks for."""
         return propose(self._state, Cause(Reason.REQUESTED, "save()", {"text": text}))
 
-    def saved(self, save: Save) -> None:
+    def saved(self, save: Save, *, blocked: float | None = None, took: float | None = None) -> None:
         """The save is committed.
+
+        Args:
+            save: the proposal.
+            blocked: seconds that training waited for it; ``Every(overhead=...)`` goes by it. None: not told.
+            took: seconds from the proposal until it was on the disk; None: the same.
 
         Raises:
             OrderError: it is not in flight.
+            ReportError: a cost that is no number of seconds; nothing has changed.
         """
+        if blocked is not None:
+            blocked = cost(blocked, "blocked")
+        took = blocked if took is None else cost(took, "took")
         self._settle(save, done=True)
+        if blocked is not None:
+            self._state.save_blocked, self._state.save_took = blocked, took
 
     def save_failed(self, save: Save) -> None:
         """The save did not happen; it counts for nothing, so what made it due still does.

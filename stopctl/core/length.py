@@ -9,6 +9,7 @@ from stopctl.core.errors import SettingError
 from stopctl.core.values import count, setting
 
 _SECONDS = {"seconds": 1.0, "minutes": 60.0, "hours": 3600.0}
+UNITS = ("epochs", "steps", *_SECONDS)
 
 
 @dataclass(frozen=True, repr=False)
@@ -23,7 +24,7 @@ class Length:
     hours: float | None = None
 
     def __post_init__(self) -> None:
-        given = {unit: getattr(self, unit) for unit in ("epochs", "steps", *_SECONDS)}
+        given = {unit: getattr(self, unit) for unit in UNITS}
         given = {unit: n for unit, n in given.items() if n is not None}
         name = type(self).__name__
         if len(given) != 1:
@@ -41,7 +42,7 @@ class Length:
     @cached_property
     def given(self) -> tuple[str, float]:
         """The unit in the singular and the number, as written."""
-        unit = next(u for u in ("epochs", "steps", *_SECONDS) if getattr(self, u) is not None)
+        unit = next(u for u in UNITS if getattr(self, u) is not None)
         return unit[:-1], getattr(self, unit)
 
     @cached_property

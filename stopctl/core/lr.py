@@ -93,9 +93,12 @@ class ReduceOnPlateau(Policy):
     def pending(self, memory: Memory, now: Progress) -> bool:
         """Whether a permitted drop could still come before the planned end."""
         _, wait, rest, drops, _ = memory
-        if self.max_drops is None or not self._permits(drops) or now.planned is None or not now.passes:
+        if self.max_drops is None or not self._permits(drops) or now.planned is None:
             return False
-        reports_left = (now.planned - now.passes) * now.reports / now.passes
+        reports, passes = now.pace
+        if not passes:
+            return now.inside  # the first pass is not over, and may have any number of reports
+        reports_left = (now.planned - passes) * reports / passes - (now.reports - reports)
         return reports_left > rest + self.patience - wait
 
     def numbers(self, memory: Memory, x: float, now: Progress) -> Mapping[str, Any]:

@@ -73,11 +73,14 @@ def advance(plan: Plan, state: State, report: Report, asked: Sequence[Cause] = (
     for check, goal in plan.checks:
         check(goal.sign * metrics[goal.metric], report)
     if plan.total:
+        if report.inside or state.inside:
+            _stand(state, report.inside, report.epoch, 1)
         return decide(
             plan, state, metrics, report.epoch, report.step, report.seconds, report.planned,
             report.lr_drop_pending, asked,
         )  # fmt: skip
     trial = state.copy()  # a rule may refuse the report, so try it on a copy
+    _stand(trial, report.inside, report.epoch, 1)
     decision = decide(
         plan, trial, metrics, report.epoch, report.step, report.seconds, report.planned,
         report.lr_drop_pending, asked,
@@ -144,8 +147,11 @@ def boundary(
     asked: Sequence[Cause] = (),
     stopped: Stop | None = None,
     retry: bool = True,
+    inside: bool = False,
 ) -> Decision:
     """Decide between two passes: rules that read counters, what was asked for, and saves still owed.
+
+    ``inside``: between two steps of the pass after ``epoch``.
 
     ``stopped`` is the stop that was decided before, if any: then only its save may still be due. Without
     ``retry`` the save rules are not asked: a save of this very pass has failed, and the next report is soon
@@ -156,6 +162,7 @@ def boundary(
     """
     _forward(state, epoch, step, seconds)
     state.reported = state.reported and (epoch, step) == (state.epoch, state.step)
+    _stand(state, inside, epoch, 0)
     state.epoch, state.step, state.seconds, state.planned = epoch, step, seconds, planned
     if stopped is not None:
         if not plan.proposes or state.is_saved():
@@ -194,6 +201,8 @@ def _told(
     stop = Stop(tuple(causes)) if causes else None
     if not plan.proposes:
         return Decision(new_best, stop)
+    if boundary and state.is_saved():  # by this pass's report: there is nothing more to save
+        retry = False
     due = plan.causes(plan.save, state, boundary=boundary) if retry else []
     return Decision(new_best, stop, _due(state, due, stop, asked))
 
@@ -212,6 +221,13 @@ def _due(state: State, causes: list[Cause], stop: Stop | None, asked: Sequence[C
 
 def _save(state: State, causes: list[Cause]) -> Save:
     return Save(state.propose(), tuple(causes))
+
+
+def _stand(state: State, inside: bool, epoch: int, reports: int) -> None:
+    """Inside the pass after ``epoch``, with so many more reports in it, or between two passes."""
+    before = state.inside_reports if epoch == state.epoch else 0
+    state.inside_reports = before + reports if inside else 0
+    state.inside = inside
 
 
 def _forward(state: State, epoch: int, step: int, seconds: float) -> None:

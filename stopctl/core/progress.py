@@ -21,13 +21,15 @@ class Report:
         planned: the last planned pass: epochs where the loop counts epochs, else steps; None if unknown.
         lr_drop_pending: a step-wise learning-rate drop lies between now and the planned end: True, or
             the pass of the last such drop.
+        inside: the counters stand inside an epoch: ``epoch`` are completed, and ``step`` goes on; ``planned``
+            are epochs then.
 
     Raises:
         MetricError: a value that is not one number.
         ReportError: no metrics, or a counter that is not a number >= 0.
     """
 
-    __slots__ = ("epoch", "lr_drop_pending", "metrics", "planned", "seconds", "step")
+    __slots__ = ("epoch", "inside", "lr_drop_pending", "metrics", "planned", "seconds", "step")
 
     def __init__(
         self,
@@ -37,6 +39,7 @@ class Report:
         seconds: float = 0.0,
         planned: int | None = None,
         lr_drop_pending: int | bool = False,
+        inside: bool = False,
     ) -> None:
         if not isinstance(metrics, Mapping) or not metrics:
             raise ReportError(f"report got {metrics!r}: give metrics by name, such as val_loss=0.3")
@@ -51,6 +54,7 @@ class Report:
         )
         pending = type(lr_drop_pending) in (bool, int) and lr_drop_pending >= 0
         self.lr_drop_pending = lr_drop_pending if pending else _bad("lr_drop_pending", lr_drop_pending)
+        self.inside = inside
 
 
 def _bad(name: str, value: object) -> Any:
@@ -71,6 +75,8 @@ class Progress:
         goal: the run's goal.
         reports: reports so far.
         epoch, step, seconds: the completed counters.
+        inside: they stand inside an epoch.
+        inside_reports: reports inside the epoch that is not completed yet.
         value: the goal's newest value, None before the first report.
         best, best_epoch, best_step: the best finite value ever (None so far) and its counters.
         metrics: the newest report's metrics.
@@ -78,6 +84,9 @@ class Progress:
         lr_drop_pending: as the newest report said.
         saved_epoch, saved_step, saved_seconds: counters at the newest save committed or in flight.
         saved_best: the best value among those saves, or None.
+        saves_in_flight: saves that were proposed and not answered.
+        save_blocked, save_took: seconds that the newest committed save blocked training, and from its
+            proposal to the disk, as the driver told; None before that.
     """
 
     __slots__ = (
@@ -86,14 +95,19 @@ class Progress:
         "best_step",
         "epoch",
         "goal",
+        "inside",
+        "inside_reports",
         "lr_drop_pending",
         "metrics",
         "planned",
         "reports",
+        "save_blocked",
+        "save_took",
         "saved_best",
         "saved_epoch",
         "saved_seconds",
         "saved_step",
+        "saves_in_flight",
         "seconds",
         "step",
         "value",
@@ -102,10 +116,14 @@ class Progress:
     def __init__(self, goal: Goal) -> None:
         put = object.__setattr__
         put(self, "goal", goal)
-        for name in ("reports", "epoch", "step", "saved_epoch", "saved_step"):
+        for name in ("reports", "inside_reports", "epoch", "step", "saved_epoch", "saved_step"):
             put(self, name, 0)
+        put(self, "saves_in_flight", 0)
+        put(self, "inside", False)
         for name in ("value", "best", "best_epoch", "best_step", "planned", "saved_best"):
             put(self, name, None)
+        put(self, "save_blocked", None)
+        put(self, "save_took", None)
         put(self, "seconds", 0.0)
         put(self, "saved_seconds", 0.0)
         put(self, "metrics", {})
@@ -116,6 +134,8 @@ class Progress:
     epoch: int
     step: int
     seconds: float
+    inside: bool
+    inside_reports: int
     value: float | None
     best: float | None
     best_epoch: int | None
@@ -127,11 +147,28 @@ class Progress:
     saved_step: int
     saved_seconds: float
     saved_best: float | None
+    saves_in_flight: int
+    save_blocked: float | None
+    save_took: float | None
 
     @property
     def passes(self) -> int:
-        """Completed passes: epochs where the loop counts epochs, else steps."""
-        return self.epoch or self.step
+        """Completed passes, as ``planned`` counts them: epochs where the loop counts epochs, else steps."""
+        return self.epoch or (0 if self.inside else self.step)
+
+    @property
+    def pace(self) -> tuple[int, int]:
+        """Reports, and the passes they took: their ratio is how many reports a pass has.
+
+        With R reports and p completed passes: (R, p). Inside a pass, i of them in it: the larger ratio of
+        (R - i, p) and (R, p + 1), which are equal to it while every pass has as many; (0, 0) inside the first
+        pass, where it is not known.
+        """
+        reports, passes = self.reports, self.passes
+        if not self.inside:
+            return reports, passes
+        before = reports - self.inside_reports
+        return (before, passes) if before * (passes + 1) >= reports * passes else (reports, passes + 1)
 
     def snapshot(self) -> Progress:
         """A frozen copy that later reports do not change."""

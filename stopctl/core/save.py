@@ -10,25 +10,56 @@ from typing import Any
 
 from stopctl.core.decision import Reason
 from stopctl.core.errors import SettingError
-from stopctl.core.length import Length
+from stopctl.core.length import UNITS, Length
 from stopctl.core.policy import SavePolicy
 from stopctl.core.progress import Progress
+from stopctl.core.rhythm import Rhythm, rhythm
 from stopctl.core.values import setting
 
 
+@dataclass(frozen=True, repr=False)
 class Every(Length, SavePolicy):
     """Due whenever a multiple of the length was passed since the newest save by any rule.
 
     Due iff floor(e / n) > floor(c / n), with e the units completed now and c those at the newest save that
     is committed or in flight. So ``Every(epochs=10)`` saves at 10, 20, 30; a failed save stays due.
 
+    ``overhead=`` instead of a length saves as often as its cost allows. Due iff the seconds since the newest
+    save are at least `rhythm`'s T = max(blocked / overhead, sqrt(2 * blocked * MTBF), took), with what the
+    newest answered save cost; while no cost is known, iff no save is in flight.
+
+    Args:
+        epochs, steps, seconds, minutes, hours: the length, in exactly one unit.
+        overhead: the share of the time that saves may block training, between 0 and 1.
+        mtbf_hours: mean hours between failures, where that is known; with ``overhead``.
+
     >>> Every(epochs=10)
     Every(epochs=10)
+    >>> Every(overhead=0.035)
+    Every(overhead=0.035)
     """
 
+    _: KW_ONLY
+    overhead: float | None = None
+    mtbf_hours: float | None = None
     reason = Reason.EVERY
     counters_only = True
     total = True
+
+    def __post_init__(self) -> None:
+        if self.overhead is None:
+            if self.mtbf_hours is not None:
+                text = "it goes with overhead=, such as Every(overhead=0.035, mtbf_hours=24)"
+                raise SettingError(f"Every(mtbf_hours={self.mtbf_hours!r}): {text}")
+            return super().__post_init__()
+        if any(getattr(self, unit) is not None for unit in UNITS):
+            raise SettingError(f"{self!r}: give one unit or overhead=, such as Every(overhead=0.035)")
+        if not 0 < setting(self.overhead, "Every(overhead=...): overhead") < 1:
+            text = "write a share of the time between 0 and 1, such as overhead=0.035"
+            raise SettingError(f"Every(overhead={self.overhead!r}): {text}")
+        if self.mtbf_hours is not None:
+            setting(self.mtbf_hours, "Every(mtbf_hours=...): mtbf_hours", positive=True)
+        return None
 
     @cached_property
     def _saved_counter(self) -> str:
@@ -36,16 +67,36 @@ class Every(Length, SavePolicy):
 
     def met(self, memory: None, x: float, now: Progress) -> bool:
         """See the formula above."""
+        if self.overhead is not None:
+            found = self._rhythm(now)
+            if found is None:
+                return now.saves_in_flight == 0
+            return now.seconds - now.saved_seconds >= found.seconds
         counter, n = self.counter
         due: bool = getattr(now, counter) // n > getattr(now, self._saved_counter) // n
         return due
 
     def numbers(self, memory: None, x: float, now: Progress) -> Mapping[str, Any]:
-        """The length, its unit, and the multiple at which it is due next."""
+        """The length, its unit, and the multiple at which it is due next; or what saves cost, in seconds."""
+        if self.overhead is not None:
+            return {
+                "overhead": self.overhead,
+                "mtbf_hours": self.mtbf_hours,
+                "rhythm": self._rhythm(now),
+                "blocked": now.save_blocked,
+                "since": now.seconds - now.saved_seconds,
+            }
         unit, n = self.given
         _, length = self.counter
         saved = getattr(now, self._saved_counter)
         return {"every": n, "unit": unit, "next": (saved // length + 1) * n}
+
+    def _rhythm(self, now: Progress) -> Rhythm | None:
+        """From one save to the next by what the newest one cost; None while that is not known."""
+        if self.overhead is None or now.save_blocked is None or now.save_took is None:
+            return None
+        mtbf = None if self.mtbf_hours is None else self.mtbf_hours * 3600.0
+        return rhythm(now.save_blocked, now.save_took, self.overhead, mtbf)
 
 
 @dataclass(frozen=True, repr=False)

@@ -102,6 +102,7 @@ class State(Progress):
         self.saved_epoch = max(mark.epoch for mark in marks)
         self.saved_step = max(mark.step for mark in marks)
         self.saved_seconds = max(mark.seconds for mark in marks)
+        self.saves_in_flight = len(self.in_flight)
         best = self.committed_best
         for mark in self.in_flight.values():
             best = self._better(best, mark.value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from stopctl.core.errors import MetricError, SettingError, StateError
+from stopctl.core.errors import MetricError, ReportError, SettingError, StateError
 
 NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
@@ -55,6 +55,13 @@ def setting(value: object, where: str, *, positive: bool = False) -> float:
         raise SettingError(f"{where}={value!r}: write a finite number")
     if positive and value <= 0:
         raise SettingError(f"{where}={value!r}: write a number > 0")
+    return float(value)
+
+
+def cost(value: object, where: str) -> float:
+    """Seconds that something took, or a ReportError naming ``where``."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e300:
+        raise ReportError(f"{where}={value!r}: give the finite number of seconds it took, >= 0")
     return float(value)
 
 

@@ -35,6 +35,24 @@ def _gain(n: Mapping[str, Any]) -> str:
     return f" by {figure(delta)}" if n["mode"] == "abs" else f" by {figure(100 * delta)} %"
 
 
+def _every(n: Mapping[str, Any]) -> str:
+    if "overhead" in n:
+        return _by_cost(n) or "a first save, to see what one costs"
+    return f"every {counted(n['every'], n['unit'])}" if n["every"] != 1 else f"every {n['unit']}"
+
+
+def _by_cost(n: Mapping[str, Any]) -> str | None:
+    if n["rhythm"] is None:
+        return None
+    seconds, bound = n["rhythm"]
+    why = {
+        "overhead": f"at most {figure(100 * n['overhead'])} % of the time",
+        "mtbf": f"one failure in {counted(n['mtbf_hours'] or 0, 'hour')} is expected",
+        "took": "no sooner than one is written",
+    }
+    return f"every {seconds:.3g} s: saves block {n['blocked']:.3g} s, {why[bound]}"
+
+
 _SENTENCES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "patience": _patience,
     "non_finite": lambda n: f"the value is {figure(n['value'])}",
@@ -58,7 +76,7 @@ _SENTENCES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     ),
     "plateau": lambda n: f"learning rate times {figure(n['factor'])}: {_patience(n)}",
     "requested": lambda n: f"requested: {n['text']}",
-    "every": lambda n: f"every {counted(n['every'], n['unit'])}" if n["every"] != 1 else f"every {n['unit']}",
+    "every": _every,
     "best": lambda n: f"new best {figure(n['value'])}",
     "stop": lambda n: "the run stops",
     "end": lambda n: "the last planned pass",
@@ -121,6 +139,15 @@ def _remaining_stands(n: Mapping[str, Any]) -> str:
     )
 
 
+def _every_stands(n: Mapping[str, Any]) -> str:
+    if "overhead" not in n:
+        return f"due next at {n['unit']} {figure(n['next'])}"
+    by_cost = _by_cost(n)
+    if by_cost is None:
+        return "what a save costs is not known yet"
+    return f"{by_cost}; {n['since']:.3g} s since the newest"
+
+
 _STANDINGS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "patience": _patience_stands,
     "non_finite": lambda n: f"the value is {figure(n['value'])}",
@@ -137,7 +164,7 @@ _STANDINGS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     ),
     "successive_rises": lambda n: f"{n['rises']} of {n['s']} rises in a row; {_strip(n)}",
     "plateau": _plateau_stands,
-    "every": lambda n: f"due next at {n['unit']} {figure(n['next'])}",
+    "every": _every_stands,
     "best": lambda n: (
         f"the value is {figure(n['value'])}, the best that is saved {figure(n['saved_best'])}"
         + (f", to be beaten by {figure(n['min_delta'])}" if n["min_delta"] else "")
@@ -158,7 +185,8 @@ def standing(reason: str, rule: str, numbers: Mapping[str, Any], *, met: bool) -
 def position(goal: str, now: Any, unit: str, stopped: object) -> str:
     """The first line of an explanation."""
     of = f" of {now.planned}" if now.planned else ""
-    where = f"epoch {now.epoch}{of}, step {now.step}" if now.epoch else f"step {now.step}{of}"
+    counts_epochs = now.epoch or now.inside
+    where = f"epoch {now.epoch}{of}, step {now.step}" if counts_epochs else f"step {now.step}{of}"
     best = "no finite value yet"
     if now.best is not None:
         best = f"best {figure(now.best)} in epoch {now.best_epoch}, step {now.best_step}"

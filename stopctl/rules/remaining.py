@@ -27,8 +27,9 @@ class RemainingGain(StopPolicy):
     With n the finite values so far, b(n) the best of them, t the reports, T the planned number of reports,
     w = max(8, ceil(0.3 T)), G = b(n-w) - b(n) and won = median(v1, v2, v3) - b(n): met iff n > w and
     G (T - t) / w <= tolerance * won, unless more than half of the last w values equal b(n) exactly (a dead or
-    quantised metric gets no verdict). T = reports * planned / passes, so any number of passes a report is
-    right. Non-finite values are left out.
+    quantised metric gets no verdict). T = planned * reports / passes, so any number of passes a report is
+    right, and any number of reports inside a pass (`Progress.pace`): there is no verdict in the first pass
+    then. Non-finite values are left out.
 
     The values are kept in a ring of the smallest power of two above the largest w so far; when T grows, as
     when a run is extended, there is no verdict until the longer window is filled.
@@ -111,20 +112,21 @@ class RemainingGain(StopPolicy):
     def numbers(self, memory: list[Any], x: float, now: Progress) -> Mapping[str, Any]:
         """The window, what is expected, what was won."""
         measured = self._measured(memory, now) or {
-            "window": _window(now) if now.passes and now.planned else 0
+            "window": _window(now) if now.pace[1] and now.planned else 0
         }
         return {**self._named(now), **measured, "tolerance": self.tolerance, "count": memory[COUNT]}
 
     def _measured(self, memory: list[Any], now: Progress) -> dict[str, Any] | None:
         """None while there is no verdict."""
-        if now.planned is None or not now.passes or not memory[COUNT]:
+        reports, passes = now.pace
+        if now.planned is None or not passes or not memory[COUNT]:
             return None
         window, count = _window(now), memory[COUNT]
         before = count - window
         if before < memory[SINCE] or window != memory[WINDOW]:
             return None
         gain = memory[BESTS][before % len(memory[BESTS])] - memory[BEST]
-        left = now.reports * now.planned / now.passes - now.reports
+        left = reports * now.planned / passes - now.reports
         return {
             "window": window,
             "expected": gain * left / window,
@@ -133,8 +135,9 @@ class RemainingGain(StopPolicy):
 
 
 def _window(now: Progress) -> int:
-    """max(8, ceil(0.3 T)), T = reports * planned / passes, in whole numbers."""
-    return max(8, -(-3 * now.reports * (now.planned or 0) // (10 * now.passes)))
+    """max(8, ceil(0.3 T)), T = planned * reports / passes, in whole numbers; 8 while T is not known."""
+    reports, passes = now.pace
+    return max(8, -(-3 * reports * (now.planned or 0) // (10 * passes))) if passes else 8
 
 
 def _enlarge(memory: list[Any], size: int) -> None:

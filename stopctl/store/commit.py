@@ -9,16 +9,26 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeAlias
 
 from stopctl.store.errors import SaveError, as_save_error
 from stopctl.store.files import DIRECTORY, FILE, Files
 from stopctl.store.hashed import Bytes, FileFact, check_file, write_file
 from stopctl.store.info import CheckpointInfo
-from stopctl.store.manifest import MANIFEST, NAME, STATE, TENSORS, encode, parse
+from stopctl.store.manifest import FROZEN, MANIFEST, NAME, PACKED, STATE, TENSORS, encode, parse
+from stopctl.store.packed import Packed
+from stopctl.store.unchanged import Source
 
 TEMPORARY, TRASH = ".tmp-", ".trash-"
-OURS = {TENSORS, STATE, MANIFEST}
+OURS = {TENSORS, PACKED, FROZEN, STATE, MANIFEST}
 _UNFINISHED = re.compile(rf"{re.escape(TEMPORARY)}{NAME.pattern}-[0-9a-f]{{8}}", re.ASCII)
+
+UNLINKED = {errno.ENOENT, errno.EPERM, errno.EACCES, errno.EXDEV, errno.EMLINK, errno.ENOSYS}
+UNLINKED |= {errno.ENOTSUP, errno.EOPNOTSUPP}
+"""What OSErrors say of a file that can have no second name here: it is written again then."""
+
+Parts: TypeAlias = Sequence[Bytes] | Packed
+"""What a file is made of."""
 
 RESERVE = 1 << 20
 """Bytes that a save leaves free: its directory and manifest, the journal, what others write meanwhile."""
@@ -28,16 +38,19 @@ def publish(
     files: Files,
     folder: Path,
     info: CheckpointInfo,
-    contents: Mapping[str, Sequence[Bytes]],
+    contents: Mapping[str, Parts],
     last_check: Callable[[], None],
     *,
     verify: bool = False,
-) -> CheckpointInfo:
+    source: Source | None = None,
+    frozen: Sequence[Bytes] = (),
+) -> tuple[CheckpointInfo, Mapping[str, FileFact]]:
     """Write a checkpoint's files into a directory that gets its name only when all are on the disk.
 
-    Returns `info` as the manifest has it, when the name is on the disk, too; after any error there is no
-    such checkpoint. `last_check` is called just before the rename, and may raise. `verify` reads every file
-    back before that.
+    Returns `info` as the manifest has it, and the facts of the files, when the name is on the disk, too;
+    after any error there is no such checkpoint. `last_check` is called just before the rename, and may
+    raise. `verify` reads every file back before that. `source` is to be linked as the file of unchanged
+    arrays; where that does not go, they are written as `frozen`.
 
     Raises:
         SaveError: no room, the name is taken, or an operation failed.
@@ -53,6 +66,8 @@ def publish(
         try:
             files.mkdir(temporary)
             facts = {file: _write(files, temporary / file, parts, verify) for file, parts in contents.items()}
+            if source is not None:
+                facts[FROZEN] = _link(files, temporary / FROZEN, source, frozen, verify)
             data = encode(info, facts)
             said = replace(parse(data, folder)[0], components=info.components)
             _write(files, temporary / MANIFEST, [data], verify)
@@ -64,18 +79,37 @@ def publish(
         except BaseException:
             _withdraw(files, at)
             raise
-    return said
+    return said, facts
 
 
-def _write(files: Files, path: Path, parts: Sequence[Bytes], verify: bool) -> FileFact:
+def _write(files: Files, path: Path, parts: Parts, verify: bool) -> FileFact:
     fact = write_file(files, path, parts)
     if verify:
         check_file(files, path, fact)
     return fact
 
 
-def _check_room(files: Files, folder: Path, name: str, contents: Mapping[str, Sequence[Bytes]]) -> None:
-    needed = sum(len(part) for parts in contents.values() for part in parts) + RESERVE
+def _link(files: Files, path: Path, source: Source, parts: Sequence[Bytes], verify: bool) -> FileFact:
+    """Give the source a second name, and if that does not go, write the file."""
+    try:
+        same = files.stamp(source.path) == source.stamp
+        if same:
+            files.link(source.path, path)
+    except OSError as error:
+        if error.errno not in UNLINKED:
+            raise
+        same = False
+    if not same:
+        _check_room(files, path.parent, path.name, {path.name: parts})
+        return _write(files, path, parts, verify)
+    if verify:
+        check_file(files, path, source.fact)
+    return source.fact
+
+
+def _check_room(files: Files, folder: Path, name: str, contents: Mapping[str, Parts]) -> None:
+    known = [parts for parts in contents.values() if not isinstance(parts, Packed)]
+    needed = sum(len(part) for parts in known for part in parts) + RESERVE
     free = files.free(folder)
     if free is not None and free < needed:
         raise SaveError(f"saving {name} needs {needed} bytes, but {free} are free in {folder}", folder)

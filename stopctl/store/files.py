@@ -56,7 +56,11 @@ class Files:
 
     def exists(self, path: Path) -> bool:
         """Whether there is anything of that name, a dangling link included."""
-        return os.path.lexists(path)
+        try:
+            os.lstat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
 
     def real(self, path: Path) -> str:
         """The one name of a directory, whatever links lead to it."""
@@ -78,6 +82,11 @@ class Files:
         except FileNotFoundError:
             return None
         return found.st_dev, found.st_ino
+
+    def stamp(self, path: Path) -> tuple[int, int, int, int]:
+        """What tells a file from every other one and from itself once it was changed; links do not count."""
+        found = os.lstat(path)
+        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
     def free(self, path: Path) -> int | None:
         """Bytes that this user may still write on the file system of `path`; None if it does not say."""
@@ -142,6 +151,10 @@ class Files:
     def rename(self, source: Path, target: Path) -> None:
         """Give `source` the name `target`, atomically."""
         os.rename(source, target)
+
+    def link(self, source: Path, target: Path) -> None:
+        """Give the file `source` a second name, where the file system can."""
+        os.link(source, target, follow_symlinks=False)
 
     def unlink(self, path: Path) -> None:
         """Remove a file."""

@@ -31,18 +31,22 @@ class FileFact(NamedTuple):
     sha256: str
 
 
-def write_file(files: Files, path: Path, parts: Sequence[Bytes]) -> FileFact:
+def write_file(files: Files, path: Path, parts: Iterable[Bytes]) -> FileFact:
     """Make the file `path` out of `parts` (views of bytes), in their order, and have it on the disk.
+
+    Where `parts` are made while they are taken, each is a new object.
 
     Raises:
         OSError: from whichever operation failed, with the file's name.
     """
-    size = sum(map(len, parts))
+    beside = not isinstance(parts, Sequence) or sum(map(len, parts)) > CHUNK
+    size = 0
     with naming(path):
         handle = files.create(path)
         try:
-            with Hasher(beside=size > CHUNK) as hasher:
+            with Hasher(beside=beside) as hasher:
                 for chunk in _chunks(parts):
+                    size += len(chunk)
                     hasher.update(chunk)
                     _write(files, handle, chunk)
                 files.sync(handle)

@@ -21,6 +21,9 @@ class CheckpointInfo:
         reasons: why it was saved; long ones are left out.
         components: what it holds ("model", "optimizer", ...).
         bytes: size of all its files, in bytes.
+        frozen: bytes of those in the file of unchanged arrays, which it may share with other checkpoints: on
+            the disk such a file is there once.
+        unpacked: bytes of the other arrays' file before it was compressed; None: it is not.
         created: ISO 8601, UTC.
         is_best: whether it has the best finite value of the run; the store leaves that to Run.
     """
@@ -38,4 +41,6 @@ class CheckpointInfo:
     components: tuple[str, ...]
     bytes: int
     created: str
+    frozen: int = 0
+    unpacked: int | None = None
     is_best: bool = False

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from stopctl.store import strict
@@ -26,6 +27,7 @@ class Journal:
     def __init__(self, files: Files, path: Path) -> None:
         self._files = files
         self._path = path
+        self._alone = Lock()  # a save in the background may have something to tell, too
         with naming(path):
             self._handle = files.open_append(path)
             try:
@@ -43,15 +45,16 @@ class Journal:
             OSError: the line was not written, or not all of it; the next one starts afresh.
         """
         text = strict.dumps(strict.plain(line, "journal")) + b"\n"
-        if self._torn:
-            text = b"\n" + text
-        self._torn = True
-        with naming(self._path):
-            count = self._files.write(self._handle, text)
-        if count != len(text):
-            reason = f"{count} of {len(text)} bytes were written"
-            raise OSError(errno.ENOSPC, reason, str(self._path))
-        self._torn = False
+        with self._alone:
+            if self._torn:
+                text = b"\n" + text
+            self._torn = True
+            with naming(self._path):
+                count = self._files.write(self._handle, text)
+            if count != len(text):
+                reason = f"{count} of {len(text)} bytes were written"
+                raise OSError(errno.ENOSPC, reason, str(self._path))
+            self._torn = False
 
     def close(self) -> None:
         """Have the lines on the disk and close the file."""

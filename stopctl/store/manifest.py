@@ -12,6 +12,7 @@ import hashlib
 import math
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Never
 
@@ -22,7 +23,11 @@ from stopctl.store.hashed import FileFact
 from stopctl.store.info import CheckpointInfo
 
 FORMAT = 1
-TENSORS, STATE, MANIFEST = "state.safetensors", "state.json", "manifest.json"
+TENSORS, FROZEN = "state.safetensors", "frozen.safetensors"
+"""The arrays that may change, and those that did not from save to save, if any."""
+PACKED = "state.safetensors.zst"
+"""The first of them, where it is compressed."""
+STATE, MANIFEST = "state.json", "manifest.json"
 LIMIT, REASONS, COMPONENTS = 2048, 400, 600
 
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -56,6 +61,8 @@ def encode(info: CheckpointInfo, files: Mapping[str, FileFact]) -> bytes:
         "created": info.created,
         "files": {name: fact._asdict() for name, fact in files.items()},
     }
+    if info.unpacked is not None:
+        body["unpacked"] = info.unpacked
     return strict.dumps(body | {"sha256": _hash(body)}, sort_keys=True)
 
 
@@ -77,16 +84,20 @@ def parse(data: bytes | bytearray, folder: Path) -> tuple[CheckpointInfo, dict[s
         _refuse(f"format {body.get('format')!r}, this version reads {FORMAT}")
     if not _is_signed(body, bytes(data)):
         _refuse("its own SHA-256 does not match")
-    files = body.pop("files", None)
+    files, unpacked = body.pop("files", None), body.pop("unpacked", None)
     del body["format"], body["sha256"]
     if not _are_files(files) or body.keys() != _FIELDS.keys():
         _refuse("not the fields of a manifest")
+    if not (is_count(unpacked) if PACKED in files else unpacked is None):
+        _refuse(f"unpacked is wrong: {str(unpacked)[:100]}")
     for field, value in body.items():
         if not _FIELDS[field][0](value):
             _refuse(f"{field} is wrong: {str(value)[:100]}")
     facts = {name: FileFact(**fact) for name, fact in files.items()}
     body["components"] = body["components"] or ()
-    return _info(folder, body, len(data) + sum(fact.size for fact in facts.values())), facts
+    sizes = {name: fact.size for name, fact in facts.items()}
+    info = _info(folder, body, len(data) + sum(sizes.values()))
+    return replace(info, frozen=sizes.get(FROZEN, 0), unpacked=unpacked), facts
 
 
 def draft(folder: Path, **fields: Any) -> CheckpointInfo:
@@ -134,10 +145,10 @@ def _are_strings(value: object) -> bool:
 
 
 def _are_files(value: object) -> bool:
-    """Exactly our two files: so no name can lead anywhere else."""
+    """Exactly our files: so no name can lead anywhere else."""
     return (
         type(value) is dict
-        and value.keys() == {TENSORS, STATE}
+        and value.keys() - {FROZEN} in ({TENSORS, STATE}, {PACKED, STATE})
         and all(
             type(fact) is dict
             and fact.keys() == {"size", "sha256"}

@@ -14,10 +14,11 @@ from stopctl.store.errors import ROTTEN, DamagedError, NotARunError, as_damage
 from stopctl.store.files import DIRECTORY, FILES, Entry, Files, require_posix
 from stopctl.store.hashed import FileFact, read_file, read_whole
 from stopctl.store.info import CheckpointInfo
-from stopctl.store.manifest import MANIFEST, NAME, STATE, TENSORS
+from stopctl.store.manifest import MANIFEST, NAME, PACKED, STATE
+from stopctl.store.packed import unpack
 from stopctl.store.pins import read_pins
 from stopctl.store.rundir import CHECKPOINTS, FORMAT, JOURNAL, found_instead, read_meta
-from stopctl.store.tree import Tree, unflatten
+from stopctl.store.tree import Leaf, Tree, unflatten
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +74,21 @@ class Reader:
         Raises:
             OSError: for a reason that lies in this process, not in a checkpoint (permission, open files).
         """
-        good, damaged = [], []
-        for entry in self._entries():
-            try:
-                good.append(self._inspect(entry))
-            except DamagedError as error:
-                if self._files.exists(self._folder / entry.name):  # or a writer has just deleted it
-                    damaged.append(Damage(entry.name, str(error)))
+        known: dict[str, CheckpointInfo] = {}
+        deleted: set[str] = set()
+        while True:
+            good, damaged, before = [], [], len(deleted)
+            for entry in self._entries():
+                try:
+                    known[entry.name] = known.get(entry.name) or self._inspect(entry)
+                    good.append(known[entry.name])
+                except DamagedError as error:
+                    if self._is_there(entry.name):
+                        damaged.append(Damage(entry.name, str(error)))
+                    else:
+                        deleted.add(entry.name)
+            if len(deleted) == before:  # else a writer was just here, and what it saved may not be seen yet
+                break
         pins = read_pins(self._files, self.path)
         good.sort(key=lambda info: (info.step, info.epoch, info.writer))
         return Listing(tuple(map(pins.told, good)), tuple(damaged))
@@ -108,14 +117,18 @@ class Reader:
             OSError: for a reason that lies in this process, not in the checkpoint.
         """
         with _damage_of(info.name):
-            facts = self._manifest(info.name)[1]
-            with as_damage(TENSORS, ROTTEN):
-                tensors = read_file(self._files, self._folder / info.name / TENSORS, facts[TENSORS])
+            info, facts = self._manifest(info.name)
+            leaves: dict[str, Leaf] = {}
+            for file in sorted(facts.keys() - {STATE}):
+                found = safetensors.decode(self._arrays(info, file, facts[file]))
+                if twice := leaves.keys() & found.keys():
+                    raise DamagedError(f"{min(twice)[:200]!r} is in two files")
+                leaves |= found
             state = self._state(info.name, facts[STATE])
             skeleton = state["components"]
             if only is not None:
                 skeleton = {name: node for name, node in skeleton.items() if name in only}
-            return unflatten(skeleton, safetensors.decode(tensors)), state["state"]
+            return unflatten(skeleton, leaves), state["state"]
 
     def journal(self) -> journal.Lines:
         """The journal's lines, oldest first; a torn last one is passed over, garbled ones counted."""
@@ -128,6 +141,12 @@ class Reader:
     def _entries(self) -> Iterator[Entry]:
         with as_damage(self._folder), contextlib.suppress(FileNotFoundError):
             yield from (entry for entry in self._files.entries(self._folder) if NAME.fullmatch(entry.name))
+
+    def _is_there(self, name: str) -> bool:
+        try:
+            return self._files.exists(self._folder / name)
+        except OSError:  # what the disk cannot tell of is damaged, not deleted
+            return True
 
     def _inspect(self, entry: Entry) -> CheckpointInfo:
         if entry.kind != DIRECTORY:
@@ -153,6 +172,12 @@ class Reader:
         if info.name != name:
             raise DamagedError(f"{MANIFEST}: it is that of {info.name}")
         return info, facts
+
+    def _arrays(self, info: CheckpointInfo, file: str, fact: FileFact) -> bytearray:
+        """The bytes of a safetensors file, verified as they are on the disk."""
+        with as_damage(file, ROTTEN):
+            data = read_file(self._files, self._folder / info.name / file, fact)
+        return data if file != PACKED else unpack(data, info.unpacked or 0, file)
 
     def _state(self, name: str, fact: FileFact) -> dict[str, strict.JsonValue]:
         with as_damage(STATE, ROTTEN):

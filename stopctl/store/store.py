@@ -7,15 +7,15 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal, Self, TypeAlias
 
 from stopctl.core.errors import OrderError, SettingError
-from stopctl.store import commit, manifest, safetensors, strict
+from stopctl.store import commit, manifest, strict
 from stopctl.store.errors import as_save_error
 from stopctl.store.fence import Fence
 from stopctl.store.files import DIRECTORY, FILES, Files, without_sync
-from stopctl.store.hashed import Bytes
 from stopctl.store.info import CheckpointInfo
 from stopctl.store.journal import Journal
 from stopctl.store.lock import RunLock, now
-from stopctl.store.manifest import NAME, STATE, TENSORS, order
+from stopctl.store.manifest import NAME, order
+from stopctl.store.packed import library
 from stopctl.store.pins import NO_PINS, forget_pin, read_pins
 from stopctl.store.reader import Damage, Listing, Reader
 from stopctl.store.rundir import (
@@ -27,6 +27,7 @@ from stopctl.store.rundir import (
     start,
 )
 from stopctl.store.tree import Tree, flatten
+from stopctl.store.writing import Writing
 
 __all__ = ["CheckpointInfo", "Damage", "Listing", "Reader", "Store"]
 
@@ -48,20 +49,26 @@ class Store(Reader):
         take_over: bool = False,
         durability: Durability = "full",
         verify_writes: bool = False,
+        compress: Literal["zstd"] | None = None,
         files: Files = FILES,
     ) -> None:
         if durability not in ("full", "process"):
             raise SettingError(f"durability={durability!r}: write 'full' or 'process'")
+        if compress not in (None, "zstd"):
+            raise SettingError(f"compress={compress!r}: write 'zstd' or None")
+        if compress is not None:
+            library()
         files = files if durability == "full" else without_sync(files)
         self._open(path, files)
         self._durability = durability
-        self._verify = verify_writes
         self._journal: Journal | None = None
         with as_save_error("opening the run", self.path):
             make_directory(files, self.path)
             refuse_foreign(files, self.path)
             self._lock = RunLock.take(files, self.path, over=take_over)
             self._fence = Fence(files, self.path, self._lock)
+            more = {"verify": verify_writes, "pack": compress is not None}
+            self._writing = Writing(files, self._folder, self._fence, **more)
             try:
                 self.meta = read_meta(files, self.path)
             except BaseException:
@@ -78,7 +85,8 @@ class Store(Reader):
             path: the run's directory.
             options: `take_over`: take it from another process, which then writes no more. `durability`:
                 "full", or "process" to skip every fsync: what is saved outlives this process, but not a power
-                cut. `verify_writes`: read every file of a checkpoint back before it appears. `files`: the
+                cut. `verify_writes`: read every file of a checkpoint back before it appears. `compress`:
+                "zstd" for the arrays that change (the extra ``zstd``). `files`: the
                 file operations; a test gives its own.
 
         Raises:
@@ -163,18 +171,16 @@ class Store(Reader):
             created=now(),
         )
         body = {"format": FORMAT, "components": skeleton, "state": strict.plain(state, "state")}
-        contents: dict[str, Sequence[Bytes]]
-        contents = {TENSORS: safetensors.encode(leaves), STATE: [strict.dumps(body)]}
-        check = self._fence.check_all
-        return commit.publish(self._files, self._folder, info, contents, check, verify=self._verify)
+        return self._writing.save(info, leaves, [strict.dumps(body)])
 
     def set_aside(self, name: str, why: str) -> None:
         """Rename a damaged checkpoint to ``.damaged-<name>``, so that it is not looked at again."""
         self._check_begun()
-        self._check_name(name)
         with as_save_error("setting a checkpoint aside", self._folder / name):
+            self._check_name(name)
             self._fence.check_all()
             target = commit.set_aside(self._files, self._folder, name)
+        self._writing.forget()  # others may share its damage
         self.append("set_aside", name=name, why=why, to=target)
 
     def delete(self, names: Iterable[str], *, guarded: Collection[str]) -> None:
@@ -214,8 +220,11 @@ class Store(Reader):
                 forget_pin(self._files, self.path, name)
             self._tell_left(left)
 
-    def append(self, event: str, /, **fields: object) -> None:
+    def append(self, event: str, /, **fields: object) -> dict[str, Any]:
         """Add a line to the journal: `event`, the time (ISO 8601, UTC) and plain fields of your own.
+
+        Returns:
+            The line.
 
         Raises:
             TreeError: a field is not plain JSON.
@@ -226,7 +235,9 @@ class Store(Reader):
             raise SettingError("time and event of a journal line are the store's: name the field otherwise")
         with as_save_error("writing the journal", self.path / JOURNAL):
             self._fence.check()
-            journal.append({"time": now(), "event": event, "writer": self._fence.writer, **fields})
+            line = {"time": now(), "event": event, "writer": self._fence.writer, **fields}
+            journal.append(line)
+        return line
 
     @property
     def lost(self) -> bool:

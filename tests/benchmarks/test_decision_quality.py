@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from curves import VALUE, Curve, parse_rule
+from curves import VALUE, Curve
 from decision_quality import (
     RULES,
     Line,
@@ -21,6 +21,7 @@ from decision_quality import (
 )
 
 from stopctl import Maximize, Minimize, Patience
+from stopctl.report.expressions import parse_stop
 from stopctl.rules import GeneralizationLoss, ProgressQuotient
 
 
@@ -171,7 +172,7 @@ def test_tables():
 
 
 def test_the_usual_rules_can_be_read():
-    assert [repr(parse_rule(text)) for text in RULES if "Progress" not in text] == [
+    assert [repr(parse_stop(text)) for text in RULES if "Progress" not in text] == [
         text for text in RULES if "Progress" not in text
     ]
 

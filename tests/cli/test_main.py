@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from stopctl.cli import demo, main
 from stopctl.cli.app import app
+from support.ran import Command
 
 RUNNER = CliRunner(env={"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"})
 
@@ -68,13 +69,12 @@ def test_wrong_options_are_named_before_anything_is_trained(arguments: list[str]
     assert message in errors
 
 
-def test_missing_libraries_are_named_with_their_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_libraries_are_named_with_their_extra(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(demo, "missing", lambda: ("pooch", "sklearn"))
-    assert _call("demo") == (
-        1,
-        "",
-        'stopctl demo: the demo needs pooch, sklearn: pip install "stopctl[demo]"',
-    )
+    error = 'stopctl: the demo needs pooch, sklearn: pip install "stopctl[demo]"\n'
+    assert Command(monkeypatch, capsys)("demo") == (2, "", error)
 
 
 @pytest.mark.parametrize(
@@ -87,11 +87,15 @@ def test_missing_libraries_are_named_with_their_extra(monkeypatch: pytest.Monkey
     ],
 )
 def test_missing_frameworks_are_named_with_their_extra(
-    there: list[str], asked: str | None, message: str, monkeypatch: pytest.MonkeyPatch
+    there: list[str],
+    asked: str | None,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(demo, "installed", lambda: tuple(there))
     arguments = [] if asked is None else ["--framework", asked]
-    assert _call("demo", *arguments) == (1, "", f"stopctl demo: {message}")
+    assert Command(monkeypatch, capsys)("demo", *arguments) == (2, "", f"stopctl: {message}\n")
 
 
 @pytest.mark.parametrize("module", ["typer", "rich"])
@@ -136,12 +140,12 @@ def test_the_command_starts_without_numpy_or_a_framework() -> None:
 
 
 def test_a_folder_without_mnist_is_an_error_in_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("STOPCTL_MNIST", str(tmp_path))
-    code, _, errors = _call("demo", "--framework", "torch", "--run-dir", str(tmp_path / "runs"))
-    assert code == 1
-    assert errors.startswith(
-        f"stopctl demo: STOPCTL_MNIST is {tmp_path}, where there is neither train-images-"
-    )
+    stopctl = Command(monkeypatch, capsys)
+    code, _, errors = stopctl("demo", "--framework", "torch", "--run-dir", tmp_path / "runs")
+    assert code == 2
+    assert errors.startswith(f"stopctl: STOPCTL_MNIST is {tmp_path}, where there is neither train-images-")
+    assert errors.count("\n") == 1
     assert not (tmp_path / "runs").exists()

@@ -16,7 +16,7 @@ def used():
     for epoch, value in enumerate([0.5, 0.4, 0.45], start=1):
         decision = controller.report({"val_loss": value, "other": math.inf}, epoch=epoch, step=epoch * 10)
         if decision.save:
-            controller.saved(decision.save)
+            controller.saved(decision.save, blocked=0.25, took=1.5)
     return controller
 
 
@@ -36,9 +36,13 @@ def test_the_state_is_strict_json_without_parameters():
         "best_step": 20,
         "metrics": {"val_loss": 0.45, "other": "Infinity"},
         "planned": None,
+        "inside": False,
+        "inside_reports": 0,
         "lr_drop_pending": False,
         "reported": True,
         "proposals": 2,
+        "save_blocked": 0.25,
+        "save_took": 1.5,
         "committed": {
             "reports": 2,
             "epoch": 2,
@@ -56,6 +60,18 @@ def test_the_state_is_strict_json_without_parameters():
             }
         ],
     }
+
+
+def test_a_state_inside_an_epoch_keeps_its_place_and_an_older_one_was_between_two():
+    controller = used()
+    controller.report({"val_loss": 0.3}, epoch=3, step=34, inside=True)
+    again = Controller(stop=Patience(5) | NonFinite(), save=OnBest())
+    again.load_state_dict(controller.state_dict())
+    assert (again.progress.inside, again.progress.inside_reports, again.progress.pace) == (True, 1, (3, 3))
+    older = used().state_dict()
+    del older["inside"], older["inside_reports"]
+    again.load_state_dict(older)
+    assert (again.progress.inside, again.progress.pace) == (False, (3, 3))
 
 
 def test_larger_parameters_keep_the_memory():
@@ -121,6 +137,9 @@ def test_equal_rules_keep_their_memories_apart_by_their_order():
         (lambda s: s.update(reported=1), "the saved reported is 1: true or false was saved there"),
         (lambda s: s.update(best="x"), "best is 'x': a number was saved there"),
         (lambda s: s.update(seconds=None), "seconds is None: a number was saved there"),
+        (lambda s: s.update(save_took=-1.0), "the saved save_took is -1.0: a number of seconds >= 0 was"),
+        (lambda s: s.update(save_blocked="NaN"), "the saved save_blocked is 'NaN': a number of seconds >= 0"),
+        (lambda s: s.update(save_blocked="x"), "save_blocked is 'x': a number was saved there"),
         (
             lambda s: s.pop("committed"),
             "the saved state is damaged or not from stopctl: KeyError('committed')",

@@ -41,7 +41,9 @@ def everything():
         | Odd()
     )
     rate = ReduceOnPlateau(0.1, patience=2, max_drops=2, cooldown=1)
-    return Controller(stop=stop, save=Every(epochs=10) | OnBest(min_delta=0.5), lr=rate)
+    return Controller(
+        stop=stop, save=Every(epochs=10) | Every(overhead=0.05) | OnBest(min_delta=0.5), lr=rate
+    )
 
 
 def test_before_the_first_report():
@@ -49,6 +51,13 @@ def test_before_the_first_report():
     assert lines[0] == "0 reports of val_loss, step 0; no finite value yet; goes on"
     assert lines[1] == "Patience(9, min_delta=0.01): waits for its first report"
     assert lines[5] == "After(hours=2): 0 of 2 hours"
+    assert lines[13] == "Every(overhead=0.05): what a save costs is not known yet (met)"
+
+
+def test_inside_the_first_epoch_the_plan_is_one_of_epochs():
+    controller = Controller(stop=None, save=None)
+    controller.report({"val_loss": 0.5}, epoch=0, step=40, planned=50, inside=True)
+    assert controller.explain().startswith("1 report of val_loss, epoch 0 of 50, step 40; best 0.5")
 
 
 def test_in_the_middle():
@@ -58,7 +67,7 @@ def test_in_the_middle():
             {"val_loss": value, "loss": value}, epoch=i, step=10 * i, seconds=60.0 * i, planned=50
         )
         if decision.save:
-            controller.saved(decision.save)
+            controller.saved(decision.save, blocked=6.0)
     assert controller.explain().splitlines() == [
         "4 reports of val_loss, epoch 4 of 50, step 40; best 0.4 in epoch 2, step 20; goes on",
         "Patience(9, min_delta=0.01): 2 of 9 reports without improvement over 0.4 by 0.01; held while a drop of the "
@@ -76,6 +85,7 @@ def test_in_the_middle():
         "rate is to come",
         "Odd(): no figures",
         "Every(epochs=10): due next at epoch 10",
+        "Every(overhead=0.05): every 120 s: saves block 6 s, at most 5 % of the time; 60 s since the newest",
         "OnBest(min_delta=0.5): the value is 0.5, the best that is saved 0.5, to be beaten by 0.5",
         "ReduceOnPlateau(0.1, patience=2, cooldown=1, max_drops=2): 2 of 2 reports without improvement over 0.4; "
         "1 of 2 drops so far; cooling down for 1 report (met)",

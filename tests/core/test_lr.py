@@ -62,6 +62,20 @@ def test_patience_holds_while_a_permitted_drop_could_come():
     assert len(ends) == 5  # held at report 4; both drops are spent at report 5
 
 
+def test_inside_the_first_pass_a_permitted_drop_could_come_and_later_the_pace_tells():
+    lr = ReduceOnPlateau(0.5, patience=4, max_drops=9)
+    controller = Controller(stop=Patience(1), save=None, lr=lr)
+    held = []
+    for i in range(1, 12):
+        epoch, inside = i // 4, i % 4 != 0
+        decision = controller.report({"val_loss": 1.0}, epoch=epoch, planned=3, inside=inside)
+        held.append(decision.stop is None)
+        if decision.stop:
+            break
+    # at report i at most 12 - i are left, and a drop takes 4 from the last one: at 5, and at 9 no more
+    assert held == [True] * 8 + [False]
+
+
 def test_patience_does_not_hold_without_a_limit_a_plan_or_time():
     def stop(rule, planned):
         controller = Controller(stop=Patience(3), save=None, lr=rule)

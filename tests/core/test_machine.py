@@ -27,6 +27,7 @@ def report(controller, told):
         seconds=told.seconds,
         planned=told.planned,
         lr_drop_pending=told.lr,
+        inside=told.inside,
     )
 
 
@@ -148,7 +149,7 @@ def test_maximize_is_exactly_minimize_of_the_negated_values(goal, stop, save, hi
     for told in history:
         flipped = type(told)(
             {name: -value for name, value in told.metrics.items()},
-            *(told.epoch, told.step, told.seconds, told.planned, told.lr),
+            *(told.epoch, told.step, told.seconds, told.planned, told.lr, told.inside),
         )
         a, _ = one.feed(told)
         b, _ = other.feed(flipped)

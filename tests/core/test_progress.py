@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stopctl import Controller, Minimize, Progress, Report, ReportError
+from stopctl import Controller, Minimize, Progress, Reason, Report, ReportError
 from stopctl.core.state import State
 
 
@@ -33,6 +33,39 @@ def test_passes_are_epochs_where_epochs_are_counted():
     assert controller.progress.passes == 7
     controller.boundary(epoch=2, step=9)
     assert controller.progress.passes == 2
+
+
+def test_inside_the_first_epoch_no_pass_is_completed_whatever_the_step():
+    controller = Controller(stop=None, save=None)
+    decision = controller.boundary(epoch=0, step=40, planned=5, inside=True)
+    assert (decision.save, controller.progress.passes, controller.progress.inside) == (None, 0, True)
+    assert controller.report({"val_loss": 1.0}, epoch=0, step=50, planned=5, inside=True).save is None
+    assert controller.boundary(epoch=5, step=60, planned=5).save.reasons == (Reason.END,)
+    assert (controller.progress.passes, controller.progress.inside) == (5, False)
+
+
+def test_the_pace_is_the_same_inside_a_pass_and_at_its_end():
+    controller = Controller(stop=None, save=None)
+    paces = []
+    for epoch in range(3):
+        for quarter in range(1, 4):
+            controller.report({"val_loss": 1.0}, epoch=epoch, step=4 * epoch + quarter, inside=True)
+            paces.append(controller.progress.pace)
+        controller.report({"val_loss": 1.0}, epoch=epoch + 1, step=4 * epoch + 4)
+        paces.append(controller.progress.pace)
+    assert paces[:4] == [(0, 0), (0, 0), (0, 0), (4, 1)]
+    assert {reports / passes for reports, passes in paces[3:]} == {4.0}
+
+
+def test_the_pace_of_reports_that_began_in_this_pass_is_at_least_theirs():
+    controller = Controller(stop=None, save=None)
+    controller.boundary(epoch=2, step=20)
+    for i in range(1, 4):
+        controller.report({"val_loss": 1.0}, epoch=2, step=20 + i, inside=True)
+    assert controller.progress.pace == (3, 3)
+    assert controller.progress.inside_reports == 3
+    controller.boundary(epoch=3, step=24, inside=True)  # an epoch later, without a call at its end
+    assert (controller.progress.inside_reports, controller.progress.pace) == (0, (3, 3))
 
 
 def test_a_copy_of_the_state_is_independent():

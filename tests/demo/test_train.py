@@ -163,9 +163,9 @@ def test_ctrl_c_says_that_the_same_command_resumes_and_exits_with_130(start: Sta
 def test_other_settings_in_the_same_directory_are_an_error(start: Start, undisturbed: Done) -> None:
     process = start("--framework", "torch", "--run-dir", undisturbed.directory, "--seed", "4")
     _, errors = process.communicate()
-    assert process.returncode == 1
+    assert process.returncode == 2
     assert errors == (
-        f"stopctl demo: {undisturbed.directory / 'torch'} holds a run with other settings: seed 3, now 4; "
+        f"stopctl: {undisturbed.directory / 'torch'} holds a run with other settings: seed 3, now 4; "
         "give the same settings to go on with it, or another --run-dir for a new run\n"
     )
 

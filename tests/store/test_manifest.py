@@ -100,10 +100,12 @@ def test_it_stays_below_two_kilobytes_whatever_goes_in() -> None:
         reasons=tuple("r" * 7 for _ in range(200)),
         components=tuple(f"model.{i}" for i in range(52)),
     )
-    big = {name: FileFact(2**63 - 1, "a" * 64) for name in FACTS}
+    big = {name: FileFact(2**63 - 1, "a" * 64) for name in (*FACTS, "frozen.safetensors")}
     data = encode(most, big)
     assert len(data) < LIMIT
-    found, _ = parse(data, FOLDER)
+    found, facts = parse(data, FOLDER)
+    assert facts == big
+    assert found.frozen == 2**63 - 1
     assert 0 < len(found.reasons) < 200
     assert found.reasons == most.reasons[: len(found.reasons)]
     assert found.components == most.components

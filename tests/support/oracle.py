@@ -81,6 +81,11 @@ class Told:
     seconds: float
     planned: int | None = None
     lr: bool = False
+    inside: bool = False
+
+    @property
+    def passes(self) -> int:
+        return self.epoch or (0 if self.inside else self.step)
 
 
 @dataclass
@@ -143,7 +148,7 @@ class Oracle:
         now = self.history[-1]
         if stop:
             save = [*save, "stop"]
-        if now.planned is not None and (now.epoch or now.step) >= now.planned:
+        if now.planned is not None and now.passes >= now.planned:
             save = [*save, "end"]
         return Expected(new_best, stop, save)
 
@@ -174,21 +179,33 @@ class Oracle:
             kept.append(x)
             ring = max(ring, 2 ** math.floor(math.log2(self.width(t)) + 1))
             since = max(since, len(kept) - ring + 1)
-        n, t, now = len(kept), len(xs), self.history[-1]
+        n, t = len(kept), len(xs)
         w = self.width(t)
         last_w = self.width(max((i for i, x in enumerate(xs, start=1) if math.isfinite(x)), default=t))
-        if n - w < since or w != last_w:
+        if n - w < since or w != last_w or self.length(t) is None:
             return False
         best = min(kept)
         if 2 * sum(v == best for v in kept[-w:]) > w:
             return False
         gain = min(kept[: n - w]) - best
-        left = t * now.planned / (now.epoch or now.step) - t
+        left = float(self.length(t)) - t
         return gain * left / w <= tolerance * (sorted(kept[:3])[1] - best)
 
     def width(self, t: int) -> int:
+        length = self.length(t)
+        return 8 if length is None else max(8, math.ceil(Fraction(3, 10) * length))
+
+    def length(self, t: int) -> Fraction | None:
+        """The planned number of reports, as it looks at report t; None inside the first pass."""
         now = self.history[t - 1]
-        return max(8, math.ceil(Fraction(3, 10) * t * now.planned / (now.epoch or now.step)))
+        if not now.inside:
+            return Fraction(t * now.planned, now.passes)
+        if not now.epoch:
+            return None
+        here = 0
+        while here < t and (told := self.history[t - 1 - here]).inside and told.epoch == now.epoch:
+            here += 1
+        return now.planned * max(Fraction(t - here, now.epoch), Fraction(t, now.epoch + 1))
 
     def gl(self, alpha: float, options: dict[str, Any]) -> bool:
         xs = self.series(options.get("goal"))

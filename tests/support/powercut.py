@@ -103,6 +103,11 @@ class Disk:
         parent.entries[target.name] = parent.entries.pop(source.name)
         parent.changed()
 
+    def _link(self, op: Op) -> None:
+        source, target = op.paths
+        self._parent(target).entries[target.name] = self._parent(source).entries[source.name]
+        self._parent(target).changed()
+
     def _unlink(self, op: Op) -> None:
         parent = self._parent(op.paths[0])
         if parent.entries.pop(op.paths[0].name, None) is not None:

@@ -88,9 +88,10 @@ def histories(draw, max_size=25, *, positive=False):
     planned = draw(st.integers(10, 60) if positive else st.none() | st.integers(1, 30))
     values = st.sampled_from([0.25, 0.5, 0.5, 0.75, 1.0, 1.5, 2.0, math.nan]) if positive else mostly_finite
     for _ in range(draw(st.integers(1, max_size))):
-        epoch += stride if positive else draw(st.integers(0, 3))
+        inside = draw(st.sampled_from([False, False, True]))
+        epoch += (0 if inside else stride) if positive else draw(st.integers(0, 3))
         step += draw(st.integers(0, 9))
         seconds += draw(st.sampled_from([0.0, 0.3, 1.0, 60.0, 4000.0]))
         metrics = {"loss": draw(values), "acc": draw(values)}
-        told.append(Told(metrics, epoch, step, seconds, planned, draw(st.booleans())))
+        told.append(Told(metrics, epoch, step, seconds, planned, draw(st.booleans()), inside))
     return told

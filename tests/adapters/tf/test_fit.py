@@ -195,6 +195,33 @@ def test_without_validation_data_the_error_lists_what_there_is(tmp_path: Path) -
     assert (work.model._initial_epoch, free(tmp_path)) == (None, True)
 
 
+@pytest.mark.parametrize(("frequency", "validated"), [(2, [2, 4]), ([1, 4], [1, 4]), (1, [1, 2, 3, 4, 5])])
+def test_an_epoch_that_fit_does_not_validate_is_a_pass_without_a_report(
+    tmp_path: Path, frequency: Any, validated: list[int]
+) -> None:
+    work = Work()
+    x = np.zeros((4, COLUMNS), "f4")
+    control = work.control(tmp_path, validation_freq=frequency, restore_best=True)
+    given = {"validation_data": (x, x[:, :1]), "validation_freq": frequency, "shuffle": False, "verbose": 0}
+    work.model.fit(work.data, epochs=5, callbacks=[control], **given)
+    assert [line["epoch"] for line in reports(Reader(tmp_path))] == validated
+    assert [info.epoch for info in control.run.checkpoints if info.value is not None] == validated
+    assert (control.run.progress.epoch, saved(control)) == (5, [1, 2, 3, 4, 5])
+
+
+def test_a_metric_that_is_missing_for_another_reason_stays_an_error(tmp_path: Path) -> None:
+    work = Work()
+    with pytest.raises(ReportError, match="no 'val_loss'"):
+        work.model.fit(
+            work.data,
+            epochs=5,
+            shuffle=False,
+            verbose=0,
+            callbacks=[work.control(tmp_path, validation_freq=2)],
+        )
+    assert [line["event"] for line in Reader(tmp_path).journal()].count("saved") == 1
+
+
 def test_what_is_asked_after_the_report_ends_fit_there(tmp_path: Path) -> None:
     work = Work()
     control = work.control(tmp_path, stop=After(steps=2 * STEPS) | Patience(5))
@@ -568,6 +595,21 @@ def test_the_data_are_told_the_epoch_before_they_are_opened(tmp_path: Path) -> N
 
     assert run(2) == [1, 2]
     assert run(5) == [3, 4, 5]
+
+
+def test_a_run_that_stands_inside_an_epoch_is_not_for_fit(tmp_path: Path) -> None:
+    work = Work()
+    given = {"model": work.model, "optimizer": work.model.optimizer, "stop": None}
+    with Run(tmp_path, **given, save=Every(steps=1)) as run:
+        for _ in run.epochs(2):
+            for number in run.batches([1, 2, 3]):
+                if number == 2:
+                    break
+            break
+    control = work.control(tmp_path)
+    with pytest.raises(OrderError, match="saved inside epoch 1, after batch 1: in the loop of epochs write"):
+        work.fit(control, 2)
+    assert free(tmp_path)
 
 
 def test_initial_epoch_is_ours_to_set(tmp_path: Path) -> None:

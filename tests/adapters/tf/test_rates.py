@@ -90,6 +90,19 @@ def test_patience_waits_for_the_last_step(tmp_path):
     assert run.progress.epoch == 8
 
 
+def test_inside_an_epoch_patience_waits_as_the_completed_epochs_tell(tmp_path):
+    """Two reports an epoch that do not improve; step 5 is the first at the lower rate, in the third epoch."""
+    variable = tf.Variable(0.0)
+    optimizer = keras.optimizers.SGD(piecewise(4))
+    given = {"model": variable, "optimizer": optimizer, "stop": Patience(1), "save": None}
+    with Run(tmp_path, **given, durability="process") as run:
+        for _ in run.epochs(5):
+            for _ in run.batches([1, 2]):
+                optimizer.apply_gradients([(tf.constant(1.0), variable)])
+                run.report(val_loss=1.0)
+    assert (run.progress.epoch, run.progress.step) == (3, 7)
+
+
 def test_the_rate_is_run_s_to_lower_only_without_a_schedule(tmp_path):
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
     optimizer = keras.optimizers.SGD(piecewise(3))

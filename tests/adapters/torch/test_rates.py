@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.optim import lr_scheduler as s
 
-from stopctl import OnBest, Patience, ReduceOnPlateau, SettingError
+from stopctl import Every, OnBest, Patience, ReduceOnPlateau, SettingError
 from stopctl_torch import Run, TorchState
 from stopctl_torch.rates import last_drop, scale
 
@@ -115,6 +115,34 @@ def test_patience_waits_for_the_last_step(tmp_path):
             if run.progress.epoch == 3:
                 assert "held until pass 8" in run.explain()
     assert run.progress.epoch == 8
+
+
+@pytest.mark.parametrize("crash", [False, True])
+@pytest.mark.parametrize(("milestone", "per_batch"), [(3, False), (5, True)])
+def test_inside_an_epoch_patience_waits_as_the_completed_epochs_tell(tmp_path, milestone, per_batch, crash):
+    """Two reports an epoch that do not improve; the drop is over when three epochs are completed."""
+    for left in (7, 99) if crash else (99,):
+        driven = optimizer()
+        scheduler = s.MultiStepLR(driven, [milestone])
+        model = torch.nn.ParameterList(driven.param_groups[0]["params"])
+        given = {"model": model, "optimizer": driven, "scheduler": scheduler, "stop": Patience(1)}
+        with Run(tmp_path, **given, save=Every(steps=1), durability="process") as run:
+            for _ in run.epochs(5):
+                for _ in run.batches([1, 2]):
+                    driven.step()
+                    if per_batch:
+                        scheduler.step()
+                    if left == 0:
+                        break
+                    left -= 1
+                    run.report(val_loss=1.0)
+                else:
+                    if not per_batch and not run.stopped:
+                        scheduler.step()
+                    continue
+                break
+    assert (run.progress.epoch, run.progress.step) == (3, 7)
+    assert str(run.stopped) == "no improvement over 1 for 6 reports"
 
 
 def test_the_rate_is_run_s_to_lower_only_without_a_scheduler(tmp_path):

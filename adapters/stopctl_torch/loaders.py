@@ -1,0 +1,213 @@
+"""The position inside a DataLoader: how it is found again so that every later batch is bitwise what it was.
+
+A DataLoader does not tell its position. But all that it does follows from the generators at the moment it is
+iterated: those are remembered, and a resumed run sets them, iterates, and drops the batches that were done
+(without workers their row numbers alone).
+Worker processes are seeded from the same generators, and so repeat what they drew.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+from torch.utils import data
+
+from stopctl import MismatchError, SettingError
+from stopctl.ports import Batches, Generators, Tree, detached
+from stopctl_torch import holders
+from stopctl_torch.leaves import Encoder, decode
+from stopctl_torch.watching import Watched
+
+log = logging.getLogger("stopctl")
+
+KNOWN_SAMPLERS = (
+    data.BatchSampler,
+    data.RandomSampler,
+    data.SequentialSampler,
+    data.SubsetRandomSampler,
+    data.WeightedRandomSampler,
+    data.distributed.DistributedSampler,
+)
+"""Samplers that draw when they are iterated, and then only from generators of their own."""
+
+
+def batches(source: Any, generators: Generators) -> Batches | None:
+    """The batches of a DataLoader, None for anything else.
+
+    Raises:
+        SettingError: a loader whose position cannot be found again.
+    """
+    if not isinstance(source, data.DataLoader):
+        return None
+    if source.num_workers and source.persistent_workers:
+        raise SettingError(
+            "run.batches() got a DataLoader with persistent_workers=True: its workers carry their random "
+            "state from epoch to epoch, and it cannot be saved; write persistent_workers=False"
+        )
+    if source.num_workers and not getattr(source, "in_order", True):
+        raise SettingError(
+            "run.batches() got a DataLoader with in_order=False: the order of its batches depends on how "
+            "fast its workers are; write in_order=True"
+        )
+    if _is_stateful(source):
+        return StatefulBatches(source, generators) if not source.num_workers else Replayed(source, generators)
+    if type(source).__iter__ is not data.DataLoader.__iter__:
+        raise SettingError(
+            f"run.batches() got a {type(source).__name__}, a DataLoader with an __iter__() of its own, whose "
+            "position cannot be saved: pass a plain DataLoader, or an object that is none and has "
+            "state_dict() and load_state_dict()"
+        )
+    return Replayed(source, generators)
+
+
+class Replayed:
+    """A DataLoader whose position is found by iterating again from the same generators.
+
+    Args:
+        loader: the user's.
+        generators: the shared ones; those that loader, samplers and dataset hold join them.
+    """
+
+    def __init__(self, loader: data.DataLoader[Any], generators: Generators) -> None:
+        self._loader = loader
+        self._shared = generators
+        self._own = holders.generators_in(loader)
+        self._began: Tree = None
+        self.length = _length(loader)
+
+    def begin(self, epoch: int) -> Iterator[Any]:
+        """Remember where the generators stand, and iterate."""
+        self._began = detached({"shared": self._shared.capture(), "own": self._own.capture()})
+        return self._iterate()
+
+    def resume(self, epoch: int, done: int, saved: Tree) -> Iterator[Any]:
+        """Iterate as when the epoch began, and drop the batches that were done."""
+        self._own.check(saved["own"])
+        if not done:
+            self._own.load(saved["own"])
+            return self.begin(epoch)
+        self._same(saved["loader"])
+        self._began = detached(saved["began"])
+        self._shared.load(self._began["shared"])
+        self._own.load(self._began["own"])
+        batches = self._iterate()
+        skipped = self._skippable(batches)
+        for i in range(done):
+            if next(skipped, skipped) is skipped:
+                raise MismatchError(f"the run was saved after batch {done}, but the loader has only {i}")
+        self._own.load(saved["own"])
+        return batches
+
+    def capture(self, done: int) -> Tree:
+        """Where the generators stood when this epoch began, and where the loader's own stand now."""
+        began = self._began if done else None
+        return {"began": began, "own": detached(self._own.capture()), "loader": _told(self._loader)}
+
+    def _same(self, saved: Tree) -> None:
+        """Other workers give the batches the same rows; anything else gives them other ones."""
+        given = _told(self._loader)
+        other = {
+            name: f"{name}={was}, now it has {given[name]}"
+            for name, was in saved.items()
+            if was != given[name]
+        }
+        workers = other.pop("num_workers", None)
+        if other:
+            told = "; ".join(other.values())
+            raise MismatchError(f"the run was saved inside an epoch of a DataLoader with {told}")
+        if workers:
+            log.warning("the DataLoader had %s: what is drawn while rows are loaded will differ", workers)
+
+    def _skippable(self, batches: Iterator[Any]) -> Iterator[Any]:
+        """What is drawn to drop a batch: its row numbers, where loading the rows has no other effect."""
+        if self._loader.num_workers or isinstance(self._loader.dataset, data.IterableDataset):
+            return batches
+        rows: Iterator[Any] = getattr(batches, "_sampler_iter", batches)  # torch has no public name for it
+        return rows
+
+    def _iterate(self) -> Iterator[Any]:
+        loader, batches = self._loader, iter(self._loader)
+        if isinstance(loader.dataset, data.IterableDataset):
+            if not loader.num_workers:
+                what = f"{type(loader.dataset).__name__}.__iter__()"
+                return Watched(batches, what, "num_workers=1 gives it generators of its own")
+        elif not _draws_at_its_start(loader):
+            sampler = loader.sampler if loader.batch_sampler is None else loader.batch_sampler
+            inner = getattr(sampler, "sampler", sampler) if type(sampler) in KNOWN_SAMPLERS else sampler
+            batches._sampler_iter = Watched(
+                batches._sampler_iter,
+                f"{type(inner).__name__}.__iter__()",
+                "let it draw all when it is iterated, or from a torch.Generator of its own",
+            )
+        return batches
+
+
+class StatefulBatches:
+    """A StatefulDataLoader without workers: it tells its position itself, no batch is loaded again."""
+
+    def __init__(self, loader: Any, generators: Generators) -> None:
+        self._loader = loader
+        self._own = holders.generators_in(loader)
+        self.length = _length(loader)
+
+    def begin(self, epoch: int) -> Iterator[Any]:
+        """A new epoch."""
+        return self._watched(iter(self._loader))
+
+    def resume(self, epoch: int, done: int, saved: Tree) -> Iterator[Any]:
+        """Its state first, and the generators only after ``iter()`` has drawn from them."""
+        self._own.check(saved["own"])
+        if not done:
+            self._own.load(saved["own"])
+            if saved["state"] is not None:
+                self._loader.dataset.load_state_dict(decode(saved["state"]))
+            return self.begin(epoch)
+        self._loader.load_state_dict(decode(saved["state"]))
+        batches = self._watched(iter(self._loader))
+        self._own.load(saved["own"])
+        return batches
+
+    def capture(self, done: int) -> Tree:
+        """Its ``state_dict()``, between two epochs the dataset's, and the generators that they hold."""
+        teller = self._loader if done else self._loader.dataset
+        state = Encoder("copy")(teller.state_dict(), "run.data/state") if _is_stateful(teller) else None
+        return {"state": detached(state), "own": detached(self._own.capture())}
+
+    def _watched(self, batches: Iterator[Any]) -> Iterator[Any]:
+        dataset = self._loader.dataset
+        if isinstance(dataset, data.IterableDataset) and not hasattr(dataset, "state_dict"):
+            what = f"{type(dataset).__name__}.__iter__()"
+            return Watched(batches, what, "give the dataset state_dict() and load_state_dict()")
+        return batches
+
+
+def _told(loader: data.DataLoader[Any]) -> dict[str, Any]:
+    """What decides which rows a batch has, and who loads them."""
+    sampler = loader.sampler if loader.batch_sampler is None else loader.batch_sampler
+    kinds = [type(each).__name__ for each in (sampler, getattr(sampler, "sampler", None)) if each is not None]
+    return {
+        "batch_size": loader.batch_size,
+        "sampler": "/".join(kinds),
+        "dataset": type(loader.dataset).__name__,
+        "num_workers": loader.num_workers,
+    }
+
+
+def _is_stateful(loader: Any) -> bool:
+    return all(callable(getattr(loader, name, None)) for name in ("state_dict", "load_state_dict"))
+
+
+def _draws_at_its_start(loader: data.DataLoader[Any]) -> bool:
+    samplers = [loader.sampler, loader.batch_sampler, getattr(loader.batch_sampler, "sampler", None)]
+    return all(sampler is None or type(sampler) in KNOWN_SAMPLERS for sampler in samplers)
+
+
+def _length(loader: data.DataLoader[Any]) -> int | None:
+    if isinstance(loader.dataset, data.IterableDataset):
+        return None  # what it says is a guess
+    try:
+        return len(loader)
+    except (TypeError, NotImplementedError):
+        return None

@@ -1,0 +1,114 @@
+"""`stopctl explain`: why a run did what it did."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.text import Text
+
+from stopctl.cli.output import AsJson, RunPath, console, emit, say
+from stopctl.core.errors import SettingError
+from stopctl.core.words import figure
+
+if TYPE_CHECKING:
+    from stopctl.report.history import History, Moment
+
+
+def explain(
+    run: RunPath,
+    epoch: Annotated[
+        int | None, typer.Option(min=0, help="What was decided in this epoch alone.", show_default=False)
+    ] = None,
+    step: Annotated[
+        int | None, typer.Option(min=0, help="What was decided at this step alone.", show_default=False)
+    ] = None,
+    voided: Annotated[
+        bool, typer.Option("--voided", help="Also what a later resume repeated, marked as such.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Tell why a run saved, stopped or lowered its learning rate: a sentence for each decision.
+
+    With --epoch or --step, also a report that decided nothing is told. What was repeated after a crash counts
+    once, as the last process decided.
+
+    Example: `stopctl explain runs/mnist --epoch 12`
+
+    Exit codes: 0; 2 if it is no run, or its journal has no such epoch or step.
+    """
+    from stopctl.reading import goal_of
+    from stopctl.report.history import history
+    from stopctl.store import Reader
+
+    reader = Reader(run)
+    metric = goal_of(reader.meta).metric
+    told = history(reader, metric)
+    one_place = epoch is not None or step is not None
+    moments = [
+        moment
+        for moment in (told.moments if voided else told.standing())
+        if (epoch is None or moment.place.epoch == epoch)
+        and (step is None or moment.place.step == step)
+        and (moment.text or one_place)
+    ]
+    if one_place and not moments:
+        raise SettingError(f"{run}: {_asked(epoch, step)} is not in the journal, which has {_range(told)}")
+    if as_json:
+        emit(
+            {
+                "metric": metric,
+                "skipped": told.skipped,
+                "moments": [
+                    {
+                        "event": moment.event,
+                        "epoch": moment.place.epoch,
+                        "step": moment.place.step,
+                        "time": moment.line.get("time"),
+                        "metrics": moment.line.get("metrics"),
+                        "text": moment.text or None,
+                        "voided": moment.voided,
+                    }
+                    for moment in moments
+                ],
+            }
+        )
+        return
+    out = console()
+    for moment in moments:
+        say(out, sentence(moment, metric))
+    if not moments:
+        say(out, "nothing was decided yet")
+    if told.skipped:
+        say(out, f"{told.skipped} half-written or garbled lines were skipped", "yellow")
+
+
+def sentence(moment: Moment, metric: str) -> Text:
+    """A moment as one line."""
+    from stopctl.report.history import where
+    from stopctl.report.lines import number
+
+    line = Text.assemble((f"{where(moment.place)}: ", "dim"))
+    text = moment.text
+    if moment.event == "report":
+        value = number(moment.line["metrics"].get(metric))
+        line.append(f"{metric} {figure(value)}; ")
+        text = text.replace(f"new best {figure(value)}", "new best") or "nothing was decided"
+    style = "bold red" if "stop: " in text else "blue" if moment.event == "saved" else ""
+    line.append(text, style)
+    if moment.voided:
+        line.append(" (voided by a resume)", "dim")
+    return line
+
+
+def _asked(epoch: int | None, step: int | None) -> str:
+    asked = [f"epoch {epoch}"] if epoch is not None else []
+    return ", ".join([*asked, *([f"step {step}"] if step is not None else [])])
+
+
+def _range(told: History) -> str:
+    places = [moment.place for moment in told.standing()]
+    if not places:
+        return "nothing yet"
+    last = max(places)
+    return f"epochs 0 to {last.epoch}, steps 0 to {last.step}"

@@ -1,0 +1,142 @@
+"""What all commands share: the console, sentences, tables, notes, bars, strict JSON, ages."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.padding import Padding
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from stopctl.core.values import float_to_json
+
+PLAIN_WIDTH = 200
+"""Columns where there is no terminal to fit to, and COLUMNS does not say."""
+
+NAME = 36
+"""Letters up to which a name is not folded."""
+
+NOTES = 10
+"""Notes that are told one by one."""
+
+COLORS = {
+    "new": "dim",
+    "running": "bold cyan",
+    "stopped": "green",
+    "finished": "green",
+    "preempted": "yellow",
+    "interrupted": "yellow",
+    "damaged": "bold red",
+    "unreadable": "bold red",
+}
+"""The style of a run's state; the word says the same without colour."""
+
+RunPath = Annotated[
+    Path, typer.Argument(metavar="RUN", help="The run's directory; a process may be writing in it.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")]
+
+
+def console(*, stderr: bool = False) -> Console:
+    """The console to print to; `PLAIN_WIDTH` wide where nobody looks."""
+    found = Console(stderr=stderr, highlight=False)
+    if not found.is_terminal and "COLUMNS" not in os.environ:
+        found.width = PLAIN_WIDTH
+    return found
+
+
+def say(out: Console, text: str | Text = "", style: str = "", *, indent: int = 0) -> None:
+    """Print a sentence: folded between words in a terminal, one line elsewhere."""
+    line = Text(text, style) if isinstance(text, str) else text
+    if out.is_terminal:
+        out.print(Padding(line, (0, 0, 0, indent), expand=False))
+    else:
+        out.print(Text.assemble(" " * indent, line), soft_wrap=True)
+
+
+def table(
+    *columns: str, right: Sequence[str] = (), fold: Sequence[str] = (), names: Sequence[str] = ()
+) -> Table:
+    """A plain table.
+
+    Args:
+        columns: their heads.
+        right: those of figures.
+        fold: those that are folded where the terminal is narrow.
+        names: what will stand in the first column, which is not folded if all are of at most `NAME` letters.
+    """
+    found = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    short = all(len(name) <= NAME for name in (columns[0], *names))
+    folded = [name for name in fold if not (short and names and name == columns[0])]
+    for name in columns:
+        side: Any = "right" if name in right else "left"
+        found.add_column(Text(name), justify=side, overflow="fold", no_wrap=name not in folded)
+    return found
+
+
+def tell_notes(notes: Sequence[str]) -> None:
+    """What was passed over, on standard error."""
+    err = console(stderr=True)
+    for note in notes[:NOTES]:
+        say(err, note)
+    if len(notes) > NOTES:
+        say(err, f"and {len(notes) - NOTES} more notes: --json has all")
+
+
+@contextmanager
+def bar(what: str, total: int, *, of_bytes: bool = False) -> Iterator[Callable[..., None]]:
+    """A progress bar on standard error if somebody looks; call what it gives after a step, or n of them."""
+    err = console(stderr=True)
+    figures = [DownloadColumn()] if of_bytes else []
+    columns = (TextColumn("{task.description}"), BarColumn(), *figures, TimeRemainingColumn(compact=True))
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
+        task = progress.add_task(what, total=total)
+
+        def tick(steps: int = 1) -> None:
+            progress.advance(task, steps)
+
+        yield tick
+
+
+def state_text(state: str) -> Text:
+    """A run's state, coloured."""
+    return Text(state, COLORS.get(state, ""))
+
+
+def emit(data: Any) -> None:
+    """Print one JSON object on one line, strict: non-finite numbers are "NaN", "Infinity" and "-Infinity"."""
+    typer.echo(json.dumps(_strict(data), allow_nan=False, ensure_ascii=False))
+
+
+def _strict(data: Any) -> Any:
+    if isinstance(data, float):
+        return float_to_json(data)
+    if isinstance(data, dict):
+        return {str(name): _strict(value) for name, value in data.items()}
+    if isinstance(data, list | tuple | set | frozenset):
+        return [_strict(value) for value in data]
+    return str(data) if isinstance(data, Path) else data
+
+
+def span(seconds: float | None) -> str:
+    """How long: ``"35 s"``, ``"12 min"``, ``"3 h"``, ``"5 days"``; empty for None.
+
+    >>> span(35.4), span(7200.0), span(1e6)
+    ('35 s', '2 h', '12 days')
+    """
+    if seconds is None or not math.isfinite(seconds):
+        return ""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.0f} h" if seconds < 172_800 else f"{seconds / 86_400:.0f} days"

@@ -1,0 +1,160 @@
+"""`stopctl replay`: what stop rules would have done on recorded curves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.text import Text
+
+from stopctl.cli.curvework import Column, Mixed, Mode, Paths
+from stopctl.cli.output import AsJson, bar, console, emit, table, tell_notes
+from stopctl.core.words import figure
+
+if TYPE_CHECKING:
+    from stopctl.report.replay import Outcome, Summary
+
+ROWS = 40
+"""Rows of the table of single curves that are shown without being asked for."""
+
+
+def replay(
+    curves: Paths,
+    stop: Annotated[
+        list[str],
+        typer.Option(metavar="RULE", help="A rule, as in Python; may be given again.", show_default=False),
+    ],
+    column: Column = None,
+    mode: Mode = None,
+    mixed: Mixed = False,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="PNG", help="Draw it, too; needs matplotlib.", show_default=False)
+    ] = None,
+    each: Annotated[
+        bool, typer.Option("--each", help=f"List every curve, also if that is more than {ROWS} rows.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show what stop rules would have done on recorded curves, decided by what stops a run.
+
+    **share** is the share of the recorded run that the rule would have trained, in reports. **regret** is
+    what stopping lost, as a share of what the whole recorded run wins: |best until the stop - best of all| /
+    |median of the first three values - best of all|. 0: nothing was lost; 1: as good as untrained.
+
+    A rule that would have gone on is "not stopped by epoch 17", the recorded end, and what would have come
+    is not guessed: in the means, such a curve counts with share 1 and regret 0. The planned length is the
+    recorded one unless the log says another. Learning-rate drops that were still to come are not known.
+
+    Example: `stopctl replay runs/*/metrics.csv --stop "Patience(3)" --stop "RemainingGain(0.03)"`
+    """
+    from stopctl.report.curves import read_curves
+    from stopctl.report.expressions import parse_stop
+    from stopctl.report.replay import replay_all
+
+    rules = [parse_stop(text) for text in stop]
+    read = read_curves(curves, column=column, mode=mode, mixed=mixed)
+    with bar("replaying", len(rules) * len(read.curves)) as tick:
+        done = [replay_all(read.curves, rule, tick) for rule in rules]
+    outcomes, summaries = [one for one, _ in done], [summary for _, summary in done]
+    notes = [*read.notes, *_notes(outcomes, summaries)]
+    if as_json:
+        told = {
+            "outcomes": [_plain(one) for row in outcomes for one in row],
+            "summary": [asdict(summary) for summary in summaries],
+            "notes": notes,
+        }
+        emit(told)
+    else:
+        tell_notes(notes)
+        _show(outcomes, summaries, len(read.curves), each=each)
+    if plot is not None:
+        from stopctl.report.plot import plot_replay
+
+        plot_replay(plot, outcomes, summaries)
+        if not as_json:
+            typer.echo(str(plot))
+
+
+def _notes(outcomes: list[list[Outcome]], summaries: list[Summary]) -> list[str]:
+    notes = [
+        f"{summary.rule} does not apply to {count} of the curves: {why}"
+        for summary in summaries
+        for why, count in summary.refused.items()
+    ]
+    cut = {id(one.curve) for row in outcomes for one in row if one.curve.cut}
+    if cut:
+        curves = "1 curve was" if len(cut) == 1 else f"{len(cut)} curves were"
+        notes.append(f"{curves} cut before the planned end: regret counts what was recorded alone")
+    return notes
+
+
+def _ending(one: Outcome) -> str:
+    """``"epoch 12 of 50"``, or that it was not stopped."""
+    unit, last = one.curve.unit, one.curve.passed(len(one.curve.values))
+    return f"not stopped by {unit} {last}" if one.stop is None else f"{unit} {one.passes} of {last}"
+
+
+def _plain(one: Outcome) -> dict[str, Any]:
+    curve = one.curve
+    return {
+        "curve": curve.name,
+        "metric": curve.goal.metric,
+        "mode": curve.goal.mode,
+        "rule": one.rule,
+        "stopped": one.stop is not None,
+        "unit": curve.unit,
+        "at": one.passes,
+        "of": curve.passed(len(curve.values)),
+        "reports": one.reports,
+        "value": one.value,
+        "share": one.share,
+        "regret": one.regret,
+        "text": one.stop or _ending(one),
+        "cut": curve.cut or None,
+    }
+
+
+def _show(outcomes: list[list[Outcome]], summaries: list[Summary], curves: int, *, each: bool) -> None:
+    out = console()
+    if each or sum(map(len, outcomes)) <= ROWS:
+        for head, rows in _groups(outcomes, curves):
+            figures = ("value", "share", "regret")
+            names = [name for name, _ in rows]
+            told = table(head, *figures, "stopped", right=figures, fold=(head, "stopped"), names=names)
+            for name, one in rows:
+                why = "" if one.stop is None else f": {one.stop}"
+                told.add_row(Text(name), *_figures(one), Text(f"{_ending(one)}{why}"))
+            out.print(told)
+            out.print()
+    means = ("mean\nshare", "mean\nregret", "median\nregret", "worst\nregret")
+    names = [summary.rule for summary in summaries]
+    told = table("rule", "stopped", *means, right=("stopped", *means), fold=("rule",), names=names)
+    for summary in summaries:
+        told.add_row(Text(summary.rule), *_means(summary))
+    out.print(told)
+
+
+def _groups(outcomes: list[list[Outcome]], curves: int) -> Iterator[tuple[str, list[tuple[str, Outcome]]]]:
+    """The tables: one of the rules if there is a single curve, else one a rule, of the curves."""
+    if curves == 1:
+        rows = [one for row in outcomes for one in row]
+        yield rows[0].curve.name, [(one.rule, one) for one in rows]
+    else:
+        for row in outcomes:
+            yield row[0].rule, [(one.curve.name, one) for one in row]
+
+
+def _figures(one: Outcome) -> tuple[str, ...]:
+    return figure(one.value), f"{one.share:.0%}", f"{one.regret:.4f}"
+
+
+def _means(total: Summary) -> tuple[str, ...]:
+    regrets = (total.regret, total.median_regret, total.worst_regret)
+    return (
+        f"{total.stopped} of {total.curves}",
+        f"{total.share:.1%}",
+        *(f"{regret:.4f}" for regret in regrets),
+    )

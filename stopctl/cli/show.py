@@ -1,0 +1,138 @@
+"""`stopctl show`: one run, as it stands."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.text import Text
+
+from stopctl.cli.ls import plain
+from stopctl.cli.output import AsJson, RunPath, console, emit, say, span, state_text, table
+from stopctl.core.words import counted, figure
+from stopctl.report.pagewords import size
+
+if TYPE_CHECKING:
+    from stopctl.report.standing import ReadRun, Standing
+
+
+def show(run: RunPath, as_json: AsJson = False) -> None:
+    """Show a run: how it stands, its checkpoints, and how close each rule is to being met.
+
+    Each rule's standing comes from leading the journal through the very code that decides in training.
+
+    Example: `stopctl show runs/mnist`
+
+    Exit codes: 0; 2 if it is no run.
+    """
+    from stopctl.report.closeness import closeness
+    from stopctl.report.standing import read_run
+
+    found = read_run(run)
+    rules, notes = closeness(found)
+    if as_json:
+        emit(_plain(found, rules, notes))
+    else:
+        _show(found, rules, notes)
+
+
+def _plain(run: ReadRun, rules: list[str], notes: list[str]) -> dict[str, Any]:
+    from stopctl.report.checkpoints import kept
+
+    meta = run.reader.meta
+    return {
+        **plain(run.standing),
+        "checkpoint_list": [
+            {
+                "name": one.info.name,
+                "epoch": one.info.epoch,
+                "step": one.info.step,
+                "seconds": one.info.seconds,
+                "value": one.info.value,
+                "bytes": one.info.bytes,
+                "label": one.info.label,
+                "components": one.info.components,
+                "why": one.why,
+                "tags": one.tags,
+                "created": one.info.created,
+            }
+            for one in kept(run)
+        ],
+        "rules": meta.get("rules"),
+        "closeness": rules,
+        "not_replayed": notes,
+        "lr_drops": _drops(run),
+        "versions": meta.get("versions"),
+        "created": meta.get("created"),
+        "notes": meta.get("notes"),
+    }
+
+
+def _drops(run: ReadRun) -> list[dict[str, Any]]:
+    from stopctl.report.lines import number
+
+    found = ((line, number(line.get("lr_factor"))) for line in run.history.reports())
+    return [
+        {"epoch": line["epoch"], "step": line["step"], "factor": factor}
+        for line, factor in found
+        if factor is not None
+    ]
+
+
+def _show(run: ReadRun, rules: list[str], notes: list[str]) -> None:
+    out = console()
+    for line in heading(run.standing):
+        say(out, line)
+    _checkpoints(out, run)
+    _section(out, "rules", [*rules, *notes])
+    drops = [f"epoch {d['epoch']}, step {d['step']}: times {figure(d['factor'])}" for d in _drops(run)]
+    _section(out, "learning-rate drops", drops)
+    user = run.reader.meta.get("notes")
+    if isinstance(user, dict):
+        _section(out, "notes", [f"{name}: {value}" for name, value in user.items()])
+
+
+def heading(one: Standing) -> list[Text]:
+    """The first lines on a run: state and reason, counters, the newest and the best value."""
+    first = Text.assemble((str(one.path.name), "bold"), "  ", state_text(one.state))
+    if one.reason:
+        first.append(f": {one.reason}")
+    counters = [f"epoch {one.epoch}"] if one.epoch else []
+    counters += [f"step {one.step}"] if one.step else []
+    spent = [f"{span(one.seconds)} of training"] if one.seconds else []
+    age = [f"written {span(one.age)} ago"] if one.age is not None else []
+    lines = [first, Text(", ".join([*counters, *spent, size(one.size), *age]), "dim")]
+    if one.value is not None:
+        text = f"{one.metric} {figure(one.value)}"
+        if one.best is not None:
+            at = f"epoch {one.best_epoch}" if one.best_epoch else f"step {one.best_step}"
+            text += f", best {figure(one.best)} in {at}"
+        lines.append(Text(text))
+    if one.skipped:
+        told = counted(one.skipped, "line")
+        lines.append(Text(f"{told} of the journal cannot be read, as a crash leaves them: skipped", "yellow"))
+    return lines
+
+
+def _checkpoints(out: Console, run: ReadRun) -> None:
+    from stopctl.report.checkpoints import kept
+
+    metric = run.standing.metric
+    rows = table("checkpoint", metric, "size", "why", right=(metric, "size"), fold=("why",))
+    for one in kept(run):
+        value = "" if one.info.value is None else figure(one.info.value)
+        why = Text.assemble((" ".join(one.tags), "green"), ": " if one.tags else "", one.why)
+        rows.add_row(Text(one.info.name), value, size(one.info.bytes), why)
+    if rows.row_count:
+        out.print()
+        out.print(rows)
+    for damage in run.listing.damaged:
+        say(out, f"damaged: {damage.name}: {damage.why}", "bold red")
+
+
+def _section(out: Console, title: str, lines: list[str]) -> None:
+    if lines:
+        out.print()
+        say(out, title, "bold")
+        for line in lines:
+            say(out, line, indent=2)

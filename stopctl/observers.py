@@ -1,0 +1,65 @@
+"""Observers: whoever wants to be told what a run does, without being able to hurt it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+
+from stopctl.core.errors import SettingError
+
+log = logging.getLogger("stopctl")
+
+
+class Observer(Protocol):
+    """What ``Run(observers=[...])`` takes; `stopctl.sinks` has some, and two methods make your own."""
+
+    def on_event(self, line: Mapping[str, Any]) -> None:
+        """One line of the journal, just written; see docs/observers.md for the events and their fields."""
+        ...
+
+    def close(self) -> None:
+        """The run is closed; it may be opened again, and events then begin with "resume"."""
+        ...
+
+
+class Audience:
+    """All observers of a run. One that raises is reported once in the log, and told no more.
+
+    Raises:
+        SettingError: something that has no ``on_event`` and ``close``.
+    """
+
+    def __init__(self, observers: Iterable[Observer]) -> None:
+        self._observers = list(observers)
+        for observer in self._observers:
+            if isinstance(observer, type) or not all(
+                callable(getattr(observer, name, None)) for name in ("on_event", "close")
+            ):
+                raise SettingError(
+                    f"observers=[{observer!r}]: pass objects with on_event(line) and close(), "
+                    "such as stopctl.sinks.CsvSink('metrics.csv')"
+                )
+
+    def tell(self, line: Mapping[str, Any]) -> None:
+        """Pass a journal line on to everybody; each gets a copy of its own."""
+        for observer in tuple(self._observers):
+            self._try(observer, lambda observer=observer: observer.on_event(_copy(line)))
+
+    def close(self) -> None:
+        """Tell everybody that the run is closed."""
+        for observer in tuple(self._observers):
+            self._try(observer, observer.close)
+
+    def _try(self, observer: Observer, call: Any) -> None:
+        try:
+            call()
+        except Exception:
+            self._observers.remove(observer)
+            log.exception("%s failed and is told no more; training goes on", type(observer).__name__)
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _copy(part) for key, part in value.items()}
+    return [_copy(part) for part in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,1 @@
+"""Reading runs and recorded curves back: what happened, how a run stands, and what other rules would do."""

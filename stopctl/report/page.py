@@ -1,0 +1,139 @@
+"""One self-contained HTML page about one or several runs: curves, reasons, checkpoints, what if."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from html import escape
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from stopctl.core.errors import SettingError
+from stopctl.publishing import publish, refuse_to_replace
+from stopctl.report import tables
+from stopctl.report.pagedata import PageRun, page_runs
+from stopctl.report.slider import answers, caveat
+from stopctl.report.whatif import patience_of
+
+GENERATOR = '<meta name="generator" content="stopctl report">'
+
+
+def write_report(
+    directories: Sequence[str | os.PathLike[str]], to: str | os.PathLike[str], *, force: bool = False
+) -> Path:
+    """Write the page about these runs into one file, which needs no network and no other file.
+
+    Args:
+        directories: runs, at least one; they may be in use, and are only read.
+        to: the file; it appears whole.
+        force: replace one that is there, if it is not a report of ours (that is always replaced).
+
+    Returns:
+        The file.
+
+    Raises:
+        NotARunError, DamagedError: a directory that is no run, or not readable as one.
+        SettingError: no run, or a file that is there and is no report.
+        SaveError: the file could not be written.
+    """
+    target = Path(to)
+    if not directories:
+        raise SettingError("a report needs at least one run")
+    may_replace = _anything if force else _is_report
+    refuse_to_replace(target, "the report", may_replace)
+    text = page(checked(page_runs(directories)))
+    publish(target, [text.encode("utf-8")], "the report", ours=may_replace)
+    return target
+
+
+def checked(runs: Sequence[PageRun]) -> Sequence[PageRun]:
+    """The runs; SettingError if one maximizes what another one minimizes."""
+    first: dict[str, PageRun] = {}
+    for run in runs:
+        other = first.setdefault(run.metric, run)
+        if other.question.goal != run.question.goal:
+            raise SettingError(
+                f"mixed directions: {other.name} has {other.question.goal!r}, {run.name} has "
+                f"{run.question.goal!r}; make a page for each"
+            )
+    return runs
+
+
+def page(runs: Sequence[PageRun]) -> str:
+    """The page as text. Its scripts and styles are the only ones that a browser will run in it."""
+    script = f"{_resource('chart.js')}\n{_resource('page.js')}"
+    style = _resource("page.css")
+    names = [run.name for run in runs]
+    title = (
+        f"{len(runs)} runs"
+        if len(runs) > 3
+        else f"{', '.join(names[:-1])} and {names[-1]}".removeprefix(" and ")
+    )
+    return Template(_resource("template.html")).substitute(
+        title=escape(title),
+        script=script,
+        script_hash=_hash(script),
+        style=style,
+        style_hash=_hash(style),
+        cards=tables.cards(runs),
+        checkpoints=tables.checkpoints(runs),
+        decisions=tables.decisions(runs),
+        rules=tables.rules(runs),
+        footer=escape(_footer(runs)),
+        data=embedded(_data(runs)),
+    )
+
+
+def _data(runs: Sequence[PageRun]) -> dict[str, Any]:
+    patiences, told = answers([run.question for run in runs])
+    drawn = [
+        {
+            **run.drawn,
+            "patience": patience_of(run.question.rule),
+            "whatif": rows,
+            "caveat": caveat(run.question, patiences, rows, run.drawn["stop"]) if patiences else "",
+        }
+        for run, rows in zip(runs, told, strict=True)
+    ]
+    return {"runs": drawn, "patiences": patiences}
+
+
+def embedded(value: Any) -> str:
+    """Strict JSON that can stand in a script element: nothing in it ends the element."""
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _resource(name: str) -> str:
+    return files("stopctl.report").joinpath(name).read_text("utf-8")
+
+
+def _hash(text: str) -> str:
+    """What a content security policy calls an inline script or style by."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+def _is_report(target: Path) -> bool:
+    try:
+        with target.open("rb") as file:
+            return GENERATOR.encode() in file.read(1000)
+    except OSError:
+        return False
+
+
+def _anything(target: Path) -> bool:
+    return True
+
+
+def _footer(runs: Sequence[PageRun]) -> str:
+    made = datetime.now(UTC).isoformat(sep=" ", timespec="seconds").removesuffix("+00:00")
+    return (
+        f"Made by stopctl {version('stopctl')} on {made} UTC; it read these runs and changed nothing in them."
+    )

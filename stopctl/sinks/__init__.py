@@ -1,0 +1,9 @@
+"""Observers that write what a run does to where people look: CSV files, TensorBoard, Weights & Biases."""
+
+from __future__ import annotations
+
+from stopctl.sinks.csv import CsvSink
+from stopctl.sinks.tensorboard import TensorBoardSink
+from stopctl.sinks.wandb import WandbSink
+
+__all__ = ["CsvSink", "TensorBoardSink", "WandbSink"]

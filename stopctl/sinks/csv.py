@@ -1,0 +1,106 @@
+"""CsvSink: one row a report."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from stopctl.sinks.events import metrics
+
+FIRST = ("epoch", "step", "seconds")
+LAST = ("new_best", "lr_factor", "saved", "stop")
+
+
+class CsvSink:
+    """Writes ``epoch, step, seconds, <metrics>, new_best, lr_factor, saved, stop``, a row a report.
+
+    When a run resumes, rows beyond the checkpoint are taken out, since they are reported again: unlike a
+    log that is appended to, the file has every pass once. A metric that appears later gets a column.
+
+    Args:
+        path: the file; its folder is made if need be.
+
+    >>> sink = CsvSink(directory / "metrics.csv")
+    >>> sink.on_event({"event": "report", "epoch": 1, "step": 10, "seconds": 0.5,
+    ...                "metrics": {"val_loss": 0.25}, "new_best": True, "stop": None})
+    >>> sink.close()
+    >>> print((directory / "metrics.csv").read_text())
+    epoch,step,seconds,val_loss,new_best,lr_factor,saved,stop
+    1,10,0.5,0.25,1,,,
+    <BLANKLINE>
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self._path = Path(path)
+        self._row: dict[str, Any] | None = None  # the newest report, until it is known what was saved
+        self._columns: list[str] = []
+
+    def on_event(self, line: Mapping[str, Any]) -> None:
+        """Take up a journal line."""
+        event = line["event"]
+        if event in ("start", "resume"):
+            self._flush()
+            self._void((line["epoch"], line["step"]))
+        elif event == "report":
+            self._flush()
+            self._row = {
+                **{name: line[name] for name in FIRST},
+                **metrics(line),
+                "new_best": int(line["new_best"]),
+                "lr_factor": line.get("lr_factor"),
+                "stop": (line.get("stop") or {}).get("text"),
+            }
+        elif event == "saved" and self._row is not None and self._row["step"] == line["step"]:
+            self._row["saved"] = line["name"]
+            self._flush()
+
+    def close(self) -> None:
+        """Write what is still to be written."""
+        self._flush()
+
+    def _flush(self) -> None:
+        row, self._row = self._row, None
+        if row is None:
+            return
+        if not self._columns:
+            self._columns = self._read()[0]
+        if lacking := [name for name in row if name not in self._columns]:
+            old, rows = self._read()
+            middle = [name for name in (*old, *lacking) if name not in FIRST + LAST]
+            self._columns = [*FIRST, *middle, *LAST]
+            self._write(rows)
+        with self._path.open("a", newline="") as file:
+            csv.DictWriter(file, self._columns, lineterminator="\n").writerow(row)
+
+    def _void(self, counters: tuple[int, int]) -> None:
+        """Take out the rows that are beyond ``counters``."""
+        self._columns, rows = self._read()
+        stay = [row for row in rows if _within(row, counters)]
+        if len(stay) < len(rows):
+            self._write(stay)
+
+    def _read(self) -> tuple[list[str], list[dict[str, str]]]:
+        with contextlib.suppress(FileNotFoundError), self._path.open(newline="") as file:
+            reader = csv.DictReader(file)
+            return list(reader.fieldnames or ()), [row for row in reader if None not in row.values()]
+        return [], []
+
+    def _write(self, rows: list[dict[str, str]]) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = self._path.with_name(self._path.name + ".tmp")
+        with fresh.open("w", newline="") as file:
+            writer = csv.DictWriter(file, self._columns, lineterminator="\n", restval="")
+            writer.writeheader()
+            writer.writerows(rows)
+        os.replace(fresh, self._path)
+
+
+def _within(row: dict[str, str], counters: tuple[int, int]) -> bool:
+    try:
+        return (int(row["epoch"]), int(row["step"])) <= counters
+    except (KeyError, ValueError):
+        return False  # a torn row

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import io
+import json
+import math
+from pathlib import Path
+
+from rich.console import Console
+
+from stopctl.cli import output, told
+
+
+def test_json_is_strict_and_names_what_is_not_finite(capsys):
+    output.emit({"a": [math.nan, -math.inf, 1.5], "b": {"path": Path("x"), "none": None, "many": (1, True)}})
+    text = capsys.readouterr().out
+    assert json.loads(text, parse_constant=lambda name: 1 / 0) == {
+        "a": ["NaN", "-Infinity", 1.5],
+        "b": {"path": "x", "none": None, "many": [1, True]},
+    }
+
+
+def test_spans_are_told_as_people_do():
+    spans = [output.span(s) for s in (0.2, 119, 150, 7300, 200_000, None, math.inf)]
+    assert spans == ["0 s", "119 s", "2 min", "2 h", "2 days", "", ""]
+
+
+def test_where_nobody_looks_lines_have_a_fixed_width(monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert output.console().width == output.PLAIN_WIDTH
+    monkeypatch.setenv("COLUMNS", "60")
+    assert output.console().width == 60
+
+
+def test_errors_are_one_line_with_the_file_first():
+    assert told(PermissionError(13, "Permission denied", "run.json")) == "run.json: Permission denied"
+    assert told(ValueError("one:\n  two\n")) == "one:; two"
+    assert told(OSError("odd")) == "odd"
+
+
+def test_short_names_are_not_folded_and_nothing_is_cut_off(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    why = "a reason that is so long that it is folded and goes on until it is over"
+    for name in ("n" * output.NAME, "n" * 100):
+        rows = output.table("run", "state", fold=("run", "state"), names=[name])
+        rows.add_row(name, why)
+        output.console().print(rows)
+        out = capsys.readouterr().out
+        assert max(map(len, out.splitlines())) == 80
+        assert out.count("n") == len(name) + why.count("n") + 1
+        assert (name in out) is (len(name) == output.NAME)
+
+
+def test_notes_beyond_the_tenth_are_counted(capsys):
+    output.tell_notes([f"note {i}" for i in range(12)])
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "note 0"
+    assert lines[10:] == ["and 2 more notes: --json has all"]
+
+
+def test_sentences_are_one_line_where_nobody_looks(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "40")
+    output.say(output.console(), "word " * 20, indent=2)
+    assert capsys.readouterr().out.splitlines() == ["  " + "word " * 20]
+
+
+def test_sentences_are_folded_between_words_in_a_terminal():
+    out = Console(force_terminal=True, width=18, file=io.StringIO(), color_system=None)
+    output.say(out, "one two three four five", indent=2)
+    assert [line.rstrip() for line in out.file.getvalue().splitlines()] == ["  one two three", "  four five"]

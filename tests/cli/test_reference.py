@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from stopctl.cli.app import app
+from stopctl.cli.reference import put_into, reference
+
+PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
+
+
+def test_the_page_has_every_command_and_option_as_it_is():
+    text = PAGE.read_text("utf-8")
+    assert put_into(text) == text
+
+
+def test_every_command_is_in_the_reference_and_shown_on_the_page():
+    shown = PAGE.read_text("utf-8").partition("<!-- reference")[0]
+    for one in app.registered_commands:
+        assert f"### `stopctl {one.callback.__name__}" in reference()
+        assert f"stopctl {one.callback.__name__}" in shown
+
+
+def test_options_are_written_as_typer_takes_them():
+    text = reference()
+    assert "| `--json` | Print one JSON object instead. |  |" in text
+    assert "| `--keep RULE` | What to keep, as in Python: Last(2) \\| Best(1). | to be given |" in text
+    assert "| `--framework torch\\|tensorflow\\|both` |" in text
+
+
+def test_a_page_without_the_marks_is_refused():
+    with pytest.raises(ValueError, match="has no <!-- reference"):
+        put_into("# Page\n")

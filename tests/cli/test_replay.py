@@ -1,0 +1,136 @@
+"""`stopctl replay`, through the real command."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections import Counter
+
+import pytest
+from typer.testing import CliRunner
+
+from stopctl import Patience, StopctlError
+from stopctl.cli.app import app
+from support.logs import keras, our_run
+
+RUNNER = CliRunner(env={"NO_COLOR": "1", "TERM": "dumb"})
+LOSSES = [0.9, 0.5, 0.6, 0.55, 0.4, 0.45]
+
+
+def call(*arguments, cwd):
+    return subprocess.run(
+        [sys.executable, "-m", "stopctl.cli", "replay", *map(str, arguments)],
+        cwd=cwd, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def inside(*arguments):
+    """The same in this process."""
+    return RUNNER.invoke(app, ["replay", *map(str, arguments)])
+
+
+def test_it_tells_each_stop_with_its_sentence_and_the_means(tmp_path):
+    keras(tmp_path, "a", "val_loss", LOSSES)
+    done = call("a.csv", "--stop", "Patience(2)", "--stop", "Patience(3)", "--plot", "a.png", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    heading, two, three, _, _, means, sum_two, sum_three, picture = done.stdout.splitlines()
+    assert heading.split() == ["a.csv", "value", "share", "regret", "stopped"]
+    assert " ".join(two.split()) == (
+        "Patience(2) 0.5 67% 0.5000 epoch 4 of 6: no improvement over 0.5 for 2 reports"
+    )
+    assert " ".join(three.split()) == "Patience(3) 0.4 100% 0.0000 not stopped by epoch 6"
+    assert " ".join(means.split()) == "rule stopped share regret regret regret"
+    assert " ".join(sum_two.split()) == "Patience(2) 1 of 1 66.7% 0.5000 0.5000 0.5000"
+    assert " ".join(sum_three.split()) == "Patience(3) 0 of 1 100.0% 0.0000 0.0000 0.0000"
+    assert picture == "a.png"
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_json_has_the_same(tmp_path):
+    path = keras(tmp_path, "a", "val_loss", LOSSES)
+    told = json.loads(inside(path, "--stop", "Patience(2)", "--stop", "Patience(3)", "--json").stdout)
+    two, three = told["outcomes"]
+    assert two == {
+        "curve": str(path), "metric": "val_loss", "mode": "min", "rule": "Patience(2)", "stopped": True,
+        "unit": "epoch", "at": 4, "of": 6, "reports": 4, "value": 0.5, "share": pytest.approx(2 / 3),
+        "regret": pytest.approx(0.5), "text": "no improvement over 0.5 for 2 reports", "cut": None,
+    }  # fmt: skip
+    assert (three["stopped"], three["text"]) == (False, "not stopped by epoch 6")
+    assert [one["stopped"] for one in told["summary"]] == [1, 0]
+    assert told["notes"] == []
+
+
+def test_many_curves_are_summed_up_and_listed_when_asked(tmp_path):
+    paths = [keras(tmp_path, f"c{i}", "val_loss", LOSSES) for i in range(41)]
+    short, each = inside(*paths, "--stop", "Patience(2)"), inside(*paths, "--stop", "Patience(2)", "--each")
+    assert len(short.stdout.splitlines()) == 3
+    assert len(each.stdout.splitlines()) == 3 + 42 + 1
+
+
+def test_several_curves_have_a_table_for_each_rule(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in "ab":
+        keras(tmp_path, name, "val_loss", LOSSES)
+    lines = inside("a.csv", "b.csv", "--stop", "Patience(2)", "--stop", "Patience(3)").stdout.splitlines()
+    assert [line.split()[0] for line in lines[:7] if line.strip()] == [
+        "Patience(2)", "a.csv", "b.csv", "Patience(3)", "a.csv", "b.csv",
+    ]  # fmt: skip
+
+
+def test_the_tables_fit_a_terminal_of_80_columns(tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.chdir(tmp_path)
+    names = ["runs-with-a-long-name-01", "runs-with-a-long-name-02"]
+    paths = [keras(tmp_path, name, "val_loss", LOSSES).name for name in names]
+    out = inside(*paths, "--stop", "Patience(2) | RemainingGain(0.03)").stdout
+    assert max(map(len, out.splitlines())) <= 80
+    words = Counter(out.split())
+    for word in ("no", "improvement", "over", "for", "reports", *paths):
+        assert words[word] == (1 if word in paths else 2), word
+
+
+def test_a_run_that_was_cut_and_lines_that_were_skipped_are_said_on_standard_error(tmp_path):
+    run = our_run(tmp_path, "r", "val_loss", LOSSES, stop=Patience(2))
+    path = keras(tmp_path, "a", "val_loss", LOSSES)
+    path.write_text(path.read_text() + "7,0.")
+    done = inside(run, path, "--stop", "Patience(1)", "--stop", "ProgressQuotient(0.5)")
+    assert done.exit_code == 0
+    assert "a.csv: 1 half-written line skipped" in done.stderr
+    assert "1 curve was cut before the planned end: regret counts what was recorded alone" in done.stderr
+    assert "ProgressQuotient(0.5) does not apply to 1 of the curves: the report has no 'loss'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["a.csv", "--stop", "Patienc(3)"], "did you mean Patience"),
+        (["a.csv", "--stop", "__import__('os')"], "there is no '__import__'"),
+        (["a.csv", "--stop", "Patience(3)", "--column", "x"], "has no column 'x'; it has: loss, val_loss"),
+        (["a.csv", "b.csv", "--stop", "Patience(3)"], "mixed directions"),
+        (["nothing.csv", "--stop", "Patience(3)"], "cannot be read"),
+        (["empty", "--stop", "Patience(3)"], "holds no run"),
+    ],
+)
+def test_bad_input_is_an_error_of_ours_of_one_line(tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    keras(tmp_path, "a", "val_loss", LOSSES)
+    keras(tmp_path, "b", "val_acc", LOSSES)
+    error = inside(*arguments).exception
+    assert isinstance(error, StopctlError)
+    assert message in str(error)
+    assert "\n" not in str(error)
+
+
+def test_the_real_command_ends_with_code_2_and_no_traceback(tmp_path):
+    done = call("nothing.csv", "--stop", "Patience(3)", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert "nothing.csv cannot be read: No such file or directory" in line
+
+
+def test_the_help_says_what_regret_is():
+    text = " ".join(inside("--help").stdout.replace("│", " ").split())
+    assert "|best until the stop - best of all| / |median of the first three values - best of all|" in text
+    assert "not stopped by epoch 17" in text

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from stopctl.store import byhand
+from support.ran import Command, files_of, ran
+
+
+def test_a_run_is_shown_with_checkpoints_rules_and_notes(tmp_path, monkeypatch, capsys):
+    path = ran(tmp_path / "mnist", notes={"batch size": 128})
+    byhand.pin(path, "epoch-0003-step-000000030-w0001")
+    before = files_of(path)
+    code, out, err = Command(monkeypatch, capsys)("show", path)
+    assert (code, err) == (0, "")
+    assert files_of(path) == before
+    assert "mnist  stopped: no improvement over 0.3 for 3 reports" in out
+    assert "val_loss 0.6, best 0.3 in epoch 3" in out
+    rows = {line.split()[0]: line for line in out.splitlines() if line.startswith("epoch-")}
+    assert "best pinned: new best 0.3" in rows["epoch-0003-step-000000030-w0001"]
+    assert "latest" in rows["epoch-0006-step-000000060-w0001"]
+    assert "every 2 epochs; the run stops" in rows["epoch-0006-step-000000060-w0001"]
+    assert "  Patience(3): 3 of 3 reports without improvement over 0.3 (met)" in out
+    assert "  batch size: 128" in out
+
+
+def test_json_has_the_same(tmp_path, monkeypatch, capsys):
+    path = ran(tmp_path / "mnist", notes={"batch size": 128})
+    _, out, _ = Command(monkeypatch, capsys)("show", path, "--json")
+    told = json.loads(out)
+    assert told["notes"] == {"batch size": 128}
+    assert told["checkpoints"] == len(told["checkpoint_list"]) == 3
+    assert [one["tags"] for one in told["checkpoint_list"]] == [["best"], [], ["latest"]]
+    assert told["closeness"][0].endswith("(met)")
+    assert (told["rules"]["stop"], told["lr_drops"], told["not_replayed"]) == ("Patience(3)", [], [])
+
+
+def test_lowered_learning_rates_are_listed(tmp_path, monkeypatch, capsys):
+    path = ran(tmp_path / "run")
+    line = {
+        "event": "report",
+        "writer": 1,
+        "epoch": 6,
+        "step": 61,
+        "metrics": {"val_loss": 0.6},
+        "lr_factor": 0.5,
+    }
+    with (path / "journal.jsonl").open("a") as journal:
+        journal.write(json.dumps(line) + "\n")
+    _, out, _ = Command(monkeypatch, capsys)("show", path)
+    assert "learning-rate drops\n  epoch 6, step 61: times 0.5" in out
+
+
+def test_damage_and_garbled_lines_are_said(tmp_path, monkeypatch, capsys):
+    path = ran(tmp_path / "run")
+    next(path.glob("checkpoints/epoch-0003*/state.safetensors")).write_bytes(b"")
+    with (path / "journal.jsonl").open("a") as journal:
+        journal.write('{"event": "re\n')
+    code, out, _ = Command(monkeypatch, capsys)("show", path)
+    assert code == 0
+    assert "damaged: epoch-0003-step-000000030-w0001: state.safetensors: 0 bytes" in out
+    assert "1 line of the journal cannot be read, as a crash leaves them: skipped" in out
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["show"], ["explain"], ["verify"], ["watch", "--once"], ["unlock"], ["prune", "--keep", "Last(1)"]],
+)
+@pytest.mark.parametrize(
+    ("meta", "said"),
+    [
+        (None, "is no run: it has no run.json"),
+        ('{"format": 9, "writer": 1}', "has format 9, this stopctl reads 1: update it"),
+        ("{", "run.json"),
+    ],
+)  # fmt: skip
+def test_what_is_no_run_is_one_line_and_exit_code_2(command, meta, said, tmp_path, monkeypatch, capsys):
+    if meta is not None:
+        (tmp_path / "run.json").write_text(meta)
+    assert said in Command(monkeypatch, capsys).refused(*command, tmp_path)

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import json
+
+from support.ran import Command, files_of, ran
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+def test_a_good_run_is_good(tmp_path, monkeypatch, capsys):
+    path = ran(tmp_path / "run")
+    before = files_of(path)
+    code, out, _ = Command(monkeypatch, capsys)("verify", path)
+    assert (code, files_of(path)) == (0, before)
+    assert out.splitlines()[0] == "good     epoch-0003-step-000000030-w0001"
+    assert "3 good, " in out
+
+
+def test_one_flipped_bit_is_named_and_ends_with_1(tmp_path, monkeypatch, capsys):
+    path = ran(tmp_path / "run")
+    flip(next(path.glob("checkpoints/epoch-0003*/state.json")))
+    next(path.glob("checkpoints/epoch-0004*/state.json")).unlink()
+    stopctl = Command(monkeypatch, capsys)
+    code, out, _ = stopctl("verify", path)
+    assert code == 1
+    assert (
+        "damaged  epoch-0003-step-000000030-w0001: state.json: what was read back is not what was written"
+        in out
+    )
+    assert "damaged  epoch-0004-step-000000040-w0001: state.json: No such file or directory" in out
+    assert "1 good, " in out
+    assert "; 2 damaged" in out
+    code, out, _ = stopctl("verify", path, "--json")
+    told = json.loads(out)
+    assert (code, told["good"]) == (1, ["epoch-0006-step-000000060-w0001"])
+    assert {one["name"][:10] for one in told["damaged"]} == {"epoch-0003", "epoch-0004"}

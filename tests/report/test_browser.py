@@ -1,0 +1,294 @@
+"""The page in a real browser: what it shows, how it answers, and that it asks nobody for anything."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import replace
+
+import pytest
+
+from stopctl import Every, NonFinite, OnBest, Patience, ReduceOnPlateau, Run
+from stopctl.report.page import page as page_of
+from stopctl.report.page import write_report
+from stopctl.report.pagedata import page_run
+from support.given import Given, leaf, torch_like
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on the path")
+
+HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
+LOSSES = [1.0, 0.6, 0.4, 0.3, 0.35, 0.28, 0.27, 0.3, 0.31, 0.32, 0.33, 0.34]
+
+
+class Crash(Exception):
+    pass
+
+
+def train(directory, losses, *, crash_after=None, **rules):
+    """Train on given losses; a crash leaves the run as a killed process would."""
+    with Run(
+        directory, state=Given({"model": torch_like(w=leaf([1.0]))}), durability="process", **rules
+    ) as run:
+        for epoch in run.epochs(len(losses)):
+            run.step(10)
+            run.report(val_loss=losses[epoch - 1], train_loss=0.9 / epoch, val_accuracy=1 - losses[epoch - 1])
+            if epoch == crash_after:
+                raise Crash
+
+
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory):
+    """A page of one plain run, and one of two: one more that crashed, was resumed, and has hostile notes."""
+    folder = tmp_path_factory.mktemp("report")
+    train(folder / "plain", LOSSES, stop=Patience(4) | NonFinite(), save=Every(epochs=5) | OnBest())
+    rules = {
+        "save": Every(epochs=4),
+        "stop": Patience(5),
+        "lr": ReduceOnPlateau(0.5, patience=2),
+        "notes": {"note": HOSTILE},
+    }
+    with pytest.raises(Crash):
+        train(folder / "resumed", [loss + 0.5 for loss in LOSSES], crash_after=7, **rules)
+    train(folder / "resumed", [loss + 0.05 for loss in LOSSES], **rules)
+    write_report([folder / "plain"], folder / "one.html")
+    write_report([folder / "plain", folder / "resumed"], folder / "two.html")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as running:
+        chromium = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+class Visitor:
+    """Opens pages, all in one tab unless they need another kind of device, and notes what they must not do."""
+
+    def __init__(self, browser, folder):
+        self.browser, self.folder, self.trouble, self.asked = browser, folder, [], None
+        self.tab = self.new(viewport={"width": 1000, "height": 800})
+
+    def new(self, **device):
+        context = self.browser.new_context(**device)
+        context.route("**/*", self.route)
+        page = context.new_page()
+        page.set_default_timeout(5000)
+        page.on("console", lambda message: self.trouble.append(f"console: {message.text}"))
+        page.on("pageerror", lambda error: self.trouble.append(f"error: {error}"))
+        page.on("dialog", lambda dialog: (self.trouble.append("dialog"), dialog.dismiss()))
+        return page
+
+    def route(self, found):
+        if found.request.url == self.asked:
+            found.continue_()
+        else:
+            self.trouble.append(f"requested {found.request.url}")
+            found.abort()
+
+    def __call__(self, name, **device):
+        page = self.new(**device) if device else self.tab
+        self.asked = (self.folder / name).as_uri()
+        page.goto(self.asked)
+        return page
+
+
+@pytest.fixture(scope="module")
+def visitor(browser, reports):
+    return Visitor(browser, reports)
+
+
+@pytest.fixture
+def visit(visitor):
+    """Open a page; at the end of the test nothing may have been requested, logged, raised or asked."""
+    yield visitor
+    trouble, visitor.trouble = visitor.trouble, []
+    assert trouble == []
+
+
+def point(page, epoch, last=11):
+    """Where an epoch is in the main panel, in its own pixels."""
+    left, right = page.evaluate("[panels[0].left, panels[0].right]")
+    return left + (right - left) * (epoch - 1) / (last - 1)
+
+
+def chart(page):
+    return page.locator("#main-panel > svg")
+
+
+def test_the_best_is_read_out_until_something_is_pointed_at(visit):
+    page = visit("one.html")
+    assert "epoch 7 · step 70" in page.locator("#readout").inner_text()
+    assert page.locator("[data-mark=best]").count() == 1
+    assert page.locator("[data-mark=stop]").count() == 1
+    assert page.locator("[data-mark=kept]").count() + page.locator("[data-mark=saved]").count() >= 6
+
+
+def test_hovering_tells_epoch_values_and_the_decision(visit):
+    page = visit("one.html")
+    chart(page).hover(position={"x": point(page, 4), "y": 120})
+    playwright.expect(page.locator("#readout")).to_contain_text("epoch 4")
+    told = page.locator("#readout").inner_text()
+    for part in ("epoch 4 · step 40", "0.3", "0.225", "0.7", "new best 0.3"):
+        assert part in told
+    chart(page).hover(position={"x": point(page, 11) + 3, "y": 60})
+    playwright.expect(page.locator("#readout")).to_contain_text("epoch 11")
+    assert "no improvement over 0.27 for 4 reports" in page.locator("#readout").inner_text()
+    assert page.locator("#main-panel .cursor").count() == 1
+
+
+def test_the_keyboard_does_what_hovering_does(visit):
+    page = visit("one.html")
+    chart(page).focus()
+    for key, epoch in (
+        ("ArrowRight", 8),
+        ("ArrowLeft", 7),
+        ("Home", 1),
+        ("PageUp", 11),
+        ("ArrowLeft", 10),
+        ("End", 11),
+    ):
+        page.keyboard.press(key)
+        playwright.expect(page.locator("#readout")).to_contain_text(f"epoch {epoch} ")
+
+
+def test_the_slider_moves_the_stop(visit):
+    page = visit("one.html")
+    slider, text, marker = (
+        page.locator("#patience"),
+        page.locator("#whatif-text"),
+        page.locator("#main-panel line.whatif"),
+    )
+    assert page.locator("#patience-value").inner_text() == "4"
+    own = float(marker.get_attribute("x1"))
+    slider.fill("0")
+    assert page.locator("#patience-value").inner_text() == "1"
+    assert "epoch 5: no improvement over 0.3 for 1 report" in text.inner_text()
+    assert float(marker.get_attribute("x1")) < own
+    assert float(marker.get_attribute("x1")) == pytest.approx(point(page, 5), abs=1)
+    slider.press("End")
+    assert "would not have stopped by epoch 11, where the record ends" in text.inner_text()
+    assert marker.count() == 0
+
+
+def test_dark_mode_follows_the_system_and_the_button(visit):
+    page = visit("one.html", color_scheme="dark")
+    ground = "getComputedStyle(document.body).backgroundColor"
+    dark = page.evaluate(ground)
+    assert max(map(int, re.findall(r"\d+", dark))) < 60
+    button = page.locator("#theme")
+    assert button.inner_text() == "Light"
+    button.click()
+    assert page.evaluate(ground) == "rgb(255, 255, 255)"
+    assert button.inner_text() == "Dark"
+    button.click()
+    assert page.evaluate(ground) == dark
+    page.emulate_media(color_scheme="light")
+    assert page.evaluate(ground) == dark
+
+
+@pytest.mark.parametrize("name", ["one.html", "two.html"])
+def test_a_phone_needs_no_sideways_scrolling_and_answers_to_touch(visit, name):
+    page = visit(name, viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True)
+    assert page.evaluate("document.documentElement.scrollWidth") == 360
+    chart(page).tap(position={"x": 60, "y": 100})
+    playwright.expect(page.locator("#readout")).to_contain_text("epoch 1")
+    page.locator("#values summary").click()
+    assert page.evaluate("document.documentElement.scrollWidth") == 360
+
+
+def test_voided_parts_are_shown_on_request_only(visit):
+    page = visit("two.html")
+    box, voided = page.locator("#voided"), page.locator("path.void")
+    assert voided.count() == 0
+    assert not box.is_checked()
+    box.check()
+    assert voided.count() == 3
+    box.uncheck()
+    assert voided.count() == 0
+    assert not visit("one.html").locator("#voided").is_visible()
+
+
+def test_the_legend_hides_a_run_and_all_that_is_its(visit):
+    page = visit("two.html")
+    curves = page.locator("#main-panel > svg path.curve")
+    assert curves.count() == 4
+    assert page.locator("[data-mark=drop]").count() >= 1
+    assert page.locator("[data-mark=resume]").count() == 1
+    page.get_by_label("resumed", exact=True).uncheck()
+    assert curves.count() == 2
+    assert page.locator("[data-mark=drop]").count() == 0
+    assert "resumed" not in page.locator("#readout").inner_text()
+    page.get_by_label("plain", exact=True).uncheck()
+    assert curves.count() == 0
+    page.get_by_label("plain", exact=True).check()
+    assert curves.count() == 2
+
+
+def test_other_axes_and_a_logarithmic_one(visit):
+    page = visit("two.html")
+    before = page.locator("[data-series=val_loss]").first.get_attribute("d")
+    page.locator("#log").check()
+    assert page.locator("[data-series=val_loss]").first.get_attribute("d") != before
+    for value in ("step", "seconds", "epoch"):
+        page.locator("#axis").select_option(value)
+    page.locator("#log").uncheck()
+    assert page.locator("[data-series=val_loss]").first.get_attribute("d") == before
+
+
+def test_what_a_run_says_is_text(visit):
+    page = visit("two.html")
+    assert HOSTILE in page.locator("body").inner_text()
+    assert page.locator("img").count() == 0
+    assert page.evaluate("document.scripts.length") == 2
+
+
+def test_the_table_of_values_has_every_report(visit):
+    page = visit("two.html")
+    page.locator("#values summary").click()
+    rows = page.locator("#values-table tbody tr")
+    playwright.expect(rows).to_have_count(11)
+    assert rows.nth(3).inner_text().split()[:2] == ["4", "40"]
+    page.locator("#values-run").select_option("1")
+    assert rows.count() == 12
+
+
+def test_it_is_readable_without_scripts(visit):
+    page = visit("two.html", java_script_enabled=False)
+    told = page.locator("body").inner_text()
+    for part in (
+        "no improvement over 0.27 for 4 reports",
+        "Patience(4) | NonFinite()",
+        "best",
+        "need JavaScript",
+    ):
+        assert part in told
+
+
+def test_a_hundred_thousand_reports_are_drawn_to_the_pixel(visit, reports):
+    run = page_run(reports / "plain")
+    n = 100_000
+    wave = [float(i * 7919 % 1000) for i in range(n)]
+    wave[54_321] = 5000.0
+    long = {
+        **run.drawn,
+        "epoch": list(range(1, n + 1)),
+        "step": list(range(1, n + 1)),
+        "seconds": list(range(1, n + 1)),
+        "values": {"val_loss": wave},
+        "told": {},
+    }
+    (reports / "long.html").write_text(page_of([replace(run, drawn=long)]))
+    page = visit("long.html")
+    drawn = page.locator("[data-series=val_loss]").get_attribute("d")
+    assert drawn.count("L") <= 4 * 1000
+    top = page.evaluate("panels[0].height(5000)")
+    assert f" {top:.1f}" in drawn
+    page.locator("#values summary").click()
+    playwright.expect(page.locator("#values-table tbody tr")).to_have_count(200)
+    page.locator("#values-later").click()
+    playwright.expect(page.locator("#values-range")).to_have_text("reports 201 to 400 of 100000")
+    assert page.evaluate("document.querySelectorAll('*').length") < 5000

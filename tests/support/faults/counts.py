@@ -1,0 +1,54 @@
+"""What the fault suite has injected in this session, told at its end; tests/conftest.py takes the hooks in.
+
+Where pytest-xdist spreads the tests over processes, each sends its counts to the one that tells them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+
+COUNTS: Counter[str] = Counter()
+
+TOLD = (
+    "crash states",
+    "mutants caught",
+    "kills",
+    "injected errors",
+    "real I/O errors",
+    "flips",
+    "other rot",
+    "manifests fuzzed",
+    "power cuts of a real ext4",
+    "races",
+    "steps of the model",
+    "losses",
+    "unnoticed",
+)
+"""The counts in the order in which they are told; the last two must be 0."""
+
+
+def count(what: str, number: int = 1) -> None:
+    """Add to one of the counts in `TOLD`."""
+    assert what in TOLD
+    COUNTS[what] += number
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["injected faults"] = dict(COUNTS)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    COUNTS.update(getattr(node, "workeroutput", {}).get("injected faults", {}))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if +COUNTS:
+        terminalreporter.section("injected faults")
+        for what in TOLD:
+            if COUNTS[what] or what in ("losses", "unnoticed"):
+                terminalreporter.write_line(f"{COUNTS[what]:>8,}  {what}")
