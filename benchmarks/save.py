@@ -514,7 +514,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     names = [name for name in CASES if name == RAW or any(text in name for text in given.cases)]
     if names == [RAW] and RAW not in given.cases:
         parser.error(f"--cases {' '.join(given.cases)}: write parts of {', '.join(CASES)}")
-    logging.disable(logging.WARNING)
     of = len(given.sizes) * len(names) * (given.rounds + 1)
     done = 0
 
@@ -554,6 +553,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    logging.disable(logging.WARNING)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # more copies slower on few cores
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")

@@ -14,6 +14,7 @@ from support.faults.counts import (  # noqa: F401  # hooks of pytest's
 
 for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
     os.environ.setdefault(name, "1")  # before any framework is imported; children inherit it
+os.environ.pop("COLUMNS", None)  # a worker of pytest-xdist has it, as if there were a terminal
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 

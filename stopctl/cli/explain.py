@@ -9,7 +9,7 @@ from rich.text import Text
 
 from stopctl.cli.output import AsJson, RunPath, console, emit, say
 from stopctl.core.errors import SettingError
-from stopctl.core.words import figure
+from stopctl.core.words import counted, figure
 
 if TYPE_CHECKING:
     from stopctl.report.history import History, Moment
@@ -80,7 +80,8 @@ def explain(
     if not moments:
         say(out, "nothing was decided yet")
     if told.skipped:
-        say(out, f"{told.skipped} half-written or garbled lines were skipped", "yellow")
+        were = "was" if told.skipped == 1 else "were"
+        say(out, f"{counted(told.skipped, 'half-written or garbled line')} {were} skipped", "yellow")
 
 
 def sentence(moment: Moment, metric: str) -> Text:

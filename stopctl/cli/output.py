@@ -25,6 +25,9 @@ PLAIN_WIDTH = 200
 NAME = 36
 """Letters up to which a name is not folded."""
 
+NARROW = 80
+"""Columns below which names are folded, whatever their length."""
+
 NOTES = 10
 """Notes that are told one by one."""
 
@@ -72,10 +75,11 @@ def table(
         columns: their heads.
         right: those of figures.
         fold: those that are folded where the terminal is narrow.
-        names: what will stand in the first column, which is not folded if all are of at most `NAME` letters.
+        names: what will stand in the first column, which is not folded if all are of at most `NAME` letters,
+            and the terminal has `NARROW` columns or more: else figures would be cut.
     """
     found = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    short = all(len(name) <= NAME for name in (columns[0], *names))
+    short = all(len(name) <= NAME for name in (columns[0], *names)) and console().width >= NARROW
     folded = [name for name in fold if not (short and names and name == columns[0])]
     for name in columns:
         side: Any = "right" if name in right else "left"

@@ -106,6 +106,8 @@ def heading(one: Standing) -> list[Text]:
         text = f"{one.metric} {figure(one.value)}"
         if one.best is not None:
             at = f"epoch {one.best_epoch}" if one.best_epoch else f"step {one.best_step}"
+            if one.best_epoch and one.best_inside:
+                at += f", step {one.best_step}"
             text += f", best {figure(one.best)} in {at}"
         lines.append(Text(text))
     if one.skipped:

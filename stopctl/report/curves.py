@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from pathlib import Path
 from statistics import median
 
@@ -35,6 +35,8 @@ class Curve:
         cut: how it ended before its planned end, in words; empty: it did not, as far as is known.
         told: its log says how it ended.
         saves: seconds and bytes of each save, where they are known.
+
+    ``unit`` is what its passes are: "epoch"; "step" where no epochs are counted, or a report is inside one.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Curve:
     values: tuple[float, ...] = field(init=False, repr=False)
     best: tuple[float, ...] = field(init=False, repr=False)  # b(1), b(2), ..., signed; inf: none yet
     scale: float = field(init=False, repr=False)  # |m - b|
+    unit: str = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         values = tuple(report.metrics[self.goal.metric] for report in self.reports)
@@ -53,13 +56,10 @@ class Curve:
         first = [v for v in signed if v != math.inf][:3]
         best = tuple(accumulate(signed, min))
         scale = (median(first) - best[-1] or first[0] - best[-1]) if first else 0.0
-        for name, value in (("values", values), ("best", best), ("scale", scale)):
+        epochs = self.reports[-1].epoch and not any(report.inside for report in self.reports)
+        unit = "epoch" if epochs else "step"
+        for name, value in (("values", values), ("best", best), ("scale", scale), ("unit", unit)):
             object.__setattr__(self, name, value)
-
-    @property
-    def unit(self) -> str:
-        """What its passes are: "epoch" or "step"."""
-        return "epoch" if self.reports[-1].epoch else "step"
 
     def passed(self, t: int) -> int:
         """Passes completed at report t, from 1."""
@@ -82,12 +82,11 @@ class Curve:
         return None if self.best[t - 1] == math.inf else self.goal.sign * self.best[t - 1]
 
     def seconds_a_pass(self) -> float | None:
-        """Seconds from pass to pass, the median over the reports; None where the log tells no time."""
-        spent = [
-            (b.seconds - a.seconds) / (self.passed(i + 1) - self.passed(i))
-            for i, (a, b) in enumerate(zip(self.reports, self.reports[1:], strict=False), start=1)
-            if self.passed(i + 1) > self.passed(i) and b.seconds > a.seconds
-        ]
+        """Seconds from pass to pass, the median over the passes; None where the log tells no time."""
+        ends: dict[int, float] = {}  # of several reports after a pass, the first is the one at its end
+        for t, report in enumerate(self.reports, start=1):
+            ends.setdefault(self.passed(t), report.seconds)
+        spent = [(ends[b] - ends[a]) / (b - a) for a, b in pairwise(ends) if b > a and ends[b] > ends[a]]
         return median(spent) if spent else None
 
 
@@ -162,7 +161,7 @@ def _curve(recording: Recording, goal: Goal, rows: Sequence[Row]) -> Curve:
     for row in rows:
         seconds = max(seconds, row.seconds)  # a clock may begin anew; the core's never goes back
         step = max(row.step, reports[-1].step if reports else 0)
-        reports.append(Report(row.metrics, row.epoch, step, seconds, planned))
+        reports.append(Report(row.metrics, row.epoch, step, seconds, planned, inside=row.inside))
     return Curve(recording.name, goal, tuple(reports), recording.cut, recording.told, tuple(recording.saves))
 
 

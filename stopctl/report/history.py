@@ -97,7 +97,7 @@ def _moments(lines: Iterable[Line], metric: str) -> list[Moment]:
     writer = 0
     for line in lines:
         by = line.get("writer", writer)
-        if type(by) is not int or by < writer or not all(type(line.get(n)) is int for n in Place._fields):
+        if type(by) is not int or by < writer or not all(_counts(line.get(n)) for n in Place._fields):
             continue
         writer = by
         event, at = str(line.get("event")), place(line)
@@ -108,6 +108,10 @@ def _moments(lines: Iterable[Line], metric: str) -> list[Moment]:
                 moment.voided = moment.voided or moment.place > at
         moments.append(Moment(event, at, line, told(line, metric)))
     return moments
+
+
+def _counts(value: object) -> bool:
+    return type(value) is int and value >= 0
 
 
 def told(line: Line, metric: str) -> str:

@@ -1,5 +1,7 @@
 // The page: which runs and parts are shown, the cursor and what it reads, the slider, the table of values.
 const { runs, patiences } = JSON.parse(document.getElementById("data").textContent);
+// A metric may be called as what every object has, "constructor" say.
+for (const run of runs) for (const part of [run, ...run.voided]) Object.setPrototypeOf(part.values, null);
 const get = (id) => document.getElementById(id);
 const view = { shown: runs.map(() => true), axis: runs.every((run) => run.unit === "step") ? "step" : "epoch", log: false, voided: false, x: null };
 let panels = [];

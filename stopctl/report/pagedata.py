@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from stopctl.core.words import figure
 from stopctl.report.checkpoints import Kept, kept, planned
 from stopctl.report.history import History, best_of
 from stopctl.report.lines import Line, Place, number, place, seconds
-from stopctl.report.pagewords import ending, summary, texts, told
+from stopctl.report.pagewords import ending, reasons, summary, texts, told
 from stopctl.report.slider import Question, question
 from stopctl.report.standing import read_run
 
@@ -24,7 +24,7 @@ DIGITS = 7
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """A row of the table of reasons: after which pass, and what was decided."""
+    """A row of the table of reasons: after which pass, and what was decided; at which step, if inside it."""
 
     passes: int
     text: str
@@ -88,7 +88,7 @@ def page_run(directory: str | os.PathLike[str], name: str = "") -> PageRun:
         summary=summary(lines, best, unit, goal.metric),
         ending=ending(history, run.standing, unit),
         checkpoints=kept(run)[::-1],
-        reasons=tuple(Told(lines[i][unit], text) for i, text in decided.items()),
+        reasons=tuple(_reasons(history, unit)),
         facts={
             "rules": {"goal": repr(goal), **texts(meta.get("rules"))},
             "notes": texts(meta.get("notes")),
@@ -113,6 +113,13 @@ def _unit(lines: Sequence[Line]) -> str:
     epochs = [line["epoch"] for line in lines]
     steps = any(line["step"] for line in lines)
     return "step" if steps and (not any(epochs) or len(set(epochs)) < len(epochs)) else "epoch"
+
+
+def _reasons(history: History, unit: str) -> Iterator[Told]:
+    reported = {place(line) for line in history.reports()}
+    for where, text in reasons(history).items():
+        between = unit == "epoch" and where.step and where not in reported  # inside an epoch
+        yield Told(getattr(where, unit), f"step {where.step}: {text}" if between else text)
 
 
 def _columns(lines: Sequence[Line]) -> dict[str, Any]:

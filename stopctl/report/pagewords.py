@@ -15,19 +15,27 @@ if TYPE_CHECKING:
 
 def told(history: History) -> dict[int, str]:
     """What was decided at each standing report, and saved there; reports without a decision are left out."""
-    saves: dict[Place, list[str]] = {}
+    known = reasons(history)
+    at = enumerate(moment.place for moment in history.standing() if moment.event == "report")
+    return {i: known[place] for i, place in at if place in known}
+
+
+def reasons(history: History) -> dict[Place, str]:
+    """What was decided and saved at each place, the first one first: at reports, and between them."""
+    found: dict[Place, list[str]] = {}
     for moment in history.standing():
+        text = moment.text
         if moment.event in ("saved", "save_failed"):
             what = "saved" if moment.event == "saved" else "the save failed"
-            saves.setdefault(moment.place, []).append(f"{what}: {moment.line.get('why')}")
-    found = {}
-    reports = (moment for moment in history.standing() if moment.event == "report")
-    for i, moment in enumerate(reports):
-        saved = saves.get(moment.place, [])
-        decided = [] if any(moment.text in text for text in saved) else [moment.text]
-        if parts := [*decided, *saved]:
-            found[i] = "; ".join(part for part in parts if part)
-    return {i: text for i, text in found.items() if text}
+            text = f"{what}: {moment.line.get('why')}"
+        elif moment.event not in ("report", "boundary"):
+            continue
+        if text:
+            found.setdefault(moment.place, []).append(text)
+    return {
+        place: "; ".join(one for one in said if not any(one in other for other in said if other != one))
+        for place, said in sorted(found.items())
+    }
 
 
 def summary(lines: Sequence[Line], best: int | None, unit: str, metric: str) -> str:

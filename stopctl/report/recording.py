@@ -21,12 +21,16 @@ class CurveError(StopctlError, ValueError):
 
 
 class Row(NamedTuple):
-    """The metrics at one place of a run; a counter that the log does not have is 0."""
+    """The metrics at one place of a run; a counter that the log does not have is 0.
+
+    ``inside``: reported inside an epoch, after ``epoch`` completed ones.
+    """
 
     epoch: int
     step: int
     seconds: float
     metrics: dict[str, float]
+    inside: bool = False
 
     @property
     def place(self) -> tuple[int, int]:

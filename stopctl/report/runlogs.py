@@ -19,7 +19,10 @@ def read_run(path: Path) -> Recording:
     reader = Reader(path)
     goal = goal_of(reader.meta)
     found = history(reader, goal.metric)
-    rows = [Row(line["epoch"], line["step"], seconds(line), metrics(line)) for line in found.reports()]
+    rows = [
+        Row(line["epoch"], line["step"], seconds(line), metrics(line), line.get("inside") is True)
+        for line in found.reports()
+    ]
     recording = Recording(
         str(path), rows, metric=goal.metric, mode=goal.mode, cut=_cut(found), told=True, saves=_saves(found)
     )

@@ -34,7 +34,7 @@ class Standing:
         seconds: of training, all processes together.
         metric, mode: the goal's.
         value, best: the newest value, and the best finite one; None where there is none.
-        best_epoch, best_step: where the best was reported.
+        best_epoch, best_step: where the best was reported; ``best_inside``: inside the epoch after these.
         reason: why it stands so, in words; empty where there is nothing to say.
         size: bytes on the disk, all of the directory.
         age: seconds since the newest line of the journal.
@@ -61,6 +61,7 @@ class Standing:
     checkpoints: int
     damaged: tuple[tuple[str, str], ...]
     skipped: int
+    best_inside: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +125,7 @@ def _standing(reader: Reader, goal: Goal, told: History, listing: Listing, now: 
         checkpoints=len(listing.good),
         damaged=tuple((one.name, one.why) for one in listing.damaged),
         skipped=told.skipped,
+        best_inside=best is not None and best.get("inside") is True,
     )
 
 
@@ -183,6 +185,8 @@ def read_runs(folder: Path, now: datetime | None = None) -> tuple[list[Standing]
     for path in find_runs(folder):
         try:
             good.append(read_run(path, now).standing)
-        except (StopctlError, OSError) as error:
+        except StopctlError as error:
             bad.append((path, str(error)))
+        except OSError as error:
+            bad.append((path, f"{error.filename or path}: {error.strerror or error}"))
     return good, bad

@@ -89,7 +89,7 @@ def _decisions(run: PageRun, number: int, several: bool, first: int) -> str:
         table += f'<details><summary class="hint">{len(rest)} earlier ones</summary>{inner}</details>'
     if len(newest) < len(run.reasons):
         table += _hint(
-            f"These are the newest {len(newest)} of {len(run.reasons)}; the table of values has all."
+            f"These are the newest {len(newest)} of {len(run.reasons)}; stopctl explain tells all."
         )
     return table
 

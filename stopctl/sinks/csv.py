@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from stopctl.core.errors import SettingError
 from stopctl.sinks.events import metrics
 
 FIRST = ("epoch", "step", "seconds")
@@ -36,17 +37,17 @@ class CsvSink:
 
     def __init__(self, path: str | Path) -> None:
         self._path = Path(path)
-        self._row: dict[str, Any] | None = None  # the newest report, until it is known what was saved
+        self._row: dict[str, Any] | None = None  # the newest report, the last row of the file
+        self._at = 0  # where that row begins
         self._columns: list[str] = []
 
     def on_event(self, line: Mapping[str, Any]) -> None:
         """Take up a journal line."""
         event = line["event"]
         if event in ("start", "resume"):
-            self._flush()
+            self._row = None
             self._void((line["epoch"], line["step"]))
         elif event == "report":
-            self._flush()
             self._row = {
                 **{name: line[name] for name in FIRST},
                 **metrics(line),
@@ -54,18 +55,14 @@ class CsvSink:
                 "lr_factor": line.get("lr_factor"),
                 "stop": (line.get("stop") or {}).get("text"),
             }
-        elif event == "saved" and self._row is not None and self._row["step"] == line["step"]:
-            self._row["saved"] = line["name"]
-            self._flush()
+            self._append(self._row)
+        elif event == "saved":
+            self._mark((line["epoch"], line["step"]), line["name"])
 
     def close(self) -> None:
-        """Write what is still to be written."""
-        self._flush()
+        """Nothing is left to be written: a row is in the file before the state it belongs to is saved."""
 
-    def _flush(self) -> None:
-        row, self._row = self._row, None
-        if row is None:
-            return
+    def _append(self, row: dict[str, Any]) -> None:
         if not self._columns:
             self._columns = self._read()[0]
         if lacking := [name for name in row if name not in self._columns]:
@@ -74,13 +71,34 @@ class CsvSink:
             self._columns = [*FIRST, *middle, *LAST]
             self._write(rows)
         with self._path.open("a", newline="") as file:
+            self._at = file.tell()
             csv.DictWriter(file, self._columns, lineterminator="\n").writerow(row)
+
+    def _mark(self, counters: tuple[int, int], name: str) -> None:
+        """Write the checkpoint's name into the row of the report that it belongs to, if there is one."""
+        newest = None if self._row is None else (self._row["epoch"], self._row["step"])
+        if self._row is not None and newest == counters:
+            with self._path.open("r+", newline="") as file:
+                file.seek(self._at)
+                csv.DictWriter(file, self._columns, lineterminator="\n").writerow(self._row | {"saved": name})
+        elif newest is not None and counters < newest:  # a save in the background that took a while
+            rows = self._read()[1]
+            for row in reversed(rows):
+                if (row["epoch"], row["step"]) == tuple(map(str, counters)):
+                    row["saved"] = name
+                    self._write(rows)
+                    break
 
     def _void(self, counters: tuple[int, int]) -> None:
         """Take out the rows that are beyond ``counters``."""
         self._columns, rows = self._read()
+        if self._columns and not set(FIRST + LAST) <= set(self._columns):
+            raise SettingError(
+                f"CsvSink({str(self._path)!r}): this file has other columns ({', '.join(self._columns)}) "
+                "and is left as it is: give the path of a new file"
+            )
         stay = [row for row in rows if _within(row, counters)]
-        if len(stay) < len(rows):
+        if self._columns:  # also where a row is torn, which is not among the rows
             self._write(stay)
 
     def _read(self) -> tuple[list[str], list[dict[str, str]]]:
@@ -95,7 +113,9 @@ class CsvSink:
         with fresh.open("w", newline="") as file:
             writer = csv.DictWriter(file, self._columns, lineterminator="\n", restval="")
             writer.writeheader()
-            writer.writerows(rows)
+            writer.writerows(rows[:-1])
+            self._at = file.tell()
+            writer.writerows(rows[-1:])
         os.replace(fresh, self._path)
 
 

@@ -46,7 +46,7 @@ class TensorBoardSink:
             self._writer = self._make()
         at = line["step"] if self._by == "step" and line["step"] else line["epoch"]
         event = line["event"]
-        if event == "resume":
+        if event in ("start", "resume"):  # also a start: a process that was killed before its first save
             began = self._event.SessionLog(status=self._event.SessionLog.START)
             self._add(at + 1, session_log=began)
         numbers = metrics(line)

@@ -49,4 +49,4 @@ def test_a_run_that_decided_nothing_says_so(tmp_path, monkeypatch, capsys):
     path = ran(tmp_path / "run")
     (path / "journal.jsonl").write_text('{"event": "re\n')
     _, out, _ = Command(monkeypatch, capsys)("explain", path)
-    assert out == "nothing was decided yet\n1 half-written or garbled lines were skipped\n"
+    assert out == "nothing was decided yet\n1 half-written or garbled line was skipped\n"

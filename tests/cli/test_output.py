@@ -50,6 +50,15 @@ def test_short_names_are_not_folded_and_nothing_is_cut_off(monkeypatch, capsys):
         assert (name in out) is (len(name) == output.NAME)
 
 
+def test_a_narrow_terminal_folds_short_names_rather_than_cut_figures(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "50")
+    heads = [f"mean {i}" for i in range(4)]
+    rows = output.table("rule", *heads, right=heads, fold=("rule",), names=["Patience(2, min_delta=0.001)"])
+    rows.add_row("Patience(2, min_delta=0.001)", *["12.345%"] * 4)
+    output.console().print(rows)
+    assert capsys.readouterr().out.count("12.345%") == 4
+
+
 def test_notes_beyond_the_tenth_are_counted(capsys):
     output.tell_notes([f"note {i}" for i in range(12)])
     lines = capsys.readouterr().err.splitlines()

@@ -52,6 +52,15 @@ def test_lowered_learning_rates_are_listed(tmp_path, monkeypatch, capsys):
     assert "learning-rate drops\n  epoch 6, step 61: times 0.5" in out
 
 
+def test_a_best_value_inside_an_epoch_is_told_with_its_step(tmp_path, monkeypatch, capsys):
+    path = ran(tmp_path / "run")
+    line = {"event": "report", "writer": 1, "epoch": 6, "step": 63, "inside": True}
+    with (path / "journal.jsonl").open("a") as journal:
+        journal.write(json.dumps({**line, "metrics": {"val_loss": 0.1}}) + "\n")
+    _, out, _ = Command(monkeypatch, capsys)("show", path)
+    assert "val_loss 0.1, best 0.1 in epoch 6, step 63\n" in out
+
+
 def test_damage_and_garbled_lines_are_said(tmp_path, monkeypatch, capsys):
     path = ran(tmp_path / "run")
     next(path.glob("checkpoints/epoch-0003*/state.safetensors")).write_bytes(b"")

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from stopctl import Every, NonFinite, OnBest, Patience, ReduceOnPlateau, Run
+from stopctl import Every, Minimize, NonFinite, OnBest, Patience, ReduceOnPlateau, Run
 from stopctl.report.page import page as page_of
 from stopctl.report.page import write_report
 from stopctl.report.pagedata import page_run
@@ -244,6 +244,21 @@ def test_what_a_run_says_is_text(visit):
     assert HOSTILE in page.locator("body").inner_text()
     assert page.locator("img").count() == 0
     assert page.evaluate("document.scripts.length") == 2
+
+
+def test_a_metric_may_be_called_as_what_every_object_has(visit, reports):
+    for name in ("__proto__", "constructor"):
+        goal = Minimize(name)
+        with Run(reports / name, state={"w": 0}, goal=goal, stop=None, durability="process") as run:
+            for epoch in run.epochs(3):
+                run.report(**{name: 1 / epoch})
+    write_report([reports / "plain", reports / "__proto__", reports / "constructor"], reports / "odd.html")
+    page = visit("odd.html")
+    for name in ("__proto__", "constructor"):
+        assert page.locator(f'path[data-series="{name}"]').count() == 1
+    page.locator("#values summary").click()
+    page.locator("#values-run").select_option("1")
+    assert page.locator("#values-table th").all_inner_texts()[-2:] == ["__proto__", "decided"]
 
 
 def test_the_table_of_values_has_every_report(visit):

@@ -146,6 +146,22 @@ def test_seconds_a_pass_is_the_median_and_a_clock_that_begins_anew_never_goes_ba
     assert curve([1, 2, 3]).seconds_a_pass() is None
 
 
+def test_where_an_epoch_has_several_reports_seconds_a_pass_are_those_of_whole_epochs():
+    epochs, seconds = [1, 1, 1, 2, 2, 2, 3, 3], [4.0, 8.0, 12.0, 16.0, 20.0, 24.0, 28.0, 32.0]
+    pairs = zip(epochs, seconds, strict=True)
+    reports = tuple(Report({"v": 1 / at}, epoch, seconds=at) for epoch, at in pairs)
+    assert Curve("run", GOAL, reports).seconds_a_pass() == 12
+
+
+def test_a_curve_with_reports_inside_its_epochs_counts_steps():
+    places = [(0, 5, True), (1, 10, False), (1, 15, True), (2, 20, False)]
+    reports = tuple(
+        Report({"v": 1 / step}, epoch, step, 2.0 * step, 2, inside=inside) for epoch, step, inside in places
+    )
+    found = Curve("run", GOAL, reports)
+    assert (found.unit, found.passed(3), found.seconds_a_pass()) == ("step", 15, 2)
+
+
 def test_our_runs_say_what_cut_them_and_what_saves_took(tmp_path):
     stopped = our_run(tmp_path, "a", "val_loss", [3, 2, 1, 2, 2, 0], stop=Patience(2))
     (found,) = read_curves([stopped]).curves

@@ -70,6 +70,7 @@ def test_lines_without_counters_and_of_a_writer_that_was_taken_over_say_nothing(
         {"event": "report", "epoch": 7, "step": 70, "writer": 0, "metrics": {"val_loss": 0.0}},
         {"event": "report", "epoch": "7", "step": 70, "metrics": {"val_loss": 0.0}},
         {"event": "report", "epoch": 7, "step": 70, "metrics": None},
+        {"event": "report", "epoch": 7, "step": -1, "metrics": {"val_loss": 0.0}},
         {"event": "left", "directory": "x"},
     ]
     with (path / "journal.jsonl").open("a") as journal:

@@ -169,6 +169,30 @@ def test_reports_inside_an_epoch_are_told_apart_by_their_steps(tmp_path):
     assert run.summary.startswith("best val_loss, at step 25 of 25")
 
 
+@pytest.mark.parametrize("inside", [False, True])
+def test_saves_between_reports_are_among_the_reasons(tmp_path, inside):
+    with Run(tmp_path, state={"w": 0}, save=Every(steps=3), stop=None, durability="process") as run:
+        for epoch in run.epochs(2):
+            for batch in run.batches([1, 2, 3, 4]):
+                if inside and batch == 2:
+                    run.report(val_loss=1.0)
+            run.report(val_loss=1.0 / epoch)
+    told = page_run(tmp_path)
+    saved = "saved: every 3 steps"
+    at = [(reason.passes, reason.text) for reason in told.reasons if saved in reason.text]
+    assert at == ([(3, saved), (6, saved)] if inside else [(0, f"step 3: {saved}"), (1, f"step 6: {saved}")])
+
+
+def test_a_boundary_s_stop_is_told_at_the_report_before_it(tmp_path):
+    train(tmp_path, LOSSES[:2], stop=None)
+    line = {"event": "boundary", "epoch": 2, "step": 20, "stop": {"text": "2 hours are over"}, "save": None}
+    with (tmp_path / "journal.jsonl").open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    run = page_run(tmp_path)
+    assert "stop: 2 hours are over" in run.drawn["told"][1]
+    assert "stop: 2 hours are over" in run.reasons[-1].text
+
+
 def test_a_run_without_reports_has_a_page(tmp_path):
     with Run(tmp_path, state={"w": 0}):
         pass

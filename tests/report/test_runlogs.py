@@ -3,7 +3,10 @@ from __future__ import annotations
 import pytest
 
 from stopctl import After, NonFinite, Patience, Run
+from stopctl.report.curves import read_curves
+from stopctl.report.replay import replay
 from stopctl.report.runlogs import read_run
+from stopctl.rules import RemainingGain
 from support.given import Given
 from support.logs import our_run
 
@@ -57,3 +60,24 @@ def test_a_half_written_journal_line_is_skipped_and_counted(tmp_path):
     log = read_run(path)
     assert len(log.rows) == 3
     assert dict(log.skipped) == {"half-written line(s) skipped": 1}
+
+
+def test_a_report_inside_an_epoch_is_replayed_as_what_it_was(tmp_path):
+    def train(name, stop):
+        with Run(tmp_path / name, state=Given({"m": {"w": 1}}), stop=stop, durability="process") as run:
+            for epoch in run.epochs(12):
+                for batch in run.batches([1, 2, 3, 4]):
+                    if batch in (1, 3):
+                        run.report(val_loss=(4 * epoch + batch) ** -2.0)
+                run.report(val_loss=(4 * epoch + 4) ** -2.0)
+        return run.stopped
+
+    rule = RemainingGain(0.05)  # it counts the reports of an epoch
+    trained = train("cut", rule)
+    train("whole", None)
+    (curve,) = read_curves([tmp_path / "whole"]).curves
+    assert [report.inside for report in curve.reports[:6]] == [True, True, False] * 2
+    outcome = replay(curve, rule)
+    assert outcome.reports == len(read_run(tmp_path / "cut").rows) < len(curve.reports)
+    assert outcome.stop == str(trained)
+    assert (outcome.passes, curve.unit) == (read_run(tmp_path / "cut").rows[-1].step, "step")

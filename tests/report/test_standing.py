@@ -119,3 +119,13 @@ def test_a_run_whose_journal_is_gone_stands_by_its_checkpoints(tmp_path):
     (path / "journal.jsonl").unlink()
     standing = read_run(path).standing
     assert (standing.state, standing.checkpoints) == ("interrupted", 3)
+
+
+def test_a_run_that_may_not_be_read_is_told_with_its_file(tmp_path, monkeypatch):
+    path = ran(tmp_path / "run")
+
+    def refuse(self):
+        raise PermissionError(13, "Permission denied", "journal.jsonl")
+
+    monkeypatch.setattr("stopctl.store.Reader.journal", refuse)
+    assert read_runs(tmp_path) == ([], [(path, "journal.jsonl: Permission denied")])

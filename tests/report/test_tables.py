@@ -32,7 +32,7 @@ def test_reasons_come_newest_first_a_few_at_once_and_not_without_end(run):
     assert "92 earlier ones" in told
     assert "151 reason 151" in told
     assert "150 reason 150" not in told
-    assert told.endswith("These are the newest 100 of 250; the table of values has all.")
+    assert told.endswith("These are the newest 100 of 250; stopctl explain tells all.")
     assert html.index("<details>") > html.index("reason 243") > 0
 
 

@@ -53,6 +53,12 @@ def test_points_beyond_the_checkpoint_are_dropped_on_resume(tmp_path):
     assert points(read(tmp_path / "logs"), "val_loss") == [(10, 0.5), (20, 0.4), (30, 0.29)]
 
 
+def test_points_of_a_process_that_never_saved_are_dropped_on_the_next_start(tmp_path):
+    train(tmp_path, 9, (0.5,), leave_after=1)  # nothing is saved
+    train(tmp_path, 2, (0.4, 0.3))
+    assert points(read(tmp_path / "logs"), "val_loss") == [(10, 0.4), (20, 0.3)]
+
+
 def test_epochs_on_the_axis(tmp_path):
     train(tmp_path, 2, (0.5, 0.25), by="epoch")
     assert points(read(tmp_path / "logs"), "val_loss") == [(1, 0.5), (2, 0.25)]
