@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from collections.abc import Hashable, Mapping
 from dataclasses import replace
+from functools import partial
 from threading import Event
 from typing import Any
 
+from stopctl.background import Task
 from stopctl.ports import Held, Leaf, Tree
 from stopctl.store import SaveError
 from stopctl.store.leaf import raw
@@ -24,6 +26,9 @@ LATE = 16 << 20
 
 CHUNK = 16 << 20
 """Bytes that are copied in one go; other threads run meanwhile."""
+
+PARALLEL = 32 << 20
+"""Bytes from which on a second thread helps with the copy."""
 
 MAX_DEPTH = 64
 """No checkpoint holds a tree that is deeper: the store will say so."""
@@ -90,6 +95,7 @@ class Buffers:
         held = held or Held()
         taking = _Taking(self._kept, held)
         copied = {name: taking.tree(tree, name, 0) for name, tree in components.items()}
+        _copy_all(taking.now)
         self._kept = taking.used
         pending = taking.pending
         if sum(len(data) for _, data in pending) < LATE:
@@ -107,6 +113,7 @@ class _Taking:
         self._held = held
         self._tied: dict[Hashable, bytes | memoryview] = {}
         self.used: dict[str, Any] = {}
+        self.now: list[tuple[Any, memoryview]] = []
         self.pending: list[tuple[Any, memoryview]] = []
 
     def tree(self, tree: Tree, path: str, depth: int) -> Tree:
@@ -138,10 +145,7 @@ class _Taking:
         if len(data) < SMALL:
             return bytes(data)
         buffer = self._buffer(len(data), path)
-        if later:
-            self.pending.append((buffer, data))
-        else:
-            _copy(buffer, data)
+        (self.pending if later else self.now).append((buffer, data))
         return memoryview(buffer)
 
     def _buffer(self, size: int, path: str) -> Any:
@@ -154,6 +158,29 @@ class _Taking:
             buffer = np.empty(size, np.uint8)
         self.used[path] = buffer
         return buffer
+
+
+def _copy_all(pairs: list[tuple[Any, memoryview]]) -> None:
+    """Copy now, half of it in a thread beside: one core alone does not use all that the memory gives."""
+    total = sum(len(data) for _, data in pairs)
+    if total < PARALLEL:
+        _copy_some(pairs)
+        return
+    half, size = 0, 0
+    while size < total // 2:
+        size += len(pairs[half][1])
+        half += 1
+    beside = Task(partial(_copy_some, pairs[half:]), "stopctl-copy")
+    beside.start()
+    try:
+        _copy_some(pairs[:half])
+    finally:
+        beside.result()
+
+
+def _copy_some(pairs: list[tuple[Any, memoryview]]) -> None:
+    for buffer, data in pairs:
+        _copy(buffer, data)
 
 
 def _copy(buffer: Any, data: memoryview) -> None:

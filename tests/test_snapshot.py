@@ -168,3 +168,24 @@ def test_nobody_waits_for_ever_for_a_copy_that_failed():
     with pytest.raises(MemoryError):
         snapshot.whole()
     snapshot.wait()
+
+
+@pytest.mark.parametrize("sizes", [[SMALL], [SMALL, SMALL * 3, SMALL * 2], [SMALL] * 7])
+def test_a_large_state_is_copied_by_two_threads(monkeypatch, sizes):
+    threads = set()
+    copy = snapshot_module._copy
+
+    def watched(buffer, data):
+        threads.add(threading.current_thread().name.partition("-")[0])
+        copy(buffer, data)
+
+    monkeypatch.setattr(snapshot_module, "PARALLEL", SMALL)
+    monkeypatch.setattr(snapshot_module, "_copy", watched)
+    rng = np.random.default_rng(0)
+    arrays = {f"a{i}": rng.integers(0, 255, size, dtype=np.uint8) for i, size in enumerate(sizes)}
+    before = {name: array.tobytes() for name, array in arrays.items()}
+    taken = Buffers().take({"state": {name: array_leaf(array, name) for name, array in arrays.items()}})
+    for array in arrays.values():
+        array[:] = 0
+    assert {name: bytes(leaf.data) for name, leaf in taken.whole()["state"].items()} == before
+    assert threads == ({"MainThread"} if len(sizes) == 1 else {"MainThread", "stopctl"})
