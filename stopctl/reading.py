@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -122,25 +122,29 @@ def weights(components: Mapping[str, Tree]) -> dict[str, Tree]:
     }
 
 
+def owned(lines: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Journal lines with counters, but not those of a writer that had been taken over by then."""
+    writer = 0
+    for line in lines:
+        by = line.get("writer", writer)
+        counters = (line.get("epoch"), line.get("step"))
+        if type(by) is int and by >= writer and all(type(n) is int and n >= 0 for n in counters):
+            writer = by
+            yield line
+
+
 def reports(reader: Reader) -> list[dict[str, Any]]:
     """The journal's report lines that stand: those that a later start or resume did not void.
 
     A line of a writer that had been taken over by then, or one without its fields, is none.
     """
     standing: list[dict[str, Any]] = []
-    writer = 0
-    for line in reader.journal():
-        event, counters = line.get("event"), (line.get("epoch"), line.get("step"))
-        if event not in ("report", "start", "resume") or not all(type(n) is int for n in counters):
-            continue
-        by = line.get("writer", writer)
-        if type(by) is not int or by < writer:
-            continue
-        writer = by
-        if event != "report":
+    for line in owned(reader.journal()):
+        if line.get("event") in ("start", "resume"):
+            counters = (line["epoch"], line["step"])
             while standing and (standing[-1]["epoch"], standing[-1]["step"]) > counters:
                 standing.pop()
-        elif type(line.get("metrics")) is dict:
+        elif line.get("event") == "report" and type(line.get("metrics")) is dict:
             standing.append(line)
     return standing
 

@@ -66,8 +66,7 @@ class Snapshot:
         components, self._components = self._components, {}
         if not self._copied.is_set():
             try:
-                for buffer, data in self._pending:
-                    _copy(buffer, data)
+                _copy_some(self._pending)
                 changed = self._held.changed()
             finally:
                 self._pending = []
@@ -95,13 +94,11 @@ class Buffers:
         held = held or Held()
         taking = _Taking(self._kept, held)
         copied = {name: taking.tree(tree, name, 0) for name, tree in components.items()}
-        _copy_all(taking.now)
-        self._kept = taking.used
-        pending = taking.pending
+        now, pending = taking.now, taking.pending
         if sum(len(data) for _, data in pending) < LATE:
-            for buffer, data in pending:
-                _copy(buffer, data)
-            pending = []
+            now, pending = now + pending, []
+        _copy_all(now)
+        self._kept = taking.used
         return Snapshot(copied, pending, held)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from stopctl.core.goal import Goal
 from stopctl.core.words import figure
+from stopctl.reading import owned
 from stopctl.report.lines import Line, Place, mapping, number, place
 from stopctl.store import Reader
 
@@ -94,12 +95,7 @@ def best_of(reports: Sequence[Line], goal: Goal) -> int | None:
 
 def _moments(lines: Iterable[Line], metric: str) -> list[Moment]:
     moments: list[Moment] = []
-    writer = 0
-    for line in lines:
-        by = line.get("writer", writer)
-        if type(by) is not int or by < writer or not all(_counts(line.get(n)) for n in Place._fields):
-            continue
-        writer = by
+    for line in owned(lines):
         event, at = str(line.get("event")), place(line)
         if event == "report" and type(line.get("metrics")) is not dict:
             continue
@@ -108,10 +104,6 @@ def _moments(lines: Iterable[Line], metric: str) -> list[Moment]:
                 moment.voided = moment.voided or moment.place > at
         moments.append(Moment(event, at, line, told(line, metric)))
     return moments
-
-
-def _counts(value: object) -> bool:
-    return type(value) is int and value >= 0
 
 
 def told(line: Line, metric: str) -> str:

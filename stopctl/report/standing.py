@@ -17,9 +17,6 @@ from stopctl.report.holder import Holder, holder
 from stopctl.report.lines import mapping, number, seconds
 from stopctl.store import CheckpointInfo, Listing, Reader
 
-ENDED = frozenset({"stopped", "finished"})
-"""States after which nothing comes under the same rules and plan."""
-
 
 @dataclass(frozen=True, slots=True)
 class Standing:
