@@ -58,11 +58,10 @@ def prunes(run: Path) -> None:
 def forks(run: Path) -> None:
     store = begun(run, Undriven())
     commit(store, 1)
-    pid = os.fork()
-    if pid == 0:
+    if os.fork() == 0:
+        tell("child", os.getpid())  # only now has it closed its copy of the lock
         time.sleep(60)
         os._exit(0)
-    tell("child", pid)
     sys.stdin.read()
 
 
