@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         SettingError,
         StateError,
         StopctlError,
+        TeamError,
     )
     from stopctl.core.goal import Goal, Maximize, Minimize
     from stopctl.core.keep import Best, KeepEvery, KeepPolicy, Last
@@ -41,7 +42,9 @@ if TYPE_CHECKING:
 _HOMES = {
     "stopctl.core.controller": "Controller",
     "stopctl.core.decision": "Cause Decision Reason Save Stop",
-    "stopctl.core.errors": "MetricError OrderError ReportError SettingError StateError StopctlError",
+    "stopctl.core.errors": (
+        "MetricError OrderError ReportError SettingError StateError StopctlError TeamError"
+    ),
     "stopctl.core.goal": "Goal Maximize Minimize",
     "stopctl.core.keep": "Best KeepEvery KeepPolicy Last",
     "stopctl.core.lr": "ReduceOnPlateau",
@@ -103,6 +106,7 @@ __all__ = [
     "StopPolicy",
     "StopctlError",
     "Target",
+    "TeamError",
     "TreeError",
     "load_exported",
 ]

@@ -38,6 +38,15 @@ class Task(Generic[T]):
         except RuntimeError:  # no more threads, or the interpreter is shutting down
             self._run()
 
+    def now(self) -> None:
+        """Make the call in this thread, in place of `start`."""
+        self._run()
+
+    def wait(self, seconds: float) -> None:
+        """Return at the end of the call, or after so many seconds."""
+        if self._thread.ident is not None:
+            self._thread.join(seconds)
+
     def result(self) -> T:
         """Wait for the end; then what the call returned, or what it raised."""
         self._run()  # now, if the thread has not begun

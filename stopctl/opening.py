@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from stopctl.core.controller import Controller
 from stopctl.core.errors import OrderError, StateError
+from stopctl.core.goal import Goal
 from stopctl.core.keep import ranked
 from stopctl.noticing import other_versions, versions_line
-from stopctl.ports import State
+from stopctl.ports import State, Tree
 from stopctl.position import DATA, Position
-from stopctl.reading import candidates, first_good, goal_of, starting_weights, weights
+from stopctl.reading import candidates, goal_of, starting_weights, weights
 from stopctl.store import CheckpointInfo, DamagedError, Store
+from stopctl.team.elastic import check_ranks, restore_first
+from stopctl.team.following import Follower, heard_info, tell_info
+from stopctl.team.ranks import Ranks
 
 log = logging.getLogger("stopctl")
 
@@ -28,15 +32,15 @@ class Opened:
     """An opened run.
 
     Attributes:
-        store: locked and begun.
+        store: locked and begun; on a rank that does not write, what it reads.
         checkpoints: the good ones, oldest first.
-        told: what the journal's first line says besides: the parent run.
+        told: what the journal's first line says besides: the parent run, the ranks.
         resumed: the checkpoint that was restored, None for a new run.
         seconds: spent so far, by the larger of that checkpoint and the journal's newest line.
         position: where that checkpoint stands in the data, None where nothing is known of data.
     """
 
-    store: Store
+    store: Store | Follower
     checkpoints: tuple[CheckpointInfo, ...]
     told: dict[str, Any]
     resumed: CheckpointInfo | None
@@ -44,10 +48,20 @@ class Opened:
     position: Position | None = None
 
 
+@dataclass(slots=True)
+class Found:
+    """What lies in the directory: good checkpoints, why others are none, and the seconds spent so far."""
+
+    good: list[CheckpointInfo]
+    seconds: float
+    broken: dict[str, str] = field(default_factory=dict)
+
+
 def open_run(
     directory: Path,
     controller: Controller,
     state: State,
+    ranks: Ranks,
     *,
     resume: str,
     meta: dict[str, Any],
@@ -57,7 +71,8 @@ def open_run(
 ) -> Opened:
     """Lock the directory and resume what is there; on any error the lock is given back, nothing has changed.
 
-    ``options`` are those of `Store.lock`. Other versions than the process before had are told in one line.
+    Rank 0 locks, looks and begins; every rank restores. ``options`` are those of `Store.lock`. Other versions
+    than the process before had are told in one line.
 
     Raises:
         NotARunError, LockedError: the directory is not ours to write.
@@ -65,16 +80,25 @@ def open_run(
         DamagedError: the run has checkpoints, and none loads.
         StateError: the run has another goal.
         MismatchError: the saved state does not fit the user's objects.
+        TeamError: the ranks cannot open it together.
     """
-    if resume == "require" and not (directory / "run.json").exists() and not _ours(directory):
-        raise OrderError(
-            f"{directory} holds no run, but resume='require': check the path, or write resume='auto'"
-        )
-    store = Store.lock(directory, **(options or {}))
+    where = f"opening {directory}"
+
+    def lock() -> Store:
+        if resume == "require" and not (directory / "run.json").exists() and not _ours(directory):
+            raise OrderError(
+                f"{directory} holds no run, but resume='require': check the path, or write resume='auto'"
+            )
+        return Store.lock(directory, **(options or {}))
+
+    locked: list[Store] = []
     try:
-        return _open(store, directory, controller, state, resume, meta, allow_missing, start_from_run)
+        ranks.lead(where, lambda: locked.append(lock()), lambda _: None)
+        store = locked[0] if ranks.leads else Follower(directory)
+        return _open(store, directory, controller, state, ranks, resume, meta, allow_missing, start_from_run)
     except BaseException:
-        store.close()
+        for store in locked:
+            store.close()
         raise
 
 
@@ -83,15 +107,44 @@ def _ours(directory: Path) -> bool:
 
 
 def _open(
-    store: Store,
+    store: Store | Follower,
     directory: Path,
     controller: Controller,
     state: State,
+    ranks: Ranks,
     resume: str,
     meta: dict[str, Any],
     allow_missing: Collection[str],
     start_from_run: str | Path | None,
 ) -> Opened:
+    found = ranks.lead(
+        f"looking into {directory}", lambda: _look(store, directory, controller.goal, resume), _tell
+    )
+    here = found.mine or _heard(found.told[0], directory)
+    told: dict[str, Any] = {"ranks": ranks.size} if ranks.several else {}
+    resumed: Resumed | None = None
+    if here.good or here.broken:
+        resumed = _resume(store, directory, here, controller, state, ranks, allow_missing)
+    elif start_from_run is not None:
+        told["parent"] = ranks.agree(
+            f"beginning with {start_from_run}", lambda: _begin_with(start_from_run, state, allow_missing)
+        ).mine
+    begun = ranks.lead(
+        f"beginning in {directory}", lambda: _begin(store, directory, here, meta, told, resumed), lambda n: n
+    )
+    if isinstance(store, Follower):
+        follower = store
+        ranks.work("finding the run", lambda: follower.join(begun.told[0], ranks.rank, ranks.patience))
+    elif ranks.several:
+        ranks.work("finding the run", lambda: None)
+    if resumed is None:
+        return Opened(store, (), told, None, here.seconds)
+    good = tuple(info for info in here.good if info.name not in here.broken)
+    return Opened(store, good, told, resumed.info, max(resumed.info.seconds, here.seconds), resumed.position)
+
+
+def _look(store: Store | Follower, directory: Path, goal: Goal, resume: str) -> Found:
+    """What there is, refused where ``resume`` or the goal says so."""
     listing = store.list()
     if not listing.good and not listing.damaged:
         lost = next((line.get("name") for line in store.newest_lines() if line.get("event") == "saved"), None)
@@ -102,58 +155,95 @@ def _open(
             )
         if resume == "require":
             raise OrderError(f"{directory} has no checkpoint yet, but resume='require': write resume='auto'")
-        _same_goal(store, controller, directory)
-        seconds = _seconds(store)
-        parent = {}
-        if start_from_run is not None:
-            parent["parent"] = _begin_with(start_from_run, state, allow_missing)
-        store.begin(_merged(store.meta, meta | parent))
-        _set_late_ones_aside(store, set())
-        return Opened(store, (), parent, None, seconds)
-    _same_goal(store, controller, directory)
+    _same_goal(store.meta, goal, directory)
     if resume == "never" and listing.good:
         raise OrderError(
             f"{directory} holds a run (newest checkpoint: {listing.good[-1].name}), but resume='never': "
             "use another directory, or write resume='auto' to go on"
         )
     broken = {damage.name: damage.why for damage in listing.damaged}
+    return Found(list(listing.good), _seconds(store), broken)
+
+
+class Resumed(NamedTuple):
+    """The checkpoint that goes on, what changed in the rules since, and where it stands in the data."""
+
+    info: CheckpointInfo
+    notes: tuple[str, ...]
+    position: Position | None
+
+
+def _resume(
+    store: Store | Follower,
+    directory: Path,
+    here: Found,
+    controller: Controller,
+    state: State,
+    ranks: Ranks,
+    allow_missing: Collection[str],
+) -> Resumed:
+    """Restore the newest checkpoint that loads; ``here.broken`` learns of those that do not."""
 
     def damaged(info: CheckpointInfo, error: DamagedError) -> None:
-        broken[info.name] = str(error)
+        here.broken[info.name] = str(error)
 
-    found = first_good(candidates(listing.good, "latest", controller.goal), store.load, damaged)
+    def take(info: CheckpointInfo, saved: Any, data: Tree) -> Resumed:
+        if not isinstance(saved, dict):
+            raise StateError(f"{info.name}: the controller's state is {saved!r}, not an object")
+        notes = controller.load_state_dict(saved)
+        begins_anew = data is None or DATA in allow_missing
+        position = None if begins_anew else Position.of(data, info.epoch)
+        check_ranks(info, position, ranks)
+        return Resumed(info, notes, position)
+
+    newest_first = candidates(here.good, "latest", controller.goal)
+    found = restore_first(store, ranks, state, newest_first, damaged, allow_missing=allow_missing, take=take)
     if found is None:
-        told = "\n  ".join(f"{name}: {why}" for name, why in broken.items())
+        told = "\n  ".join(f"{name}: {why}" for name, why in here.broken.items())
         raise DamagedError(
             f"{directory}: no checkpoint loads, and a run is not started over silently:\n  {told}"
         )
-    info, (components, saved) = found
-    if not isinstance(saved, dict):
-        raise StateError(f"{info.name}: the controller's state is {saved!r}, not an object")
-    notes = controller.load_state_dict(saved)
-    data = components.pop(DATA, None)
-    if DATA in allow_missing:
-        data = None
-    position = None if data is None else Position.of(data, info.epoch)
-    good = [other for other in listing.good if other.name not in broken]
-    best = ranked(good, controller.goal)[:1]
+    best = ranked([info for info in here.good if info.name not in here.broken], controller.goal)[:1]
     controller.saved_best(best[0].value if best else None)
-    state.restore(components, allow_missing=allow_missing)
+    return found[1]
+
+
+def _begin(
+    store: Any,
+    directory: Path,
+    here: Found,
+    meta: dict[str, Any],
+    told: Mapping[str, Any],
+    resumed: Resumed | None,
+) -> int:
+    """Mark the run as this writer's, and set aside and tell what was found; returns the writer's number."""
     before = dict(store.meta or {})
-    seconds = max(info.seconds, _seconds(store))
-    store.begin(_merged(store.meta, meta))
-    _set_late_ones_aside(store, {*(other.name for other in listing.good), *broken})
-    for name, why in broken.items():
+    parent = {"parent": told["parent"]} if "parent" in told else {}
+    writer: int = store.begin(_merged(store.meta, meta | parent))
+    _set_late_ones_aside(store, {*(info.name for info in here.good), *here.broken})
+    for name, why in here.broken.items():
         log.warning("%s is damaged and set aside: %s", name, why)
         store.set_aside(name, why)
+    if resumed is None:
+        return writer
     if before.get("rules") != meta["rules"]:
         store.append("rules", before=before.get("rules"), now=meta["rules"])
-    for note in notes:
+    for note in resumed.notes:
         store.append("rules", note=note)
     if differ := other_versions(before.get("versions"), meta["versions"]):
         store.append("versions", differ=differ)
         log.warning("%s: %s", directory, versions_line(differ))
-    return Opened(store, tuple(good), {}, info, seconds, position)
+    return writer
+
+
+def _tell(found: Found) -> dict[str, Any]:
+    good = [tell_info(info) for info in found.good]
+    return {"good": good, "seconds": found.seconds, "broken": found.broken}
+
+
+def _heard(told: Mapping[str, Any], directory: Path) -> Found:
+    good = [heard_info(info, directory) for info in told["good"]]
+    return Found(good, told["seconds"], dict(told["broken"]))
 
 
 def _begin_with(parent: str | Path, state: State, allow_missing: Collection[str]) -> dict[str, str]:
@@ -174,7 +264,7 @@ def _set_late_ones_aside(store: Store, known: Collection[str]) -> None:
         store.set_aside(name, why)
 
 
-def _seconds(store: Store) -> float:
+def _seconds(store: Store | Follower) -> float:
     """The seconds of the newest line that tells them."""
     for line in store.newest_lines():
         seconds = line.get("seconds")
@@ -183,10 +273,10 @@ def _seconds(store: Store) -> float:
     return 0.0
 
 
-def _same_goal(store: Store, controller: Controller, directory: Path) -> None:
-    if store.meta is not None and goal_of(store.meta) != controller.goal:
+def _same_goal(meta: dict[str, Any] | None, goal: Goal, directory: Path) -> None:
+    if meta is not None and goal_of(meta) != goal:
         raise StateError(
-            f"{directory} was begun with goal={goal_of(store.meta)!r}, but goal={controller.goal!r} was "
+            f"{directory} was begun with goal={goal_of(meta)!r}, but goal={goal!r} was "
             "given: give the saved goal, or use another directory"
         )
 

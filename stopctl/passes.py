@@ -37,6 +37,12 @@ class Loop:
         return f"batch {self.batch} of {told}" if self.batch else told
 
     @property
+    def failed_in(self) -> int | None:
+        """The pass that an error has ended, None where none is going on or its batches are not all done."""
+        inside = self._feed is not None and self._feed.inside
+        return None if self._reported is not None or inside else self._number
+
+    @property
     def in_the_middle(self) -> bool:
         """Whether counters and state do not belong together: a pass or a batch is being worked on."""
         return self._number is not None and self._reported is None and not self._stopped_inside()
@@ -177,7 +183,7 @@ class Loop:
                 feed.leave()
             decision = session.report(number, metrics)
         self._reported = dict(self._state.version())
-        session.carry_out(decision, metrics)
+        session.carry_out(decision, reported=True)
         return decision
 
     def _end_pass(self, number: int) -> None:

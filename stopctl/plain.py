@@ -64,6 +64,13 @@ class DictState:
         for name in components.keys() & RNGS:
             RNGS[name].load(components[name])
 
+    def team(self, timeout: float) -> None:
+        """A dict belongs to no framework that could say: pass a ``team=`` of your own."""
+
+    def per_rank(self) -> Collection[str]:
+        """The generators."""
+        return RNGS.keys()
+
     def version(self) -> Mapping[str, int]:
         """A dict has no cheap counter."""
         return {}

@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 from stopctl.arrays import array_leaf, detached, leaf_array
 from stopctl.generators import NumpyRng, PythonRng, differing
 from stopctl.reading import choose
-from stopctl.store import Leaf, MismatchError, Tree, TreeError, differences
+from stopctl.store import Leaf, MismatchError, Piece, Sharded, Tree, TreeError, differences
 
 __all__ = [
     "Batches",
@@ -21,8 +21,12 @@ __all__ = [
     "MismatchError",
     "NumpyRng",
     "Overlap",
+    "Piece",
     "PythonRng",
+    "Ranked",
+    "Sharded",
     "State",
+    "Team",
     "Tree",
     "TreeError",
     "array_leaf",
@@ -130,6 +134,54 @@ class DataSource(Protocol):
 
     def generators(self) -> Generators:
         """The generators that are put back once the position inside a pass is found."""
+        ...
+
+
+class Team(Protocol):
+    """The processes (ranks) that train one model together, and the one way in which they talk.
+
+    Attributes:
+        rank: this one, from 0; rank 0 leads: it alone holds the lock and commits.
+        size: how many there are.
+        timeout: seconds after which a rank that does not come counts as lost.
+    """
+
+    rank: int
+    size: int
+    timeout: float
+
+    def share(self, message: bytes) -> list[bytes]:
+        """The messages of all ranks, by rank; each rank calls it as often as the others, in the same order.
+
+        At most two small collectives, whatever is sent. After an error it is not called again.
+
+        Raises:
+            TeamError: a rank is gone, or has not come within ``timeout``.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give back what the team holds; waits for nobody."""
+        ...
+
+
+@runtime_checkable
+class Ranked(Protocol):
+    """What a State can do besides whose framework may run on several ranks."""
+
+    def team(self, timeout: float) -> Team | None:
+        """The ranks that this process trains with, None where it trains alone; every rank calls it.
+
+        Raises:
+            TeamError: the ranks cannot reach each other.
+        """
+        ...
+
+    def per_rank(self) -> Collection[str]:
+        """The components that every rank has for itself, such as random generators.
+
+        Of all others rank 0 writes what is a `Leaf`, and each rank its own pieces of what is `Sharded`.
+        """
         ...
 
 

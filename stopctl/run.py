@@ -21,7 +21,7 @@ from stopctl.core.values import count
 from stopctl.endings import BestNotSaved, Preempted
 from stopctl.observers import Audience, Observer
 from stopctl.passes import Loop
-from stopctl.ports import State
+from stopctl.ports import State, Team
 from stopctl.session import Session
 from stopctl.settings import Settings, checked_state
 from stopctl.store import CheckpointInfo
@@ -55,6 +55,11 @@ class Run:
         grace_seconds: seconds that SIGTERM or SIGUSR1 leaves to save and end; when the last save took
             longer, opening warns of it. None: unknown.
         observers: told of every journal line, such as `stopctl.sinks.CsvSink`; they cannot hurt the run.
+        team: "auto" finds the ranks of a distributed program, which then all decide and save together, see
+            docs/distributed.md; None: this process alone; or a `stopctl.ports.Team`.
+        timeout: seconds to wait for another rank before it counts as lost; every rank then raises TeamError.
+        reduce: which metrics are the "mean" or the "sum" over all ranks, "mean" for all of them, or a dict by
+            name; of the others rank 0's count. ``count=`` in a report is then the weight of its means.
 
     Raises:
         SettingError: an argument that cannot be. Opening raises the errors of docs/semantics.md, "Opening".
@@ -91,6 +96,9 @@ class Run:
         save_errors: Literal["raise", "continue"] = "raise",
         grace_seconds: float | None = None,
         observers: Iterable[Observer] = (),
+        team: Team | Literal["auto"] | None = "auto",
+        timeout: float = 60.0,
+        reduce: Literal["mean", "sum"] | Mapping[str, Literal["mean", "sum"]] | None = None,
         **foreign: object,
     ) -> None:
         refuse_foreign(type(self).__name__, foreign)
@@ -113,6 +121,9 @@ class Run:
             save_errors=save_errors,
             grace_seconds=grace_seconds,
             audience=Audience(observers),
+            team=team,
+            timeout=timeout,
+            reduce=reduce,
         )
         self._state = checked_state(state, lr)
         self._session: Session | None = None
@@ -148,7 +159,8 @@ class Run:
         if kind is None:
             self.close()
         elif self._session is not None:
-            self._session.close()
+            number = None if self._loop is None else self._loop.failed_in
+            self._session.close(error, number)
 
     @property
     def stopped(self) -> Stop | None:
@@ -237,7 +249,8 @@ class Run:
         the run has stopped there, the report that ends the epoch is not judged; it tells the stop again.
 
         Args:
-            metrics: name=one number; the goal's metric and those that rules name must be there.
+            metrics: name=one number; the goal's metric and those that rules name must be there. Of several
+                ranks rank 0's count, unless ``reduce`` says otherwise; the others may leave them out.
 
         Raises:
             OrderError: outside a loop, twice in a pass, or after the stop.
@@ -249,8 +262,11 @@ class Run:
         return self._open_loop().report(metrics)
 
     def stop(self, reason: str) -> None:
-        """End the run at the next report or loop boundary; ``reason`` is told in ``run.stopped``."""
-        self._open_session().controller.request_stop(reason)
+        """End the run at the next report or loop boundary; ``reason`` is told in ``run.stopped``.
+
+        Of several ranks one is enough: all stop.
+        """
+        self._open_session().request_stop(reason)
 
     def save(self, name: str, *, pin: bool = True) -> CheckpointInfo:
         """Save now under a name; ``load(directory, which=name)`` finds it, and a pinned one is never deleted.
@@ -304,7 +320,8 @@ class Run:
         if loop.going_on:
             raise OrderError(f"run.{unit}s({n}) inside another loop of this run: leave that one first")
         passes = loop.passes(unit, n)
-        return told(passes, n, unit, lambda: standing(self.progress)) if bar else passes
+        shows = bar and self._open_session().leads
+        return told(passes, n, unit, lambda: standing(self.progress)) if shows else passes
 
     def _restoring(self, call: str) -> Session:
         session = self._open_session()

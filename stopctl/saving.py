@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from stopctl.background import Task
 from stopctl.core.controller import Controller
 from stopctl.core.decision import Reason, Save
+from stopctl.core.errors import TeamError
 from stopctl.keeping import Checkpoints
 from stopctl.ports import Overlap, State, Tree
 from stopctl.settings import Settings
@@ -186,7 +187,7 @@ class Saver:
         """Commit and prune, in whatever thread this is; nothing else of a Saver is touched."""
         info = error = None
         try:
-            info = self._checkpoints.commit(components(), facts)
+            info = self._checkpoints.commit(components, facts)
             self._checkpoints.prune()
         except BaseException as caught:
             error = caught
@@ -205,15 +206,20 @@ class Saver:
         if info is None:
             self.failed_in = self.failed_in if job.number is None else job.number
             self._controller.save_failed(job.save)
-            if isinstance(error, Exception):
+            if isinstance(error, TeamError):  # what was reported is there, and this one perhaps
+                log.error("the save was not told to be there by all ranks: %s", error)
+            elif isinstance(error, Exception):
                 with contextlib.suppress(SaveError):  # the disk is full, say: the first error is the one
                     self._note("save_failed", why=str(error), **where)
                 log.error("the save did not happen: %s", error)
             return error
         self.failed_in = self._owed = None
         took = ended - job.began
-        blocked = took if job.task is None else job.blocked
-        self._controller.saved(job.save, blocked=blocked, took=took)
+        if error is None:
+            cost, blocked = self._checkpoints.cost(took, took if job.task is None else job.blocked)
+            self._controller.saved(job.save, blocked=blocked, took=cost)
+        else:
+            self._controller.saved(job.save)
         told = {"name": info.name, "bytes": info.bytes, "took": round(took, 6), "why": str(job.save)}
         try:
             self._note("saved", **told, **where)

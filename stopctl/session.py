@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,16 @@ from stopctl.endings import Preempted
 from stopctl.keeping import Checkpoints
 from stopctl.noticing import slow_saves
 from stopctl.opening import open_run
-from stopctl.ports import LearningRate, State, Tree
-from stopctl.position import DATA, Place
-from stopctl.reading import first_good
+from stopctl.ports import LearningRate, Ranked, State, Tree
+from stopctl.position import Place
 from stopctl.saving import Saver
 from stopctl.settings import Settings
 from stopctl.signals import Watch
 from stopctl.store import CheckpointInfo, DamagedError
+from stopctl.team.elastic import restore_first
+from stopctl.team.parting import Parting
+from stopctl.team.ranks import RankFailed
+from stopctl.team.sharing import Alone, Sharing
 from stopctl.telling import disk_use, fields, line
 
 log = logging.getLogger("stopctl")
@@ -30,7 +34,7 @@ RETRY = 60.0
 
 
 class Session:
-    """From opening to closing; Run is its public face."""
+    """From opening to closing; Run is its public face. Of several ranks each has one, all in step."""
 
     def __init__(self, directory: Path, state: State, settings: Settings) -> None:
         self.controller = settings.controller()
@@ -39,19 +43,29 @@ class Session:
         self._settings = settings
         self._state = state
         self._lr_floor = 0.0 if settings.lr is None else settings.lr.min_lr
-        opened = open_run(
-            directory,
-            self.controller,
-            state,
-            resume=settings.resume,
-            meta=settings.meta(state),
-            allow_missing=settings.allow_missing,
-            start_from_run=settings.start_from_run,
-            options=settings.store_options(),
-        )
+        self._ranks = ranks = settings.ranks(state)
+        try:
+            ranks.exchange("open", f"opening {directory}", same=settings.same())
+            opened = open_run(
+                directory,
+                self.controller,
+                state,
+                ranks,
+                resume=settings.resume,
+                meta=settings.meta(state),
+                allow_missing=settings.allow_missing,
+                start_from_run=settings.start_from_run,
+                options=settings.store_options(),
+            )
+        except BaseException:
+            ranks.close()
+            raise
         self._store = opened.store
         self.resumed = opened.resumed
-        self._checkpoints = Checkpoints(opened.store, settings, opened.checkpoints, opened.resumed)
+        per_rank = state.per_rank() if ranks.several and isinstance(state, Ranked) else ()
+        self._checkpoints = Checkpoints(
+            opened.store, settings, opened.checkpoints, opened.resumed, ranks, per_rank
+        )
         self._saver = Saver(self.controller, self._checkpoints, state, self._capture, settings, self._note)
         self.place = Place(opened.position)
         self.restored = dict(state.version())
@@ -59,52 +73,86 @@ class Session:
         self._seconds_before = opened.seconds
         self._began = time.monotonic()
         self._watch = Watch()
+        own = (self.controller, settings.reduce, self._clock, lambda: self._watch.came)
+        self._inputs = Sharing(ranks, opened.seconds, *own) if ranks.several else Alone(*own)
+        self._parting = Parting(ranks, self._inputs, self._save_last)
+        self._level = logging.INFO if ranks.leads else logging.DEBUG
         progress = self.controller.progress
         self.step = progress.step
         self._epoch = progress.epoch
         self.unit = "epoch"
         self._planned = 0
-        log.info("opened %s: %s", directory, disk_use(self.checkpoints))
-        if self.resumed is None:
-            self._note("start", **opened.told)
-        else:
-            self._note("resume", checkpoint=self.resumed.name, **opened.told)
-            log.info("resumed from %s", self.resumed.name)
+        self._say("opened %s: %s", directory, disk_use(self.checkpoints))
+        try:
+            self._begin(opened.told)
+        except BaseException:
+            self._leave()
+            self._store.close()
+            raise
         if slow := slow_saves(self._store.newest_lines(), settings.grace_seconds):
             log.warning("%s: %s", directory, slow)
 
-    def close(self) -> BaseException | None:
+    def _begin(self, told: Mapping[str, Any]) -> None:
+        """Write the first line of this opening."""
+        if self.resumed is None:
+            self._note("start", **told)
+        else:
+            self._note("resume", checkpoint=self.resumed.name, **told)
+            self._say("resumed from %s", self.resumed.name)
+
+    def close(self, error: BaseException | None = None, number: int | None = None) -> BaseException | None:
         """Wait for a save in the background, journal the end, give back lock and signal handler.
 
         Returns what went wrong in the background and was neither raised nor made good. Broken off while it
         waits (Ctrl-C), it can be called again.
+
+        Args:
+            error: what ends this process, for the other ranks.
+            number: the pass that it has ended, if that was all but over.
         """
         failure = None
         if not self.closed:
             failure = self._saver.close()
-            self.closed = True
-            self._watch.close()
-            self._state.close()
+            at = self.done if number is None else number
+            versions = None if number is None else self._versions()
+            left = self._parting.leave(error, self._report_of(at), at, self._same(at), versions)
+            self._leave()
             try:
                 if self._store.lost:
                     log.warning("%s was taken over: this process wrote nothing more", self._store.path)
                 else:
                     self._note("close")
-                    log.info("closed %s: %s", self._store.path, disk_use(self.checkpoints))
+                    self._say("closed %s: %s", self._store.path, disk_use(self.checkpoints))
             finally:
                 self._settings.audience.close()
                 self._store.close()
+            failure = failure or left
         return failure
+
+    def _leave(self) -> None:
+        self.closed = True
+        self._ranks.close()
+        self._watch.close()
+        self._state.close()
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process is the one that writes, and speaks for all ranks."""
+        return self._ranks.leads
 
     @property
     def owed_signal(self) -> str | None:
         """A signal that came after the last report or boundary, so that nobody has ended the process yet."""
-        return None if self._ended else self._watch.came
+        return None if self._ended else self._inputs.signal
 
     @property
     def preempted(self) -> str | None:
-        """The signal that came, if any."""
-        return self._watch.came
+        """The signal that came, if any; with several ranks the first that all know of."""
+        return self._inputs.signal
+
+    def request_stop(self, reason: str) -> None:
+        """End the run at the next report or boundary."""
+        self._inputs.wish(reason)
 
     @property
     def notes(self) -> Mapping[str, Any]:
@@ -140,7 +188,7 @@ class Session:
         return {
             "epoch": number if self.unit == "epoch" else self._epoch,
             "step": number if self.unit == "step" else self.step,
-            "seconds": self._seconds(),
+            "seconds": self._inputs.seconds,
             "planned": self._planned,
             "inside": self.place.inside,
         }
@@ -148,14 +196,20 @@ class Session:
     def report(self, number: int, metrics: Mapping[str, object]) -> Decision:
         """The decision on pass ``number``, with the learning rate lowered if it says so."""
         self._saver.take(wait=self.preempted is not None)
+        same = self._same(number)
+        try:
+            judged = self._inputs.report(self._report_of(number), same, metrics, self._versions())
+        except RankFailed as failure:
+            raise self._parting.failed(failure, number, same) from None
+        return self._decide(number, judged, self.preempted)
+
+    def _decide(self, number: int, metrics: Mapping[str, object], preempted: str | None) -> Decision:
         counters = self.counters(number)
         if self.place.inside and number:
             pending = self.place.drop  # how many steps a pass has is known at its end
         else:
             pending = self.last_drop(max(number, 1))
-        decision = self.controller.report(
-            metrics, **counters, lr_drop_pending=pending, preempted=self.preempted
-        )
+        decision = self.controller.report(metrics, **counters, lr_drop_pending=pending, preempted=preempted)
         if decision.lr_factor is not None and isinstance(self._state, LearningRate):
             self._state.scale_lr(decision.lr_factor, self._lr_floor)
         return decision
@@ -178,12 +232,13 @@ class Session:
     def begin_loop(self, unit: str, planned: int) -> None:
         """Say what the passes are and how many are planned; say so if there are none left."""
         self.unit, self._planned = unit, planned
+        self._inputs.boundary(f"{unit}s({planned})", self._same(self.done))
         if self.preempted:
             self._saver.take(wait=True)
             self.carry_out(self.controller.boundary(**self.counters(self.done), preempted=self.preempted))
         if not self.goes_on():
             why = self.controller.stopped or f"all {planned} {unit}s are done"
-            log.info("%s is finished: %s", self._store.path, why)
+            self._say("%s is finished: %s", self._store.path, why)
 
     def goes_on(self) -> bool:
         """Whether another pass is to be done."""
@@ -198,6 +253,8 @@ class Session:
 
     def step_done(self) -> None:
         """The boundary between two batches."""
+        if self._inputs.due(self.step):
+            self._inputs.boundary(f"step {self.step}", self._same(self._epoch))
         signal = self.preempted
         self._saver.take(wait=signal is not None)
         counters = self.counters(self._epoch)
@@ -211,6 +268,8 @@ class Session:
     def pass_done(self, number: int) -> None:
         """The loop boundary after pass ``number``; what is saved last is committed when this returns."""
         self.count(number)
+        if self.unit == "epoch" or self._inputs.due(number):
+            self._inputs.boundary(f"the end of {self.unit} {number}", self._same(number))
         self._saver.take(wait=self.preempted is not None or not self.goes_on())
         counters, retry = self.counters(number), self._saver.failed_in != number
         decision = self.controller.boundary(**counters, preempted=self.preempted, retry=retry)
@@ -219,22 +278,28 @@ class Session:
             self._saver.take(wait=True)
             self.carry_out(self.controller.boundary(**counters))
 
-    def carry_out(self, decision: Decision, metrics: Mapping[str, object] | None = None) -> None:
+    def carry_out(self, decision: Decision, *, reported: bool = False) -> None:
         """Journal a decision, save what it proposes, and end the process if a signal asked for it."""
         signal = self.preempted
-        if metrics is not None or decision.stop:
-            inside = {"inside": True} if self.place.inside else {}
-            self._note("boundary" if metrics is None else "report", **inside, **fields(decision, metrics))
-        now = self.controller.progress
-        info = None if decision.save is None else self._saver.begin(decision.save, getattr(now, self.unit))
-        if text := line(decision, now, info, reported=metrics is not None):
-            log.info("%s", text)
+        self._record(decision, reported=reported)
         if signal is not None:
             self._note("preempted", signal=signal)
             self._ended = True
             raise Preempted(signal)
-        if metrics is not None:
+        if reported:
             self._saver.raise_error()
+
+    def _record(self, decision: Decision, *, reported: bool) -> CheckpointInfo | None:
+        """Journal a decision and save what it proposes."""
+        now = self.controller.progress
+        if reported or decision.stop:
+            inside = {"inside": True} if self.place.inside else {}
+            told = fields(decision, now.metrics if reported else None)
+            self._note("report" if reported else "boundary", **inside, **told)
+        info = None if decision.save is None else self._saver.begin(decision.save, getattr(now, self.unit))
+        if text := line(decision, now, info, reported=reported):
+            self._say("%s", text)
+        return info
 
     def settle(self) -> None:
         """Wait for a save in the background."""
@@ -254,15 +319,21 @@ class Session:
             self._checkpoints.set_aside(info, str(error))
             self.controller.saved_best(self._checkpoints.best_value())
 
-        found = first_good(infos, self._store.load, damaged)
+        found = restore_first(
+            self._store,
+            self._ranks,
+            self._state,
+            infos,
+            damaged,
+            allow_missing=self._settings.allow_missing,
+            take=lambda *_: None,
+        )
         if found is None:
             raise DamagedError("; ".join(broken) or "there is no checkpoint yet")
-        info, (components, _) = found
-        components.pop(DATA, None)
-        self._state.restore(components, allow_missing=self._settings.allow_missing)
+        info = found[0]
         self.restored = dict(self._state.version())
         self._note("restored", name=info.name)
-        log.info("restored %s", info.name)
+        self._say("restored %s", info.name)
         return info
 
     def _capture(self) -> dict[str, Tree]:
@@ -275,16 +346,46 @@ class Session:
         if self._saver.failed_in != self._epoch:
             self._failed_at = None
             return True
-        now = time.monotonic()
+        now = self._inputs.seconds
         if self._failed_at is None or now - self._failed_at >= RETRY:
             self._failed_at, again = now, self._failed_at is not None
             return again
         return False
 
-    def _note(self, event: str, **fields: Any) -> None:
-        progress = self.controller.progress
-        counters = {"epoch": progress.epoch, "step": progress.step, "seconds": round(self._seconds(), 6)}
-        self._settings.audience.tell(self._store.append(event, **{**counters, **fields}))
+    def _save_last(self, number: int, metrics: Mapping[str, object], why: str) -> CheckpointInfo | None:
+        self.count(number)
+        info = self._record(self._decide(number, metrics, why), reported=True)
+        self._note("preempted", signal=why)
+        return info
 
-    def _seconds(self) -> float:
+    def _versions(self) -> dict[str, int] | None:
+        """How far the user's objects are, at the end of a pass."""
+        return None if self.place.inside else dict(self._state.version())
+
+    def _same(self, number: int) -> dict[str, Any]:
+        """The counters that must be equal on all ranks."""
+        return {"unit": self.unit, **{k: v for k, v in self.counters(number).items() if k != "seconds"}}
+
+    def _report_of(self, number: int) -> str:
+        return f"report() in {self.unit} {number}"
+
+    def _say(self, text: str, *args: object) -> None:
+        log.log(self._level, text, *args)
+
+    def _note(self, event: str, **fields: Any) -> None:
+        """Write a line of the journal; if that fails on the rank that writes, all raise its error."""
+        write = partial(self._append, event, fields)
+        if self._ranks.over:
+            write()
+        else:
+            self._ranks.agree(f"the journal's {event} line", write)
+
+    def _append(self, event: str, fields: Mapping[str, Any]) -> None:
+        progress = self.controller.progress
+        counters = {"epoch": progress.epoch, "step": progress.step, "seconds": round(self._inputs.seconds, 6)}
+        told = self._store.append(event, **{**counters, **fields})
+        if told is not None:
+            self._settings.audience.tell(told)
+
+    def _clock(self) -> float:
         return self._seconds_before + time.monotonic() - self._began

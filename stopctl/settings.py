@@ -19,7 +19,9 @@ from stopctl.core.lr import ReduceOnPlateau
 from stopctl.core.policy import SavePolicy, StopPolicy, checked_rule
 from stopctl.observers import Audience
 from stopctl.plain import DictState
-from stopctl.ports import LearningRate, State
+from stopctl.ports import LearningRate, Ranked, State, Team
+from stopctl.team.ranks import Ranks
+from stopctl.team.reducing import Reduce, checked_reduce
 
 
 def checked_state(state: dict[str, Any] | State, lr: ReduceOnPlateau | None) -> State:
@@ -59,6 +61,9 @@ class Settings:
     save_errors: str
     grace_seconds: float | None
     audience: Audience
+    team: Team | str | None
+    timeout: float
+    reduce: Reduce
 
     def __post_init__(self) -> None:
         if self.resume not in ("auto", "require", "never"):
@@ -78,6 +83,13 @@ class Settings:
                 f"grace_seconds={self.grace_seconds!r}: write the seconds from the signal to the end of the "
                 "process, such as 30, or None"
             )
+        if type(self.timeout) not in (int, float) or not 0 < self.timeout < math.inf:
+            raise SettingError(
+                f"timeout={self.timeout!r}: write the seconds to wait for another rank, such as 60"
+            )
+        if self.team not in ("auto", None) and not hasattr(self.team, "share"):
+            raise SettingError(f"team={self.team!r}: write 'auto', None for this process alone, or a Team")
+        checked_reduce(self.reduce, self.goal.metric)
         for name in ("take_over", "verify_writes"):
             if type(getattr(self, name)) is not bool:
                 raise SettingError(f"{name}={getattr(self, name)!r}: write True or False")
@@ -98,6 +110,30 @@ class Settings:
     def controller(self) -> Controller:
         """A new machine with these rules."""
         return Controller(goal=self.goal, stop=self.stop, save=self.save, lr=self.lr)
+
+    def ranks(self, state: State) -> Ranks:
+        """This process among those it trains with; every rank calls it.
+
+        Raises:
+            TeamError: they cannot reach each other.
+            SettingError: something that several ranks cannot do.
+        """
+        team: Team | None = None
+        if isinstance(self.team, str):
+            team = state.team(float(self.timeout)) if isinstance(state, Ranked) else None
+        else:
+            team = self.team
+        if team is not None and self.async_save:
+            team.close()
+            raise SettingError(
+                f"async_save={self.async_save!r} with {team.size} ranks: saves are waited for; write False"
+            )
+        return Ranks(team)
+
+    def same(self) -> dict[str, Any]:
+        """What all ranks must have been given alike."""
+        names = ("goal", "stop", "save", "keep", "lr", "resume", "reduce")
+        return {name: repr(getattr(self, name)) for name in names}
 
     def store_options(self) -> dict[str, Any]:
         """How the store is to be opened."""

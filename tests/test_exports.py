@@ -108,6 +108,9 @@ COVERED_ELSEWHERE = {
     "opening.py": "tests/test_opening.py",
     "interrupting.py": "tests/test_testing.py",
     "settings.py": "tests/test_run.py, every wrong setting",
+    "team/committing.py": "tests/test_ranks.py",
+    "team/elastic.py": "tests/test_ranks.py",
+    "team/parting.py": "tests/test_ranks.py",
     "telling.py": "tests/test_run.py, test_one_line_a_decision and the journal",
     "cli/__main__.py": "tests/cli/test_main.py and tests/demo/test_train.py, through the real command",
     "cli/app.py": "tests/cli/test_main.py",
@@ -124,6 +127,8 @@ COVERED_ELSEWHERE = {
     "store/errors.py": "the errors are asserted where they are raised",
     "store/fence.py": "tests/store/test_promise_5_taking_over.py",
     "store/info.py": "tests/store/test_manifest.py",
+    "store/gathering.py": "tests/store/test_draft.py, every save that is refused",
     "store/leaf.py": "tests/store/test_tree.py",
+    "store/skeleton.py": "tests/store/test_tree.py",
     "store/writing.py": "tests/store/test_unchanged.py and test_packed.py",
 }

@@ -24,7 +24,7 @@ def settings(tmp_path, **more):
 
 def commit(checkpoints, number, value):
     facts = {"state": {}, "epoch": number, "step": number, "seconds": 0.0, "value": value}
-    return checkpoints.commit({"w": leaf()}, facts)
+    return checkpoints.commit(lambda: {"w": leaf()}, facts)
 
 
 def epochs(checkpoints):

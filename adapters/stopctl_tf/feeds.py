@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 import weakref
 from collections.abc import Iterator
@@ -25,6 +26,14 @@ def batches(source: Any, steps: int | None) -> Batches | None:
     """
     if isinstance(source, tf.data.Dataset):
         return DatasetBatches(source)
+    if isinstance(source, tf.distribute.DistributedDataset):
+        return DistributedBatches(source)
+    if isinstance(source, tf.distribute.DistributedIterator):
+        raise SettingError(
+            "run.batches() got an iterator of a distributed dataset, whose position TensorFlow cannot write: "
+            "pass the dataset itself, strategy.experimental_distribute_dataset(...), in an order that is "
+            "known, such as stopctl_tf.epoch_shuffled(...)"
+        )
     if isinstance(source, OwnedIterator):
         if steps is None:
             raise SettingError(
@@ -57,6 +66,34 @@ class DatasetBatches:
     def resume(self, epoch: int, done: int, saved: Tree) -> Iterator[Any]:
         """Those after the first ``done``."""
         return iter(self._dataset.skip(done))
+
+    def capture(self, done: int) -> Tree:
+        """The number of batches says it all."""
+        return None
+
+
+class DistributedBatches:
+    """What a strategy makes of a dataset of known order; nothing can skip in it, so batches are drawn."""
+
+    length: int | None = None
+
+    def __init__(self, dataset: Any) -> None:
+        whole = getattr(dataset, "_original_dataset", None)
+        if whole is None:
+            raise SettingError(
+                "run.batches() got a distributed dataset of a function, whose order nobody knows: write "
+                "strategy.experimental_distribute_dataset(dataset)"
+            )
+        DatasetBatches(whole)  # refuses what is endless or in an unknown order
+        self._dataset = dataset
+
+    def begin(self, epoch: int) -> Iterator[Any]:
+        """All of them."""
+        return iter(self._dataset)
+
+    def resume(self, epoch: int, done: int, saved: Tree) -> Iterator[Any]:
+        """Those after the first ``done``, which are made once more."""
+        return itertools.islice(self._dataset, done, None)
 
     def capture(self, done: int) -> Tree:
         """The number of batches says it all."""

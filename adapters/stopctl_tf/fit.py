@@ -13,6 +13,7 @@ import tensorflow as tf
 
 import stopctl
 from stopctl import OrderError, Preempted, SaveError, SettingError
+from stopctl_tf import strategies
 from stopctl_tf.run import Run
 
 # A Run that is never opened checks settings where they are written, and its errors speak of the callback.
@@ -83,6 +84,7 @@ class FitCallback(keras.callbacks.Callback):  # type: ignore[misc]
         **settings: Any,
     ) -> None:
         super().__init__()
+        strategies.refuse_fit(strategies.of((), ()))  # fit itself fails before it calls us
         stopctl.Controller(lr=settings.get("lr"))  # whether the optimizer can follow it is seen in fit
         _Settings(directory, state={}, **{**settings, "lr": None})
         if epoch is not None and not _counts(epoch):
@@ -123,6 +125,7 @@ class FitCallback(keras.callbacks.Callback):  # type: ignore[misc]
         self.close()  # what a fit that broke off has left open
         self._preempted = None
         model, epochs = self.model, self.params["epochs"]
+        strategies.refuse_fit(strategies.of([model], ()))
         optimizers = model.optimizer if self._given["optimizer"] is None else self._given["optimizer"]
         self._counter = next(iter(optimizers.values())) if isinstance(optimizers, Mapping) else optimizers
         run = Run(self._directory, model=model, **{**self._given, "optimizer": optimizers})
@@ -132,9 +135,9 @@ class FitCallback(keras.callbacks.Callback):  # type: ignore[misc]
         with self._closing():
             run.open()  # builds what was saved built
             if model.built and model.optimizer is not None and not model.optimizer.built:
-                model.optimizer.build(
-                    model.trainable_variables
-                )  # so that a save before the first step has all
+                with strategies.scope(strategies.of([model], ())):
+                    # so that a save before the first step has all
+                    model.optimizer.build(model.trainable_variables)
             self._passes = run.epochs(epochs)
             self._advance()
             model._initial_epoch = epochs if self._number is None else self._number - 1
@@ -208,7 +211,7 @@ class FitCallback(keras.callbacks.Callback):  # type: ignore[misc]
         return number % frequency == 0 if isinstance(frequency, int) else number in frequency
 
     def _updates(self) -> int:
-        return 0 if self._counter is None else int(self._counter.iterations)
+        return 0 if self._counter is None else int(self._counter.iterations.numpy())
 
 
 def _counts(epoch: Any) -> bool:

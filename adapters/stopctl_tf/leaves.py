@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import replace
 from typing import Any
 
@@ -44,12 +45,16 @@ def to_leaf(variable: Any, path: str) -> Leaf:
         TreeError: a dtype that safetensors does not have (strings, quantised integers).
     """
     dtype_name(variable, path)
-    tensor = variable.read_value()
+    return from_tensor(variable.read_value(), path, ("tf.Variable", id(variable)))
+
+
+def from_tensor(tensor: Any, path: str, key: Hashable) -> Leaf:
+    """A tensor as it is, without a copy."""
     try:
         view: Any = memoryview(tensor)
     except ValueError:  # bfloat16 and float8 are unknown to the buffer protocol
         view = tensor.numpy()
-    return replace(array_leaf(np.asarray(view), path), key=("tf.Variable", id(variable)))
+    return replace(array_leaf(np.asarray(view), path), key=key)
 
 
 def to_tensor(leaf: Leaf) -> Any:

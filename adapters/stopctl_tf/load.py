@@ -7,7 +7,7 @@ from typing import Any
 
 from stopctl import CheckpointInfo, MismatchError, SettingError
 from stopctl.ports import choose
-from stopctl_tf import given
+from stopctl_tf import given, strategies
 from stopctl_tf.parts import VariablesPart
 from stopctl_tf.restoring import restore
 
@@ -37,5 +37,8 @@ def load(directory: str | Path, *, model: Any, which: str = "best") -> Checkpoin
     if missing:
         saved = ", ".join(name for name in info.components if name.split(".")[0] == "model") or "no model"
         raise MismatchError(f"{info.path} holds no {', '.join(missing)}; it holds {saved}")
-    restore(parts, {name: components[name] for name in parts})
+    things = [part.thing for part in parts.values()]
+    variables = (slot.raw for part in parts.values() for slot in part.slots())
+    with strategies.scope(strategies.of(things, variables)):
+        restore(parts, {name: components[name] for name in parts})
     return info

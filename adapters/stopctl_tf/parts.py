@@ -11,7 +11,7 @@ import keras
 import tensorflow as tf
 
 from stopctl.ports import Tree
-from stopctl_tf.table import assign, compare, encode, rows
+from stopctl_tf.table import assign, compare, encode, rows, unfit
 from stopctl_tf.walk import Slot, own, raw
 
 CLASS, TRAINS, BUILD = "class", "trains", "build"
@@ -66,13 +66,12 @@ class VariablesPart(Part):
             return []
         slots = self.slots()
         lines = compare(there, slots, path)
-        lazy = isinstance(self.thing, tf.Module) or not getattr(self.thing, "built", True)
-        if lazy and len(slots) < len(there):
+        if len(slots) < len(there) and self._is_lazy():
             lines.append(
                 f"{path}: if {type(self.thing).__name__} creates variables in its first call, "
                 "call it once on a batch (or begin it with an Input) before the state is restored"
             )
-        return lines
+        return lines or unfit(saved, slots, path)
 
     def build(self, saved: Tree) -> None:
         """Build an unbuilt Keras model from the shapes that were saved."""
@@ -83,7 +82,12 @@ class VariablesPart(Part):
 
     def load(self, saved: Tree) -> None:
         """Assign every variable."""
-        assign(rows(saved) or (), self.slots())
+        assign(saved, self.slots())
+
+    def _is_lazy(self) -> bool:
+        if isinstance(self.thing, tf.Variable):  # asked for what it lacks, a distributed one reads its value
+            return False
+        return isinstance(self.thing, tf.Module) or not getattr(self.thing, "built", True)
 
     def _lacks(self, saved: Tree) -> bool:
         """Whether variables are missing that building may bring; ``built`` alone is no proof (subclasses)."""
@@ -132,7 +136,9 @@ class OptimizerPart(Part):
         if not self.thing.built and saved[TRAINS] is not None and not built:
             return []
         lines = [f"{path}: {text}" for text in _differ(saved[TRAINS] or [], self._trains() or [])]
-        return lines + compare(there, self.slots(), path)
+        slots = self.slots()
+        lines += compare(there, slots, path)
+        return lines or unfit(saved, slots, path)
 
     def build(self, saved: Tree) -> None:
         """Build it for the very variables that the saved one trained, in their order."""
@@ -146,7 +152,7 @@ class OptimizerPart(Part):
 
     def load(self, saved: Tree) -> None:
         """Assign every variable."""
-        assign(rows(saved) or (), self.slots())
+        assign(saved, self.slots())
 
     def _trains(self) -> list[list[Any]] | None:
         if not self.thing.built:

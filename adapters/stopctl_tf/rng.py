@@ -7,6 +7,7 @@ Not among them: the kernels of ``tf.random.normal`` and its like, which hide the
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -15,7 +16,8 @@ from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
 from tensorflow.python.ops import stateful_random_ops
 
 from stopctl.ports import NumpyRng, PythonRng, Tree, detached, differing
-from stopctl_tf.leaves import to_leaf, to_tensor
+from stopctl_tf import replicas
+from stopctl_tf.leaves import to_tensor
 from stopctl_tf.parts import Part
 
 
@@ -46,7 +48,7 @@ class TensorFlowRng(Part):
         generator = stateful_random_ops.global_generator
         if generator is None:
             return None
-        return {"algorithm": int(generator.algorithm), "state": to_leaf(generator.state, path)}
+        return {"algorithm": int(generator.algorithm), **_encode(generator.state, path)}
 
     def check(self, saved: Tree, path: str, *, built: bool) -> list[str]:
         """The algorithm, where both have a generator."""
@@ -58,11 +60,10 @@ class TensorFlowRng(Part):
         """Go on from the saved position, in the same variable; without a saved one, leave it alone."""
         if saved is None:
             return
-        state = to_tensor(saved["state"])
         if stateful_random_ops.global_generator is None:
+            state = to_tensor(saved["state"])
             tf.random.set_global_generator(tf.random.Generator.from_state(state, saved["algorithm"]))
-        else:
-            stateful_random_ops.global_generator.state.assign(state)
+        _put(stateful_random_ops.global_generator.state, saved)
 
 
 class KerasRng(Part):
@@ -73,7 +74,7 @@ class KerasRng(Part):
         generator = global_state.get_global_attribute(GLOBAL_SEED_GENERATOR)
         if generator is None:
             return None
-        return {"class": "SeedGenerator", "state": to_leaf(generator.state.value, path)}
+        return {"class": "SeedGenerator", **_encode(generator.state.value, path)}
 
     def check(self, saved: Tree, path: str, *, built: bool) -> list[str]:
         """That it is such a state."""
@@ -87,7 +88,17 @@ class KerasRng(Part):
         if generator is None:
             generator = keras.random.SeedGenerator(0)
             global_state.set_global_attribute(GLOBAL_SEED_GENERATOR, generator)
-        generator.state.value.assign(to_tensor(saved["state"]))
+        _put(generator.state.value, saved)
+
+
+def _encode(variable: Any, path: str) -> dict[str, Tree]:
+    each = replicas.apart(variable, path)
+    tree: dict[str, Tree] = {"state": replicas.worth(variable, path)}
+    return {**tree, "replicas": {**each}} if each else tree
+
+
+def _put(variable: Any, saved: Mapping[str, Any]) -> None:
+    replicas.put(variable, saved["state"], saved.get("replicas", {}))
 
 
 RNGS: dict[str, Part] = {  # in the order of loading

@@ -11,13 +11,15 @@ import numpy as np
 import tensorflow as tf
 
 from stopctl import SettingError
-from stopctl.ports import Batches, Held, Tree
-from stopctl_tf import feeds, given, overlap, rates
+from stopctl.ports import Batches, Held, Team, Tree
+from stopctl_tf import feeds, given, overlap, rates, strategies
 from stopctl_tf.leaves import dtype_name
 from stopctl_tf.parts import OptimizerPart, Part, Place, VariablesPart
 from stopctl_tf.restoring import restore
 from stopctl_tf.rng import RNGS, PartGenerators
+from stopctl_tf.team import find_team
 from stopctl_tf.walk import Slot
+from stopctl_tf.worker import WORKER, WorkerPart
 
 GENERATORS = (tf.random.Generator, keras.random.SeedGenerator)
 
@@ -38,11 +40,13 @@ class TfState:
 
     The global generators of Python, NumPy, TensorFlow and Keras are always included. Variables are what is
     seen: plain Python attributes, lookup tables, ``tf.data`` iterators and the hidden position of
-    ``tf.random.normal`` and its like are not. ``tf.distribute`` strategies are not supported.
+    ``tf.random.normal`` and its like are not. Under ``tf.distribute`` every replica's copy is saved where
+    copies differ; another number of replicas gets the value that the variable has outside of them.
 
     Raises:
         SettingError: an object of another kind, or variables that the objects lead to and nobody saves, by
-            their attribute paths (a ``tf.Variable`` in a Keras model, the optimizer of a compiled one).
+            their attribute paths (a ``tf.Variable`` in a Keras model, the optimizer of a compiled one), or
+            variables of a strategy that is not supported.
         TreeError: a variable whose dtype a checkpoint cannot hold (strings), with its path.
     """
 
@@ -58,6 +62,8 @@ class TfState:
         self._variables = {name: VariablesPart(thing, _label(name)) for name, thing in things.items()}
         self._optimizers = {name: OptimizerPart(thing, self._places) for name, thing in optimizers.items()}
         self._parts: dict[str, Part] = {**self._variables, **self._optimizers, **RNGS}
+        self._found: Any = None
+        self._worker = WorkerPart(self._variables, self._optimizers, lambda: self._seat()[0])
         self._check()
 
     def capture(self) -> dict[str, Tree]:
@@ -68,11 +74,11 @@ class TfState:
                 checkpoint cannot hold.
         """
         self._check()
-        return {name: part.capture(name) for name, part in self._parts.items()}
+        return {name: part.capture(name) for name, part in self._present().items()}
 
     def overlap(self, components: Mapping[str, Tree], wait: Callable[[], None]) -> Held:
         """Nothing of a capture is copied and nobody waits, see `stopctl_tf.overlap`."""
-        return overlap.held({name: components[name] for name in self._parts})
+        return overlap.held({name: components[name] for name in (*self._parts, WORKER) if name in components})
 
     def restore(self, components: Mapping[str, Tree], *, allow_missing: Collection[str] = ()) -> None:
         """Assign all components, or change nothing; functions already traced go on with the same variables.
@@ -80,7 +86,11 @@ class TfState:
         Raises:
             MismatchError: every difference between what was saved and the objects given.
         """
-        restore(self._parts, components, allow_missing)
+        parts = self._present()
+        if WORKER not in parts:
+            components = {name: tree for name, tree in components.items() if name != WORKER}
+        with strategies.scope(self._strategy()):
+            restore(parts, components, {*allow_missing, WORKER})
 
     def batches(self, source: Any, steps: int | None) -> Batches | None:
         """The batches of a ``tf.data.Dataset``, or of an iterator of one.
@@ -94,6 +104,14 @@ class TfState:
         """The shared generators, and those in ``extra``."""
         own = {k: v for k, v in self._variables.items() if isinstance(v.thing, GENERATORS)}
         return PartGenerators({**own, **RNGS})
+
+    def team(self, timeout: float) -> Team | None:
+        """The workers of a MultiWorkerMirroredStrategy; None where one process trains alone."""
+        return find_team(self._strategy(), timeout)
+
+    def per_rank(self) -> Collection[str]:
+        """The shared generators, and what each worker has for itself, see `stopctl_tf.worker`."""
+        return frozenset({*RNGS, WORKER})
 
     def version(self) -> Mapping[str, int]:
         """How often every optimizer has been applied."""
@@ -135,6 +153,18 @@ class TfState:
     def close(self) -> None:
         """Nothing was hooked."""
 
+    def _present(self) -> dict[str, Part]:
+        """All parts, with this worker's own where there are several."""
+        return {**self._parts, WORKER: self._worker} if self._seat()[1] > 1 else self._parts
+
+    def _seat(self) -> tuple[int, int]:
+        return strategies.seat(self._strategy())
+
+    def _strategy(self) -> Any:
+        """The one of the variables that there were when this was last checked, or of the objects."""
+        parts: list[VariablesPart | OptimizerPart] = [*self._variables.values(), *self._optimizers.values()]
+        return self._found or strategies.of([part.thing for part in parts], ())
+
     def _places(self) -> dict[Place, Slot]:
         parts = self._variables.items()
         return {(name, i): slot for name, part in parts for i, slot in enumerate(part.slots())}
@@ -147,6 +177,8 @@ class TfState:
         slots = [(name, slot) for name, part in parts for slot in part.slots()]
         for name, slot in slots:
             dtype_name(slot.raw, f"{name}/{slot.path}")
+            strategies.refuse_others(slot.raw, f"{name}/{slot.path}")
+        self._found = strategies.of((), (slot.raw for _, slot in slots))
         things = {_label(name): part.thing for name, part in parts}
         given.refuse_uncovered(things, {id(slot.raw) for _, slot in slots})
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from stopctl.ports import Leaf, Tree
-from stopctl_tf.leaves import COMPLEX, dtype_name, to_leaf, to_tensor
+from stopctl_tf import replicas, strategies
+from stopctl_tf.leaves import COMPLEX, dtype_name
 from stopctl_tf.walk import Slot
 
-PATHS = "paths"
+PATHS, REPLICAS, SHARES = "paths", "replicas", "shares"
 
 
 class Row(NamedTuple):
@@ -25,13 +26,30 @@ def encode(slots: Sequence[Slot], path: str) -> dict[str, Tree]:
 
     The number is the variable's place in its component. Paths such as ``sequential_1/dense_2/kernel`` are
     numbered by the process that made them, so they tell a reader which variable it was and are no key.
+    Under ``tf.distribute`` comes what one value of a variable does not say: ``"replicas"``, copies that
+    differ, and ``"shares"``, what is but this worker's part of a sum.
 
     Raises:
         TreeError: a variable whose dtype a checkpoint cannot hold.
     """
-    leaves = [to_leaf(slot.raw, f"{path}/{slot.path}") for slot in slots]
-    named = {f"{i}.{slot.name}": leaf for i, (slot, leaf) in enumerate(zip(slots, leaves, strict=True))}
-    return {**named, PATHS: [slot.path for slot in slots]}
+    keys = [_key(i, slot) for i, slot in enumerate(slots)]
+    wheres = [f"{path}/{slot.path}" for slot in slots]
+    variables = [slot.raw for slot in slots]
+    leaves = [replicas.worth(variable, where) for variable, where in zip(variables, wheres, strict=True)]
+    each = [replicas.apart(variable, where) for variable, where in zip(variables, wheres, strict=True)]
+    tree: dict[str, Tree] = {**dict(zip(keys, leaves, strict=True)), PATHS: [slot.path for slot in slots]}
+    if any(each):
+        tree[REPLICAS] = {key: {**copies} for key, copies in zip(keys, each, strict=True) if copies}
+    if parts := [(key, v) for key, v in zip(keys, variables, strict=True) if replicas.shared(v)]:
+        tree[SHARES] = {
+            "workers": strategies.workers_of(parts[0][1]),
+            "names": [key for key, _ in parts],
+        }
+    return tree
+
+
+def _key(i: int, slot: Slot) -> str:
+    return f"{i}.{slot.name}"
 
 
 def rows(tree: Tree) -> list[Row] | None:
@@ -58,10 +76,35 @@ def compare(saved: Sequence[Row], given: Sequence[Slot], path: str) -> list[str]
     return lines
 
 
-def assign(saved: Sequence[Row], given: Sequence[Slot]) -> None:
+def unfit(tree: Mapping[str, Any], given: Sequence[Slot], path: str) -> list[str]:
+    """What of a tree that compare() has passed does not go into the replicas and workers that there are."""
+    lines = []
+    there, saved, shares = rows(dict(tree)) or (), _replicas(tree), tree.get(SHARES)
+    for i, (row, slot) in enumerate(zip(there, given, strict=True)):
+        key = _key(i, slot)
+        wrong = replicas.misfit(slot.raw, row.leaf, saved.get(key, {}))
+        if wrong is None and isinstance(shares, dict) and key in shares["names"]:
+            workers = strategies.workers_of(slot.raw)
+            if workers != shares["workers"]:
+                wrong = (
+                    f"each of {shares['workers']} workers has saved its share alone, and {workers} cannot "
+                    f"put them together: start as many, or leave it out with allow_missing={{{path!r}}}"
+                )
+        if wrong is not None:
+            lines.append(f"{path}/{i}: {row.name} [{row.path}]: {wrong}")
+    return lines
+
+
+def assign(tree: Mapping[str, Any], given: Sequence[Slot]) -> None:
     """Take over values that compare() has passed; functions already traced go on with the same variables."""
-    for row, slot in zip(saved, given, strict=True):
-        slot.raw.assign(to_tensor(row.leaf))
+    saved = _replicas(tree)
+    for i, (row, slot) in enumerate(zip(rows(dict(tree)) or (), given, strict=True)):
+        replicas.put(slot.raw, row.leaf, saved.get(_key(i, slot), {}))
+
+
+def _replicas(tree: Mapping[str, Any]) -> Mapping[str, Any]:
+    saved = tree.get(REPLICAS)
+    return saved if isinstance(saved, dict) else {}
 
 
 def _fits(row: Row, slot: Slot, path: str) -> bool:

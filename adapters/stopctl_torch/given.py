@@ -8,20 +8,29 @@ from typing import Any
 import torch
 
 from stopctl import SettingError
+from stopctl_torch import accelerated
 from stopctl_torch.parts import kind_of
+from stopctl_torch.sharding import reshard
 
 LRScheduler = torch.optim.lr_scheduler.LRScheduler
 
 
 def models(given: Any) -> dict[str, torch.nn.Module]:
-    """``model=`` by component name; of a compiled model the module inside, so that names stay the same."""
+    """``model=`` by component name; of a compiled or DDP model the module inside: names stay the same."""
     found = _named("model", given, _is_model, "a torch.nn.Module, or a dict of them by name")
+    for name, module in found.items():
+        if any(type(part).__name__ == "FullyShardedDataParallel" for part in module.modules()):
+            raise SettingError(
+                f"{name} is a FullyShardedDataParallel, whose parameters are flattened: "
+                "write fully_shard(model) of torch.distributed.fsdp instead"
+            )
     return {name: _plain(module) for name, module in found.items()}
 
 
 def optimizers(given: Any, owned: Mapping[int, str]) -> dict[str, torch.optim.Optimizer]:
     """``optimizer=`` by component name; ``owned`` holds the ids of the parameters that are saved."""
     found = _named("optimizer", given, _is_optimizer, "a torch.optim.Optimizer, or a dict of them by name")
+    found = {name: accelerated.plain(optimizer) for name, optimizer in found.items()}
     for name, optimizer in found.items():
         params = [p for group in optimizer.param_groups for p in group["params"]]
         strangers = [tuple(p.shape) for p in params if id(p) not in owned]
@@ -37,6 +46,7 @@ def optimizers(given: Any, owned: Mapping[int, str]) -> dict[str, torch.optim.Op
 def schedulers(given: Any, driven: Mapping[str, torch.optim.Optimizer]) -> dict[str, Any]:
     """``scheduler=`` by component name; ``driven`` are the optimizers that are saved."""
     found = _named("scheduler", given, _has_state, "a learning-rate scheduler, or a dict of them by name")
+    found = {name: accelerated.plain(scheduler) for name, scheduler in found.items()}
     for name, scheduler in found.items():
         if isinstance(scheduler, torch.optim.Optimizer):
             raise SettingError(f"{name}= is an optimizer: pass it as optimizer=")
@@ -75,6 +85,7 @@ def param_names(modules: Mapping[str, torch.nn.Module]) -> dict[int, str]:
     """What every parameter is called in the checkpoint (``"model/0.weight"``), by its id."""
     names: dict[int, str] = {}
     for component, module in modules.items():
+        reshard(module)
         for name, param in module.named_parameters():
             names.setdefault(id(param), f"{component}/{name}")
     return names
@@ -101,8 +112,16 @@ def _named(sort: str, given: Any, fits: Callable[[Any], bool], wanted: str) -> d
 
 
 def _plain(module: torch.nn.Module) -> torch.nn.Module:
-    inner = getattr(module, "_orig_mod", None) if type(module).__name__ == "OptimizedModule" else None
-    return inner if isinstance(inner, torch.nn.Module) else module
+    """Without what torch.compile and DistributedDataParallel wrap around it, in any order."""
+    while True:
+        inner: Any
+        if isinstance(module, torch.nn.parallel.DistributedDataParallel):
+            inner = module.module
+        else:
+            inner = getattr(module, "_orig_mod", None) if type(module).__name__ == "OptimizedModule" else None
+        if not isinstance(inner, torch.nn.Module):
+            return module
+        module = inner
 
 
 def _is_model(thing: Any) -> bool:

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from stopctl import TreeError
-from stopctl.ports import Leaf, Tree, array_leaf, leaf_array
+from stopctl.ports import Leaf, Piece, Sharded, Tree, array_leaf, leaf_array
+from stopctl_torch import sharding
 
 TENSORS: dict[torch.dtype, str] = {
     torch.bool: "BOOL",
@@ -37,7 +38,8 @@ class Encoder:
     """Turns one state into a tree; lives as long as one capture.
 
     ``data="view"`` lets CPU leaves look into the live tensors, ``"copy"`` detaches every leaf from
-    them, ``"none"`` leaves the bytes out (dtypes and shapes alone).
+    them, ``"none"`` leaves the bytes out (dtypes and shapes alone). A DTensor becomes the piece of it that
+    this rank has, if it is for this rank to save it; in a ``"copy"``, which serves to undo, always.
     """
 
     def __init__(self, data: Literal["view", "copy", "none"] = "view") -> None:
@@ -47,6 +49,8 @@ class Encoder:
     def __call__(self, value: Any, path: str) -> Tree:
         """The tree of ``value``; what it does not know passes through, for the store to judge."""
         kind = type(value)
+        if sharding.is_sharded(value):
+            return self._sharded(value, path)
         if isinstance(value, torch.Tensor):
             return self._tensor(value, path)
         if isinstance(value, np.ndarray | np.generic):
@@ -76,6 +80,15 @@ class Encoder:
             note=" ".join(notes),
         )
 
+    def _sharded(self, tensor: Any, path: str) -> Sharded:
+        if tensor.is_complex():
+            raise TreeError(f"{path}: a DTensor of complex numbers has no place in a checkpoint")
+        leaf = self._tensor(sharding.local(tensor), path)
+        block = sharding.block(tensor, path)
+        ours = block is not None and (block.mine or self._data == "copy")
+        pieces = (Piece(block.offsets, leaf.shape, leaf.data),) if block is not None and ours else ()
+        return Sharded(leaf.dtype, tuple(tensor.shape), pieces, key=leaf.key)
+
     def _tensor_bytes(self, tensor: torch.Tensor) -> bytes | memoryview:
         if self._data == "none" or not tensor.numel():
             return b""
@@ -93,14 +106,20 @@ class Encoder:
 
 
 def decode(tree: Tree, like: Any = None) -> Any:
-    """What was encoded, in fresh memory of its own; tensors land on the device of those in ``like``."""
+    """What was encoded, in fresh memory of its own; tensors are placed as those in ``like`` are.
+
+    That is: on the same device, and in the same parts on the same ranks.
+
+    Raises:
+        MismatchError: pieces that do not make up their array.
+    """
     return _decode(tree, like, {})
 
 
 def _decode(tree: Tree, like: Any, seen: dict[Hashable, torch.Tensor]) -> Any:
     kind = type(tree)
-    if isinstance(tree, Leaf):
-        if tree.note.startswith("numpy"):
+    if isinstance(tree, Leaf | Sharded):
+        if isinstance(tree, Leaf) and tree.note.startswith("numpy"):
             return leaf_array(tree)
         if tree.key is None:
             return _to_tensor(tree, like)
@@ -116,8 +135,14 @@ def _decode(tree: Tree, like: Any, seen: dict[Hashable, torch.Tensor]) -> Any:
     return tree
 
 
-def _to_tensor(leaf: Leaf, like: Any) -> torch.Tensor:
-    tensor = torch.empty(leaf.shape, dtype=DTYPES[leaf.dtype])
+def _to_tensor(leaf: Leaf | Sharded, like: Any) -> torch.Tensor:
+    dtype = DTYPES[leaf.dtype]
+    if sharding.is_sharded(like) or isinstance(leaf, Sharded):
+        placed = sharding.is_sharded(like)
+        tensor = sharding.like(like, dtype) if placed else torch.empty(leaf.shape, dtype=dtype)
+        sharding.fill(tensor, leaf, dtype)
+        return tensor if placed or like is None else tensor.to(like.device)
+    tensor = torch.empty(leaf.shape, dtype=dtype)
     if tensor.numel():
         tensor.reshape(-1).view(torch.uint8).numpy()[:] = np.frombuffer(leaf.data, np.uint8)
     head, _, order = leaf.note.partition("order")

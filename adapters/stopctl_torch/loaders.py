@@ -16,7 +16,7 @@ from torch.utils import data
 
 from stopctl import MismatchError, SettingError
 from stopctl.ports import Batches, Generators, Tree, detached
-from stopctl_torch import holders
+from stopctl_torch import accelerated, holders
 from stopctl_torch.leaves import Encoder, decode
 from stopctl_torch.watching import Watched
 
@@ -41,6 +41,21 @@ def batches(source: Any, generators: Generators) -> Batches | None:
     """
     if not isinstance(source, data.DataLoader):
         return None
+    _check_workers(source)
+    if accelerated.is_accelerates(source):
+        return accelerated.Prepared(source, generators, KNOWN_SAMPLERS)
+    if _is_stateful(source):
+        return StatefulBatches(source, generators) if not source.num_workers else Replayed(source, generators)
+    if type(source).__iter__ is not data.DataLoader.__iter__:
+        raise SettingError(
+            f"run.batches() got a {type(source).__name__}, a DataLoader with an __iter__() of its own, whose "
+            "position cannot be saved: pass a plain DataLoader, or an object that is none and has "
+            "state_dict() and load_state_dict()"
+        )
+    return Replayed(source, generators)
+
+
+def _check_workers(source: data.DataLoader[Any]) -> None:
     if source.num_workers and source.persistent_workers:
         raise SettingError(
             "run.batches() got a DataLoader with persistent_workers=True: its workers carry their random "
@@ -51,15 +66,6 @@ def batches(source: Any, generators: Generators) -> Batches | None:
             "run.batches() got a DataLoader with in_order=False: the order of its batches depends on how "
             "fast its workers are; write in_order=True"
         )
-    if _is_stateful(source):
-        return StatefulBatches(source, generators) if not source.num_workers else Replayed(source, generators)
-    if type(source).__iter__ is not data.DataLoader.__iter__:
-        raise SettingError(
-            f"run.batches() got a {type(source).__name__}, a DataLoader with an __iter__() of its own, whose "
-            "position cannot be saved: pass a plain DataLoader, or an object that is none and has "
-            "state_dict() and load_state_dict()"
-        )
-    return Replayed(source, generators)
 
 
 class Replayed:

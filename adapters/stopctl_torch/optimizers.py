@@ -7,14 +7,18 @@ from typing import Any
 
 import torch
 
-from stopctl.ports import Tree
+from stopctl.ports import Leaf, Sharded, Tree
 from stopctl_torch.leaves import TENSORS, Encoder, decode
 from stopctl_torch.parts import check_class, kind_of
+from stopctl_torch.sharding import is_sharded
 
 Names = Callable[[], Mapping[int, str]]
 
 # written into the groups by schedulers or by torch itself: they come and go with those
 SCHEDULED = {"initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum", "swa_lr", "param_names"}
+
+ONE_NUMBER = {"step", "mu", "eta", "mu_product"}
+"""State that is one number a parameter, never sharded; a parameter may be one number itself."""
 
 
 class OptimizerPart:
@@ -40,6 +44,7 @@ class OptimizerPart:
         params, given = saved.get("params", []), self._params()
         if len(params) != len(given):
             return [f"{path}: saved {len(params)} parameter groups, given {len(given)}"]
+        lines = [f"{path}/state/{each}" for each in self._places(saved["state"])[1]]
         groups = saved["state"].get("param_groups", [{}] * len(given))
         for i, live in enumerate(self._optimizer.state_dict().get("param_groups", groups)):
             lines += _check_params(params[i], given[i], f"{path} group {i}")
@@ -50,12 +55,36 @@ class OptimizerPart:
 
     def load(self, saved: Tree) -> None:
         """Take over groups and state, tensors in the dtype they were saved in."""
-        state = decode(saved["state"], like=self._optimizer.state_dict())
+        state = decode(saved["state"], like=self._places(saved["state"])[0])
         for group, live in zip(state.get("param_groups", ()), self._optimizer.param_groups, strict=False):
             for key in SCHEDULED & live.keys() - group.keys():  # a scheduler that is new has written them
                 group[key] = live[key]
         self._optimizer.load_state_dict(state)
         self._undo_casts(state.get("state", {}))
+
+    def _places(self, saved: Tree) -> tuple[dict[str, Any], list[str]]:
+        """Tensors that are placed as the saved ones shall be, and in words those that none is known for.
+
+        What has one number for each of a sharded parameter's is sharded as that is, all else as it is now.
+        """
+        live = self._optimizer.state_dict()
+        state, unknown = dict(live.get("state", {})), []
+        for i, param in enumerate(p for group in self._optimizer.param_groups for p in group["params"]):
+            values = saved.get("state", {}).get(i)
+            if not is_sharded(param) or not isinstance(values, dict):
+                continue
+            state[i] = here = dict(state.get(i, {}))
+            for key, value in values.items():
+                if not isinstance(value, Leaf | Sharded):
+                    continue
+                if _is_beside(key, value, param):
+                    here[key] = param
+                elif value.shape and tuple(getattr(here.get(key), "shape", ())) != value.shape:
+                    unknown.append(
+                        f"{i}/{key}: saved {value.dtype} {value.shape}, for which a fresh optimizer has no "
+                        "place where the parameter is sharded: let it do a step before the run is opened"
+                    )
+        return {**live, "state": state}, unknown
 
     def _params(self) -> list[list[str]]:
         names = self._names()
@@ -73,6 +102,11 @@ class OptimizerPart:
                     live[key] = value
                 elif isinstance(value, torch.Tensor) and value.dtype != live[key].dtype:
                     live[key] = value.to(live[key].device)
+
+
+def _is_beside(key: str, saved: Leaf | Sharded, param: torch.Tensor) -> bool:
+    """Whether a saved value is one number for each of the parameter's."""
+    return saved.shape == tuple(param.shape) and (key not in ONE_NUMBER or isinstance(saved, Sharded))
 
 
 def _describe(param: torch.Tensor, names: Mapping[int, str]) -> str:

@@ -11,6 +11,7 @@ import torch
 from stopctl import TreeError
 from stopctl.ports import Leaf, Tree, differences
 from stopctl_torch.leaves import Encoder, decode, look
+from stopctl_torch.sharding import is_sharded
 
 METADATA = "_metadata"  # beside the tensors of a module: the version numbers that its layers load by
 EXTRA_STATE = "_extra_state"
@@ -67,8 +68,10 @@ class ModulePart:
         """Copy the tensors into the module's own."""
         tensors = {k: v for k, v in saved.items() if k != METADATA}
         # load_state_dict() copies, so it may be shown the buffer that was read; but extra state is kept
-        seen = {k: look(v) for k, v in tensors.items() if isinstance(v, Leaf) and not k.endswith(EXTRA_STATE)}
-        others = decode({k: v for k, v in tensors.items() if seen.get(k) is None})
+        live = {k: v for k, v in self._module.state_dict().items() if is_sharded(v)}
+        plain = {k for k, v in tensors.items() if isinstance(v, Leaf) and k not in live}
+        seen = {k: look(tensors[k]) for k in plain if not k.endswith(EXTRA_STATE)}
+        others = decode({k: v for k, v in tensors.items() if seen.get(k) is None}, like=live)
         state = OrderedDict((k, others[k] if k in others else seen[k]) for k in tensors)
         state._metadata = OrderedDict(saved[METADATA])  # type: ignore[attr-defined]
         self._module.load_state_dict(state)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from stopctl import SettingError
-from stopctl.ports import Batches, Held, NumpyRng, PythonRng, Tree
+from stopctl.ports import Batches, Held, NumpyRng, PythonRng, Team, Tree
 from stopctl_torch import given, loaders, rates
 from stopctl_torch.leaves import Encoder
 from stopctl_torch.optimizers import OptimizerPart
@@ -18,19 +18,22 @@ from stopctl_torch.overlap import Overlapping
 from stopctl_torch.parts import GeneratorPart, ModulePart, ObjectPart, Part
 from stopctl_torch.restore import load_checked
 from stopctl_torch.rng import CUDA, CudaRng, PartGenerators, SharedRng, TorchRng, cuda_in_use
+from stopctl_torch.team import find_team
 
 
 class TorchState:
     """A model and all that training it needs, captured, checked and restored as one (`stopctl.ports.State`).
 
     Args:
-        model: the module, or a dict of several by name.
+        model: the module, or a dict of several by name. DistributedDataParallel and torch.compile are looked
+            through; what ``fully_shard`` or ``parallelize_module`` has distributed is saved in pieces.
         optimizer, scheduler, scaler: one each, or a dict of several by name. In PyTorch their settings
             (learning rate, step size, ...) are part of their state: on restoring, the saved ones win.
         extra: anything else that moves while training, by name: objects with ``state_dict()`` and
             ``load_state_dict()`` (an AveragedModel, a StatefulDataLoader), and torch.Generators.
 
-    The global generators of Python, NumPy and PyTorch (CPU and CUDA) are always included.
+    The global generators of Python, NumPy and PyTorch (CPU and CUDA) are always included. Of several ranks
+    each has its own generators and objects in ``extra`` that are no modules; all else is saved once.
 
     Raises:
         SettingError: an object that is no model, optimizer, ..., or that does not belong to the others.
@@ -65,6 +68,9 @@ class TorchState:
             "rng.torch": TorchRng(),
             CUDA: CudaRng(),
         }
+        self._per_rank = frozenset(
+            k for k in self._parts if k in others or k in generators or k.startswith("rng.")
+        )
         self._steps = dict.fromkeys(self._optimizers, 0)
         self._hooks: list[Any] = []
         self._attach()
@@ -105,6 +111,18 @@ class TorchState:
         """The shared generators, and those in ``extra``."""
         parts = {k: v for k, v in self._parts.items() if k.startswith("rng.") or isinstance(v, GeneratorPart)}
         return PartGenerators(parts if cuda_in_use() else _without_cuda(parts))
+
+    def team(self, timeout: float) -> Team | None:
+        """The ranks of torch.distributed's default process group, None without one or with one of size 1.
+
+        Raises:
+            TeamError: not all ranks came within ``timeout`` seconds.
+        """
+        return find_team(timeout)
+
+    def per_rank(self) -> Collection[str]:
+        """All generators, and whatever in ``extra`` is no module, such as a StatefulDataLoader."""
+        return self._per_rank
 
     def version(self) -> Mapping[str, int]:
         """How often every optimizer and scheduler has stepped; counts on after a close."""

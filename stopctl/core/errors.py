@@ -25,3 +25,10 @@ class OrderError(StopctlError, RuntimeError):
 
 class StateError(StopctlError, ValueError):
     """A saved state that cannot be loaded, or that belongs to another goal."""
+
+
+class TeamError(StopctlError, RuntimeError):
+    """The ranks of a distributed run cannot go on together: one has left, is late, or has decided otherwise.
+
+    Raised on every rank that is still there.
+    """

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from stopctl.store import CheckpointInfo, DamagedError
+from stopctl.store.assembly import read_parts
 from stopctl.store.errors import ROTTEN, as_damage
 from stopctl.store.files import FILES
 from stopctl.store.hashed import check_file, read_whole
-from stopctl.store.manifest import LIMIT, MANIFEST, parse
+from stopctl.store.manifest import LIMIT, MANIFEST, PARTS, parse
 
 
 def check(info: CheckpointInfo, tick: Callable[[int], object] = lambda size: None) -> None:
@@ -28,6 +29,8 @@ def check(info: CheckpointInfo, tick: Callable[[int], object] = lambda size: Non
     if found.name != info.name:
         raise DamagedError(f"{MANIFEST}: it is that of {found.name}")
     tick(len(data))
+    if PARTS in facts:
+        facts |= read_parts(FILES, found, facts[PARTS]).files
     for name, fact in facts.items():
         with as_damage(name, ROTTEN):
             check_file(FILES, info.path / name, fact)

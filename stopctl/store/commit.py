@@ -7,16 +7,15 @@ import errno
 import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
-from stopctl.store.errors import SaveError, as_save_error
+from stopctl.store.errors import SaveError
 from stopctl.store.files import DIRECTORY, FILE, Files
 from stopctl.store.hashed import Bytes, FileFact, check_file, write_file
-from stopctl.store.info import CheckpointInfo
-from stopctl.store.manifest import FROZEN, MANIFEST, NAME, PACKED, STATE, TENSORS, encode, parse
+from stopctl.store.manifest import FROZEN, MANIFEST, NAME, PACKED, PARTS, STATE, TENSORS
 from stopctl.store.packed import Packed
+from stopctl.store.partfacts import PART
 from stopctl.store.unchanged import Source
 
 TEMPORARY, TRASH = ".tmp-", ".trash-"
@@ -27,69 +26,27 @@ UNLINKED = {errno.ENOENT, errno.EPERM, errno.EACCES, errno.EXDEV, errno.EMLINK, 
 UNLINKED |= {errno.ENOTSUP, errno.EOPNOTSUPP}
 """What OSErrors say of a file that can have no second name here: it is written again then."""
 
-Parts: TypeAlias = Sequence[Bytes] | Packed
+Contents: TypeAlias = Sequence[Bytes] | Packed
 """What a file is made of."""
 
 RESERVE = 1 << 20
 """Bytes that a save leaves free: its directory and manifest, the journal, what others write meanwhile."""
 
 
-def publish(
-    files: Files,
-    folder: Path,
-    info: CheckpointInfo,
-    contents: Mapping[str, Parts],
-    last_check: Callable[[], None],
-    *,
-    verify: bool = False,
-    source: Source | None = None,
-    frozen: Sequence[Bytes] = (),
-) -> tuple[CheckpointInfo, Mapping[str, FileFact]]:
-    """Write a checkpoint's files into a directory that gets its name only when all are on the disk.
-
-    Returns `info` as the manifest has it, and the facts of the files, when the name is on the disk, too;
-    after any error there is no such checkpoint. `last_check` is called just before the rename, and may
-    raise. `verify` reads every file back before that. `source` is to be linked as the file of unchanged
-    arrays; where that does not go, they are written as `frozen`.
-
-    Raises:
-        SaveError: no room, the name is taken, or an operation failed.
-    """
-    name = info.name
-    temporary = folder / f"{TEMPORARY}{name}-{secrets.token_hex(4)}"
-    target = folder / name
-    with as_save_error(f"saving {name}", target):
-        _check_room(files, folder, name, contents)
-        if files.exists(target):
-            raise SaveError(f"{target} exists already, and a checkpoint is never overwritten", target)
-        at = temporary
-        try:
-            files.mkdir(temporary)
-            facts = {file: _write(files, temporary / file, parts, verify) for file, parts in contents.items()}
-            if source is not None:
-                facts[FROZEN] = _link(files, temporary / FROZEN, source, frozen, verify)
-            data = encode(info, facts)
-            said = replace(parse(data, folder)[0], components=info.components)
-            _write(files, temporary / MANIFEST, [data], verify)
-            files.sync_directory(temporary)
-            last_check()
-            files.rename(temporary, target)
-            at = target
-            files.sync_directory(folder)
-        except BaseException:
-            _withdraw(files, at)
-            raise
-    return said, facts
+def is_ours(name: str) -> bool:
+    """Whether a file of a checkpoint may have that name."""
+    return name in OURS or name == PARTS or PART.fullmatch(name) is not None
 
 
-def _write(files: Files, path: Path, parts: Parts, verify: bool) -> FileFact:
+def put(files: Files, path: Path, parts: Contents, verify: bool) -> FileFact:
+    """Write a file and have it on the disk; `verify`: read it back."""
     fact = write_file(files, path, parts)
     if verify:
         check_file(files, path, fact)
     return fact
 
 
-def _link(files: Files, path: Path, source: Source, parts: Sequence[Bytes], verify: bool) -> FileFact:
+def link(files: Files, path: Path, source: Source, parts: Sequence[Bytes], verify: bool) -> FileFact:
     """Give the source a second name, and if that does not go, write the file."""
     try:
         same = files.stamp(source.path) == source.stamp
@@ -100,14 +57,15 @@ def _link(files: Files, path: Path, source: Source, parts: Sequence[Bytes], veri
             raise
         same = False
     if not same:
-        _check_room(files, path.parent, path.name, {path.name: parts})
-        return _write(files, path, parts, verify)
+        check_room(files, path.parent, path.name, {path.name: parts})
+        return put(files, path, parts, verify)
     if verify:
         check_file(files, path, source.fact)
     return source.fact
 
 
-def _check_room(files: Files, folder: Path, name: str, contents: Mapping[str, Parts]) -> None:
+def check_room(files: Files, folder: Path, name: str, contents: Mapping[str, Contents]) -> None:
+    """SaveError where a file system says that it has less room than is needed."""
     known = [parts for parts in contents.values() if not isinstance(parts, Packed)]
     needed = sum(len(part) for parts in known for part in parts) + RESERVE
     free = files.free(folder)
@@ -115,17 +73,29 @@ def _check_room(files: Files, folder: Path, name: str, contents: Mapping[str, Pa
         raise SaveError(f"saving {name} needs {needed} bytes, but {free} are free in {folder}", folder)
 
 
-def _withdraw(files: Files, at: Path) -> None:
+def withdraw(files: Files, at: Path) -> None:
     """Take back what was not finished, as far as that goes; the next sweep takes the rest."""
     if at.name.startswith(TEMPORARY):
         for name in sorted(OURS):
             with contextlib.suppress(OSError):
                 files.unlink(at / name)
         with contextlib.suppress(OSError):
-            files.rmdir(at)
+            _empty(files, at)
     else:  # visible, but perhaps not after a power cut: it may only be emptied after an fsync, so not now
         with contextlib.suppress(OSError):
             files.rename(at, _trash(at))
+
+
+def _empty(files: Files, temporary: Path) -> None:
+    """Remove the directory; before that the parts of a team, of which only the directory itself tells."""
+    try:
+        files.rmdir(temporary)
+    except OSError:
+        for entry in files.entries(temporary):
+            if entry.kind == FILE and is_ours(entry.name):
+                with contextlib.suppress(OSError):
+                    files.unlink(temporary / entry.name)
+        files.rmdir(temporary)
 
 
 def delete(
@@ -198,7 +168,7 @@ def _remove(files: Files, directory: Path) -> tuple[str, ...]:
     foreign = []
     with contextlib.suppress(FileNotFoundError):
         for entry in files.entries(directory):
-            if entry.kind == FILE and entry.name in OURS:
+            if entry.kind == FILE and is_ours(entry.name):
                 with contextlib.suppress(FileNotFoundError):
                     files.unlink(directory / entry.name)
             else:

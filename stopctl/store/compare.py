@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from stopctl.store.leaf import Leaf, describe
+from stopctl.store.leaf import Leaf, Sharded, describe
+
+ARRAYS = (Leaf, Sharded)
 
 
 def differences(saved: Any, given: Any, path: str) -> list[str]:
@@ -13,9 +15,9 @@ def differences(saved: Any, given: Any, path: str) -> list[str]:
 
     ``"model/0.weight: saved F32 (128, 784), given F32 (64, 784)"``. Values are not compared: they are what
     restoring changes. For the same reason int and float count as one type, and None fits every plain value
-    (a best that is not known yet).
+    (a best that is not known yet). An array fits whether it lies in pieces or not.
     """
-    if type(saved) is Leaf and type(given) is Leaf:
+    if isinstance(saved, ARRAYS) and isinstance(given, ARRAYS):
         if (saved.dtype, saved.shape) == (given.dtype, given.shape):
             return []
         return [f"{path}: saved {describe(saved)}, given {describe(given)}"]
@@ -49,7 +51,7 @@ def _same_type(saved: object, given: object) -> bool:
 
 
 def _name(value: object) -> str:
-    return describe(value) if type(value) is Leaf else type(value).__name__
+    return describe(value) if isinstance(value, ARRAYS) else type(value).__name__
 
 
 _PLAIN = {type(None), bool, int, float, str, bytes}

@@ -68,6 +68,15 @@ def as_damage(what: str | Path, codes: Collection[int] = MISPLACED) -> Iterator[
         raise DamagedError(f"{what}: {error.strerror}") from error
 
 
+@contextlib.contextmanager
+def damage_of(checkpoint: str) -> Iterator[None]:
+    """Put a checkpoint's name before what a DamagedError says."""
+    try:
+        yield
+    except DamagedError as error:
+        raise DamagedError(f"{checkpoint} is damaged: {error}") from error
+
+
 class LockedError(StopctlError):
     """Another writer has the run open: ``host``, ``pid``, ``started`` (ISO 8601 UTC); None where unknown."""
 

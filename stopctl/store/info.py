@@ -25,6 +25,7 @@ class CheckpointInfo:
             the disk such a file is there once.
         unpacked: bytes of the other arrays' file before it was compressed; None: it is not.
         created: ISO 8601, UTC.
+        ranks: how many processes have written it together.
         is_best: whether it has the best finite value of the run; the store leaves that to Run.
     """
 
@@ -43,4 +44,5 @@ class CheckpointInfo:
     created: str
     frozen: int = 0
     unpacked: int | None = None
+    ranks: int = 1
     is_best: bool = False

@@ -28,7 +28,10 @@ TENSORS, FROZEN = "state.safetensors", "frozen.safetensors"
 PACKED = "state.safetensors.zst"
 """The first of them, where it is compressed."""
 STATE, MANIFEST = "state.json", "manifest.json"
+PARTS = "parts.json"
+"""What each rank of a team has written besides, if any."""
 LIMIT, REASONS, COMPONENTS = 2048, 400, 600
+MAX_RANKS = 10**5
 
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 NAME = re.compile(rf"epoch-(\d{{4,20}})-step-(\d{{9,20}})-w(\d{{4,18}})(?:-({LABEL.pattern}))?", re.ASCII)
@@ -41,8 +44,14 @@ def directory_name(epoch: int, step: int, writer: int, label: str | None) -> str
     return name if label is None else f"{name}-{label}"
 
 
-def encode(info: CheckpointInfo, files: Mapping[str, FileFact]) -> bytes:
-    """The bytes of manifest.json, at most `LIMIT`; what can be computed from the rest is not in it."""
+def encode(info: CheckpointInfo, files: Mapping[str, FileFact], parts: int = 0) -> bytes:
+    """The bytes of manifest.json, at most `LIMIT`; what can be computed from the rest is not in it.
+
+    Args:
+        info: the checkpoint.
+        files: its files, but for the parts of a team.
+        parts: bytes of those.
+    """
     components = info.components if len(strict.dumps(info.components)) <= COMPONENTS else None
     reasons = list(info.reasons)
     while len(strict.dumps(reasons)) > REASONS:
@@ -63,6 +72,8 @@ def encode(info: CheckpointInfo, files: Mapping[str, FileFact]) -> bytes:
     }
     if info.unpacked is not None:
         body["unpacked"] = info.unpacked
+    if PARTS in files:
+        body |= {"ranks": info.ranks, "parts": parts}
     return strict.dumps(body | {"sha256": _hash(body)}, sort_keys=True)
 
 
@@ -85,19 +96,22 @@ def parse(data: bytes | bytearray, folder: Path) -> tuple[CheckpointInfo, dict[s
     if not _is_signed(body, bytes(data)):
         _refuse("its own SHA-256 does not match")
     files, unpacked = body.pop("files", None), body.pop("unpacked", None)
+    ranks, parts = body.pop("ranks", None), body.pop("parts", None)
     del body["format"], body["sha256"]
     if not _are_files(files) or body.keys() != _FIELDS.keys():
         _refuse("not the fields of a manifest")
     if not (is_count(unpacked) if PACKED in files else unpacked is None):
         _refuse(f"unpacked is wrong: {str(unpacked)[:100]}")
+    if not (is_ranks(ranks) and is_count(parts) if PARTS in files else ranks is None and parts is None):
+        _refuse(f"ranks or parts are wrong: {str(ranks)[:100]}, {str(parts)[:100]}")
     for field, value in body.items():
         if not _FIELDS[field][0](value):
             _refuse(f"{field} is wrong: {str(value)[:100]}")
     facts = {name: FileFact(**fact) for name, fact in files.items()}
     body["components"] = body["components"] or ()
     sizes = {name: fact.size for name, fact in facts.items()}
-    info = _info(folder, body, len(data) + sum(sizes.values()))
-    return replace(info, frozen=sizes.get(FROZEN, 0), unpacked=unpacked), facts
+    info = _info(folder, body, len(data) + sum(sizes.values()) + (parts or 0))
+    return replace(info, frozen=sizes.get(FROZEN, 0), unpacked=unpacked, ranks=ranks or 1), facts
 
 
 def draft(folder: Path, **fields: Any) -> CheckpointInfo:
@@ -124,6 +138,22 @@ def is_count(value: object) -> bool:
     return type(value) is int and 0 <= value < 2**63
 
 
+def is_ranks(value: object) -> bool:
+    """Whether `value` is a number of ranks: an int from 1 to `MAX_RANKS`."""
+    return is_count(value) and 1 <= value <= MAX_RANKS  # type: ignore[operator]
+
+
+def is_fact(value: object) -> bool:
+    """Whether `value` is what JSON has of a `FileFact`."""
+    return (
+        type(value) is dict
+        and value.keys() == {"size", "sha256"}
+        and is_count(value["size"])
+        and type(value["sha256"]) is str
+        and _SHA256.fullmatch(value["sha256"]) is not None
+    )
+
+
 def _is_number(value: object) -> bool:
     return type(value) is float or (type(value) is int and -(2**63) <= value < 2**63)
 
@@ -148,15 +178,8 @@ def _are_files(value: object) -> bool:
     """Exactly our files: so no name can lead anywhere else."""
     return (
         type(value) is dict
-        and value.keys() - {FROZEN} in ({TENSORS, STATE}, {PACKED, STATE})
-        and all(
-            type(fact) is dict
-            and fact.keys() == {"size", "sha256"}
-            and is_count(fact["size"])
-            and type(fact["sha256"]) is str
-            and _SHA256.fullmatch(fact["sha256"]) is not None
-            for fact in value.values()
-        )
+        and value.keys() - {FROZEN, PARTS} in ({TENSORS, STATE}, {PACKED, STATE})
+        and all(map(is_fact, value.values()))
     )
 
 

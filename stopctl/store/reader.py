@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from stopctl.store import journal, manifest, safetensors, strict
-from stopctl.store.errors import ROTTEN, DamagedError, NotARunError, as_damage
+from stopctl.store.assembly import Assembly, check_sizes, read_parts
+from stopctl.store.errors import ROTTEN, DamagedError, NotARunError, as_damage, damage_of
 from stopctl.store.files import DIRECTORY, FILES, Entry, Files, require_posix
 from stopctl.store.hashed import FileFact, read_file, read_whole
 from stopctl.store.info import CheckpointInfo
-from stopctl.store.manifest import MANIFEST, NAME, PACKED, STATE
+from stopctl.store.leaf import Array, Leaf
+from stopctl.store.manifest import MANIFEST, NAME, PACKED, PARTS, STATE
 from stopctl.store.packed import unpack
 from stopctl.store.pins import read_pins
 from stopctl.store.rundir import CHECKPOINTS, FORMAT, JOURNAL, found_instead, read_meta
-from stopctl.store.tree import Leaf, Tree, unflatten
+from stopctl.store.tree import Tree, unflatten
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,7 @@ class Reader:
         return tuple(pins.told(info) for info in infos if info.name in names)
 
     def load(
-        self, info: CheckpointInfo, only: Collection[str] | None = None
+        self, info: CheckpointInfo, only: Collection[str] | None = None, *, rank: int | None = None
     ) -> tuple[dict[str, Tree], strict.JsonValue]:
         """The components and the controller's state of a checkpoint, every file's SHA-256 verified.
 
@@ -111,24 +113,37 @@ class Reader:
             info: one that `list` gave.
             only: names of the components to build, where not all are wanted; names it does not have are
                 passed over. Everything is verified all the same.
+            rank: None: of a checkpoint that a team has saved every array in one, and of the components that
+                each rank has for itself those of rank 0. A rank: those of that rank, none if there was no
+                such; arrays that were saved in pieces are `Sharded`, and a piece's data is read, and
+                verified, when it is first asked for. What one process has saved by itself does not say
+                which components those are: there every rank finds all.
 
         Raises:
             DamagedError: the checkpoint is not what was written; the text names it and the damage.
             OSError: for a reason that lies in this process, not in the checkpoint.
         """
-        with _damage_of(info.name):
+        with damage_of(info.name):
             info, facts = self._manifest(info.name)
-            leaves: dict[str, Leaf] = {}
-            for file in sorted(facts.keys() - {STATE}):
-                found = safetensors.decode(self._arrays(info, file, facts[file]))
-                if twice := leaves.keys() & found.keys():
-                    raise DamagedError(f"{min(twice)[:200]!r} is in two files")
-                leaves |= found
+            leaves: dict[str, Array] = {}
+            for file in sorted(facts.keys() - {STATE, PARTS}):
+                _add(leaves, safetensors.decode(self._arrays(info, file, facts[file])))
             state = self._state(info.name, facts[STATE])
-            skeleton = state["components"]
+            skeleton: strict.JsonValue = state["components"]
+            own: strict.JsonValue = {}
+            arrays: Mapping[str, Leaf] = {}
+            if PARTS in facts:
+                assembly = Assembly(self._files, info, facts[PARTS])
+                _add(leaves, assembly.whole() if rank is None else assembly.sharded(rank))
+                if rank:
+                    skeleton = {k: v for k, v in skeleton.items() if k not in assembly.parts.per_rank}
+                    own, arrays = assembly.components(rank)
+                    if twice := skeleton.keys() & own.keys():
+                        raise DamagedError(f"{min(twice)[:200]!r} is in two files")
             if only is not None:
                 skeleton = {name: node for name, node in skeleton.items() if name in only}
-            return unflatten(skeleton, leaves), state["state"]
+                own = {name: node for name, node in own.items() if name in only}
+            return unflatten(skeleton, leaves) | unflatten(own, arrays), state["state"]
 
     def journal(self) -> journal.Lines:
         """The journal's lines, oldest first; a torn last one is passed over, garbled ones counted."""
@@ -152,17 +167,15 @@ class Reader:
         if entry.kind != DIRECTORY:
             raise DamagedError("not a directory")
         info, facts = self._manifest(entry.name)
-        for name, fact in facts.items():
-            with as_damage(name, ROTTEN):
-                size = self._files.size(info.path / name)
-            if size != fact.size:
-                raise DamagedError(f"{name}: {size} bytes instead of {fact.size}")
+        check_sizes(self._files, info.path, facts)
+        if PARTS in facts:
+            check_sizes(self._files, info.path, read_parts(self._files, info, facts[PARTS]).files)
         if not info.components:
             return replace(info, components=tuple(self._state(entry.name, facts[STATE])["components"]))
         return info
 
     def _saved_pinned(self, name: str) -> bool:
-        with _damage_of(name):
+        with damage_of(name):
             return self._manifest(name)[0].pinned
 
     def _manifest(self, name: str) -> tuple[CheckpointInfo, dict[str, FileFact]]:
@@ -193,9 +206,7 @@ class Reader:
         return state
 
 
-@contextlib.contextmanager
-def _damage_of(checkpoint: str) -> Iterator[None]:
-    try:
-        yield
-    except DamagedError as error:
-        raise DamagedError(f"{checkpoint} is damaged: {error}") from error
+def _add(leaves: dict[str, Array], found: Mapping[str, Array]) -> None:
+    if twice := leaves.keys() & found.keys():
+        raise DamagedError(f"{min(twice)[:200]!r} is in two files")
+    leaves |= found

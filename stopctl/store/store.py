@@ -8,6 +8,7 @@ from typing import Any, Literal, Self, TypeAlias
 
 from stopctl.core.errors import OrderError, SettingError
 from stopctl.store import commit, manifest, strict
+from stopctl.store.draft import Content, Draft
 from stopctl.store.errors import as_save_error
 from stopctl.store.fence import Fence
 from stopctl.store.files import DIRECTORY, FILES, Files, without_sync
@@ -26,7 +27,7 @@ from stopctl.store.rundir import (
     refuse_foreign,
     start,
 )
-from stopctl.store.tree import Tree, flatten
+from stopctl.store.tree import Tree
 from stopctl.store.writing import Writing
 
 __all__ = ["CheckpointInfo", "Damage", "Listing", "Reader", "Store"]
@@ -156,22 +157,56 @@ class Store(Reader):
             SaveError: it did not happen, and is still due; all earlier checkpoints stay.
         """
         self._check_begun()
-        skeleton, leaves = flatten(components)
+        content = Content.of(components, state)
+        more = {"epoch": epoch, "step": step, "seconds": seconds, "value": value}
+        return self._drafted(components, reasons, label, pinned, **more).commit(content)
+
+    def draft(
+        self,
+        *,
+        components: Iterable[str],
+        epoch: int,
+        step: int,
+        seconds: float,
+        value: float | None,
+        reasons: Sequence[str] = (),
+        label: str | None = None,
+        pinned: bool = False,
+    ) -> Draft:
+        """Make the directory in which a team writes a checkpoint; rank 0 calls this, and ends it.
+
+        Args:
+            components: their names.
+            epoch, step, seconds, value, reasons, label, pinned: as of `commit`.
+
+        Raises:
+            SettingError: an argument cannot be; nothing is made.
+            SaveError: the directory could not be made.
+        """
+        self._check_begun()
+        more = {"epoch": epoch, "step": step, "seconds": seconds, "value": value}
+        draft = self._drafted(components, reasons, label, pinned, **more)
+        try:
+            draft.begin()
+        except BaseException:
+            draft.withdraw()
+            raise
+        return draft
+
+    def _drafted(
+        self, components: Iterable[str], reasons: Sequence[str], label: str | None, pinned: bool, **more: Any
+    ) -> Draft:
         info = manifest.draft(
             self._folder,
-            epoch=epoch,
-            step=step,
-            seconds=seconds,
-            value=value,
             writer=self._fence.writer,
             label=label,
             pinned=pinned,
             reasons=reasons,
             components=tuple(components),
             created=now(),
+            **more,
         )
-        body = {"format": FORMAT, "components": skeleton, "state": strict.plain(state, "state")}
-        return self._writing.save(info, leaves, [strict.dumps(body)])
+        return Draft(self._writing, info)
 
     def set_aside(self, name: str, why: str) -> None:
         """Rename a damaged checkpoint to ``.damaged-<name>``, so that it is not looked at again."""

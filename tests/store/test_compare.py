@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 
-from stopctl.store import Leaf, differences
+from stopctl.store import Leaf, Sharded, differences
 from support.trees import components, leaf
 
 
@@ -25,6 +25,16 @@ def test_a_tree_fits_itself(tree: dict[str, Any]) -> None:
             ["model/0.weight: saved F32 (2, 1), given F32 (1, 2)"],
         ),
         (leaf(dtype="F16"), leaf(dtype="BF16"), ["model: saved F16 (2,), given BF16 (2,)"]),
+        (Sharded("F32", (2,), []), Leaf("F32", (2,), bytes(8)), []),
+        (Leaf("F32", (2,), bytes(8)), Sharded("F32", (2,), []), []),
+        (Sharded("F32", (2,), []), Sharded("F32", (2,), []), []),
+        (
+            Sharded("F32", (2,), []),
+            Leaf("F32", (3,), bytes(12)),
+            ["model: saved F32 (2,) in pieces, given F32 (3,)"],
+        ),
+        (leaf(dtype="F16"), Sharded("BF16", (2,), []), ["model: saved F16 (2,), given BF16 (2,) in pieces"]),
+        (Sharded("U8", (4,), []), 1, ["model: saved U8 (4,) in pieces, given int"]),
         (leaf(), None, ["model: saved U8 (4,), given NoneType"]),
         (None, leaf(), ["model: saved NoneType, given U8 (4,)"]),
         (None, {}, ["model: saved NoneType, given dict"]),

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from stopctl.core.errors import SettingError
 from stopctl.store import CheckpointInfo, DamagedError
 from stopctl.store.hashed import FileFact
-from stopctl.store.manifest import LIMIT, NAME, directory_name, draft, encode, order, parse
+from stopctl.store.manifest import LIMIT, MAX_RANKS, NAME, directory_name, draft, encode, order, parse
 
 FOLDER = Path("/runs/a/checkpoints")
 FACTS = {"state.safetensors": FileFact(12, "0" * 64), "state.json": FileFact(3, "f" * 64)}
@@ -71,6 +72,17 @@ def test_a_manifest_comes_back_as_it_was(fields: dict[str, Any]) -> None:
     assert order(found.name) == (found.step, found.epoch, found.writer)
 
 
+def test_a_teams_manifest_tells_of_its_ranks_and_counts_their_bytes() -> None:
+    facts = FACTS | {"parts.json": FileFact(5, "a" * 64)}
+    data = encode(replace(info(), ranks=3), facts, parts=1000)
+    found, files = parse(data, FOLDER)
+    assert (found.ranks, files) == (3, facts)
+    assert found.bytes == len(data) + 20 + 1000
+    alone = encode(replace(info(), ranks=1), facts, parts=7)
+    assert parse(alone, FOLDER)[0].ranks == 1
+    assert b"ranks" not in encode(info(), FACTS)
+
+
 def test_names_sort_as_they_count_and_carry_the_label() -> None:
     assert directory_name(10, 4690, 3, None) == "epoch-0010-step-000004690-w0003"
     assert directory_name(0, 0, 1, "mid-2") == "epoch-0000-step-000000000-w0001-mid-2"
@@ -100,8 +112,10 @@ def test_it_stays_below_two_kilobytes_whatever_goes_in() -> None:
         reasons=tuple("r" * 7 for _ in range(200)),
         components=tuple(f"model.{i}" for i in range(52)),
     )
-    big = {name: FileFact(2**63 - 1, "a" * 64) for name in (*FACTS, "frozen.safetensors")}
-    data = encode(most, big)
+    names = ("state.safetensors.zst", "state.json", "frozen.safetensors", "parts.json")
+    big = {name: FileFact(2**63 - 1, "a" * 64) for name in names}
+    most = replace(most, ranks=MAX_RANKS, unpacked=2**63 - 1)
+    data = encode(most, big, parts=2**63 - 1)
     assert len(data) < LIMIT
     found, facts = parse(data, FOLDER)
     assert facts == big
@@ -184,6 +198,13 @@ def test_a_signed_manifest_without_changes_is_good() -> None:
         {"reasons": "r"}, {"reasons": [1]}, {"components": [1]}, {"components": {}}, {"created": 1}, {"more": 1},
         {"files": ...}, {"files": []}, {"files": {}}, {"files": {"state.json": FILE}},
         {"files": GOOD | {"more": FILE}},
+        {"ranks": 2}, {"parts": 0}, {"ranks": 1, "parts": 1}, {"files": GOOD | {"parts.json": FILE}},
+        {"files": GOOD | {"parts.json": FILE}, "ranks": 2}, {"files": GOOD | {"parts.json": FILE}, "parts": 2},
+        {"files": GOOD | {"parts.json": FILE}, "ranks": 0, "parts": 1},
+        {"files": GOOD | {"parts.json": FILE}, "ranks": 10**5 + 1, "parts": 1},
+        {"files": GOOD | {"parts.json": FILE}, "ranks": True, "parts": 1},
+        {"files": GOOD | {"parts.json": FILE}, "ranks": 2, "parts": -1},
+        {"files": GOOD | {"part-00001.json": FILE}, "ranks": 2, "parts": 1},
         {"files": {"../state.safetensors": FILE, "state.json": FILE}},
         {"files": {"/etc/passwd": FILE, "state.json": FILE}},
         {"files": GOOD | {"state.json": {"size": 1}}},

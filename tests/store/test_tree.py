@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 
-from stopctl.store import DamagedError, Leaf, TreeError, flatten, unflatten
+from stopctl.store import DamagedError, Leaf, Piece, Sharded, TreeError, flatten, unflatten
 from stopctl.store.tree import MAX_DEPTH
 from support.trees import components, leaf, same
 
@@ -172,6 +172,64 @@ def test_tied_leaves_must_be_of_one_kind() -> None:
         flatten({"m": {"a": leaf(key=1), "b": leaf(dtype="I8", key=1)}})
 
 
+HALVES = [Piece((0,), (2,), b"ab"), Piece((2,), (2,), b"cd")]
+
+
+def test_an_array_in_pieces_is_a_node_of_its_own_and_comes_back_as_the_reader_has_it() -> None:
+    tree = {
+        "m": {"w": Sharded("U8", (4,), HALVES, "k", "n"), "too": Sharded("U8", (4,), (), "k"), "b": leaf()}
+    }
+    skeleton, arrays = flatten(tree)
+    assert skeleton == {
+        "m": {
+            "dict": [
+                ["w", {"sharded": "m/w", "tied": True, "note": "n"}],
+                ["too", {"sharded": "m/w", "tied": True}],
+                ["b", {"leaf": "m/b"}],
+            ]
+        }
+    }
+    assert list(arrays) == ["m/w", "m/b"]
+    found = unflatten(skeleton, arrays)["m"]
+    assert type(found["w"]) is Sharded
+    assert (found["w"].dtype, found["w"].shape, found["w"].pieces) == ("U8", (4,), HALVES)
+    assert (found["w"].key, found["w"].note, found["too"].key, found["too"].note) == ("m/w", "n", "m/w", "")
+    whole = unflatten(skeleton, arrays | {"m/w": Leaf("U8", (4,), b"abcd")})["m"]
+    assert same(whole["w"], Leaf("U8", (4,), b"abcd", "x", "n"))
+    assert whole["w"].key == whole["too"].key
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        (Sharded("F31", (1,), []), "the dtype 'F31' is none of"),
+        (Sharded("U8", [4], []), "a tuple of ints from 0"),  # type: ignore[arg-type]
+        (Sharded("U8", (4,), [], note=1), "the note of an array is a str"),  # type: ignore[arg-type]
+        (Sharded("U8", (4,), [Piece([0], (1,), b"a")]), r"a piece of \(1,\) at \[0\] does not lie in \(4,\)"),  # type: ignore[arg-type]
+        (Sharded("U8", (4,), [Piece((0,), (1.0,), b"a")]), "does not lie in"),  # type: ignore[arg-type]
+        (Sharded("U8", (4,), [Piece((-1,), (1,), b"a")]), "does not lie in"),
+        (Sharded("U8", (4,), [Piece((3,), (2,), b"ab")]), "does not lie in"),
+        (Sharded("U8", (4,), [Piece((0, 0), (1,), b"a")]), "does not lie in"),
+        (Sharded("U8", (4,), [Piece((0,), (2,), b"a")]), r"1 bytes of data do not make U8 \(2,\)"),
+        (Sharded("U8", (4,), [Piece((0,), (2,), "ab")]), "a C-contiguous buffer of bytes"),  # type: ignore[arg-type]
+        (Sharded("U8", (4,), [], key=[1]), "the key of an array is hashable"),  # type: ignore[arg-type]
+    ],
+)
+def test_an_array_in_pieces_that_contradicts_itself_is_refused(bad: Sharded, said: str) -> None:
+    with pytest.raises(TreeError, match=f"^m/w: .*{said}"):
+        flatten({"m": {"w": bad}})
+
+
+def test_an_array_in_pieces_is_tied_to_its_like_alone() -> None:
+    with pytest.raises(TreeError, match=r"^m/b: U8 \(4,\) in pieces, but tied to m/a, which is U8 \(4,\)$"):
+        flatten({"m": {"a": leaf(key=1), "b": Sharded("U8", (4,), HALVES, key=1)}})
+
+
+def test_an_array_in_pieces_is_none_of_a_file() -> None:
+    with pytest.raises(DamagedError, match="^m: 'w' lies in pieces$"):
+        unflatten({"m": {"leaf": "w"}}, {"w": Sharded("U8", (4,), HALVES)})
+
+
 def test_a_view_of_wider_items_is_data_too() -> None:
     view = memoryview(bytearray(8)).cast("f")
     assert flatten({"w": Leaf("F32", (2,), view)})[1]["w"].data is view
@@ -209,6 +267,10 @@ for _ in range(MAX_DEPTH + 2):
         ({"m": {"leaf": "w", "note": 1}}, "a leaf of wrong types"),
         ({"m": {"leaf": "w", "tied": 1}}, "a leaf of wrong types"),
         ({"m": {"leaf": "w", "more": 1}}, "or an unknown field"),
+        ({"m": {"sharded": "none"}}, "no tensor 'none'"),
+        ({"m": {"sharded": 1}}, "a leaf of wrong types"),
+        ({"m": {"sharded": "w", "shape": [1]}}, "or an unknown field"),
+        ({"m": {"sharded": "w", "leaf": "w"}}, "or an unknown field"),
         ({"m": DEEP}, "nested too deeply"),
     ],
 )

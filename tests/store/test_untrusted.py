@@ -23,10 +23,21 @@ from hypothesis import strategies as st
 
 from stopctl import OnBest, Patience, Run, StopctlError
 from stopctl.reading import choose
-from stopctl.store import CheckpointInfo, DamagedError, Reader, Store, manifest, safetensors
+from stopctl.store import (
+    CheckpointInfo,
+    DamagedError,
+    Reader,
+    Sharded,
+    Store,
+    manifest,
+    partfacts,
+    pieces,
+    safetensors,
+)
 from stopctl.store.files import FILES
 from stopctl.store.journal import Lines, newest_first
 from stopctl.store.tree import unflatten
+from support import sharded
 from support.faults.counts import count
 
 Save = Callable[..., CheckpointInfo]
@@ -61,6 +72,7 @@ def _cleared() -> Iterator[None]:
     yield
     shutil.rmtree(original().parent)
     original.cache_clear()
+    team.cache_clear()
 
 
 def with_() -> dict[str, Any]:
@@ -209,6 +221,90 @@ def test_fuzzed_skeletons(data: st.DataObject) -> None:
     except DamagedError:
         return
     assert isinstance(found, dict)
+
+
+@functools.cache
+def team() -> Path:
+    """A run of one checkpoint by three ranks, made once."""
+    store = Store.lock(original().parent / "team", durability="process")
+    store.begin({})
+    sharded.commit(store, 3, 3)
+    store.close()
+    return store.path
+
+
+@often
+@given(data=st.data())
+def test_fuzzed_tellings_of_parts(data: st.DataObject) -> None:
+    checkpoint = newest(team())
+    text = (checkpoint / "parts.json").read_bytes()
+    part = (checkpoint / "part-00001.json").read_bytes()
+    arrays = partfacts.parse_parts(text).arrays
+    changed = json.dumps(data.draw(mutated(json.loads(text)))).encode()
+    with suppress(DamagedError):
+        found = partfacts.parse_parts(data.draw(st.just(changed) | harmed(text)))
+        assert all(partfacts.PART.fullmatch(name) for name in found.files)
+        assert all(rank < found.ranks for rank in found.having())
+    changed = json.dumps(data.draw(mutated(json.loads(part)))).encode()
+    with suppress(DamagedError):
+        one = pieces.parse_part(data.draw(st.just(changed) | harmed(part)), 1, arrays)
+        assert one.pieces.keys() <= arrays.keys()
+        assert all(len(piece.shape) == len(piece.offsets) for of in one.pieces.values() for piece in of)
+
+
+@seldom
+@given(data=st.data())
+def test_a_teams_checkpoint_whose_parts_are_hostile_and_signed(data: st.DataObject) -> None:
+    """All is right but one file's content: it is damaged, or what it says is what is loaded."""
+    with tempfile.TemporaryDirectory(prefix="stopctl-untrusted-") as root:
+        run = Path(root, "run")
+        shutil.copytree(team(), run)
+        known = Reader(run).list().good[0]
+        paths = [path for path in sharded.part_files(known.path) if path.suffix == ".json"]
+        path = data.draw(st.sampled_from(paths))
+        text = path.read_bytes()
+        changed = json.dumps(data.draw(mutated(json.loads(text)))).encode()
+        path.write_bytes(data.draw(st.just(changed) | st.just(changed) | harmed(text)))
+        sharded.resign(known.path)
+        count("manifests fuzzed")
+        tracemalloc.start()
+        reader = Reader(run)
+        reader.list()
+        for rank in (None, 0, 1, 7):
+            with suppress(DamagedError):
+                for array in _arrays(reader.load(known, rank=rank)[0]):
+                    for piece in array.pieces:
+                        assert len(piece.data) < len(text) * 1000
+        assert tracemalloc.get_traced_memory()[1] < 50 * 10**6
+        tracemalloc.stop()
+
+
+def _arrays(tree: Any) -> Iterator[Sharded]:
+    if isinstance(tree, Sharded):
+        yield tree
+    for value in tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list | tuple) else ():
+        yield from _arrays(value)
+
+
+@pytest.mark.parametrize("kind", ["outside", "pipe", "directory", "loop"])
+@pytest.mark.parametrize("name", ["parts.json", "part-00001.json", "part-00001.safetensors"])
+def test_things_in_the_place_of_parts_are_not_followed(tmp_path: Path, name: str, kind: str) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(team(), run)
+    info = Reader(run).list().good[0]
+    place = info.path / name
+    shutil.move(place, tmp_path / "secret")
+    {
+        "outside": lambda: place.symlink_to(tmp_path / "secret"),
+        "pipe": lambda: os.mkfifo(place),
+        "directory": place.mkdir,
+        "loop": lambda: place.symlink_to(name),
+    }[kind]()
+    assert [damage.name for damage in Reader(run).list().damaged] == [info.name]
+    for rank in (None, 1):
+        with pytest.raises(DamagedError, match=name):
+            Reader(run).load(info, rank=rank)
+    assert (tmp_path / "secret").read_bytes()
 
 
 @often

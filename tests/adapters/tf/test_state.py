@@ -282,7 +282,7 @@ def test_a_restore_that_fails_halfway_puts_everything_back(
     fingerprint: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from stopctl_tf import table
+    from stopctl_tf import replicas
 
     def trained(steps: int) -> TfState:
         model, optimizer = net(), optimizers.SGD(0.1, momentum=0.9)
@@ -300,8 +300,8 @@ def test_a_restore_that_fails_halfway_puts_everything_back(
             raise MemoryError("no room")
         return real(leaf)
 
-    real = table.to_tensor
-    monkeypatch.setattr(table, "to_tensor", to_tensor)
+    real = replicas.to_tensor
+    monkeypatch.setattr(replicas, "to_tensor", to_tensor)
     with pytest.raises(MemoryError, match="no room"):
         state.restore(saved)
     assert calls > failing

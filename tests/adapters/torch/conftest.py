@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import distributed
 
 from stopctl.ports import Leaf, Tree
 from stopctl.store.tree import flatten, unflatten
@@ -25,6 +26,14 @@ def one_thread_and_seeds() -> Iterator[None]:
     _seed(0)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def one_rank() -> Iterator[None]:
+    """A process group of this process alone."""
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    yield
+    distributed.destroy_process_group()
 
 
 @pytest.fixture

@@ -155,6 +155,31 @@ def test_components_are_named_after_the_arguments(
     state.close()
 
 
+def test_a_ddp_model_has_the_names_of_the_model_inside(one_rank: None) -> None:
+    model = nn.Sequential(nn.Linear(2, 2))
+    wrap = nn.parallel.DistributedDataParallel
+    names = TorchState(model=model).capture()["model"].keys()
+    for given in (
+        wrap(model),
+        torch.compile(wrap(model), backend="eager"),
+        wrap(torch.compile(model, backend="eager")),
+    ):
+        state = TorchState(model=given, optimizer=torch.optim.SGD(given.parameters(), lr=0.1))
+        captured = state.capture()
+        assert captured["model"].keys() == names
+        assert captured["optimizer"]["params"] == [["model/0.weight F32 (2, 2)", "model/0.bias F32 (2,)"]]
+
+
+def test_flattened_parameters_are_refused() -> None:
+    class FullyShardedDataParallel(nn.Module):
+        pass
+
+    with pytest.raises(
+        SettingError, match=r"^model is a FullyShardedDataParallel, .*: write fully_shard\(model\)"
+    ):
+        TorchState(model=nn.Sequential(FullyShardedDataParallel()))
+
+
 def test_a_compiled_model_has_the_names_of_the_model_inside() -> None:
     model = nn.Sequential(nn.Linear(2, 2))
     plain = TorchState(model=model, optimizer=torch.optim.SGD(model.parameters(), lr=0.1))

@@ -13,11 +13,14 @@ from support.faults.models import MODELS
 from support.faults.promises import Loss
 from support.faults.stories import STORIES, cuts, saves_for_the_process, told
 
+LARGE = {"saves_and_deletes", "saves_together"}
+"""Stories of very many states, of which some are drawn."""
+
 
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("name", STORIES)
 def test_every_power_cut_leaves_what_was_promised(scratch: Path, name: str, model: str) -> None:
-    states = cut_everywhere(scratch, name, model, limit=16 if name == "saves_and_deletes" else 64)
+    states = cut_everywhere(scratch, name, model, limit=16 if name in LARGE else 64)
     assert states > 20
     count("crash states", states)
 

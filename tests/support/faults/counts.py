@@ -24,10 +24,21 @@ TOLD = (
     "power cuts of a real ext4",
     "races",
     "steps of the model",
+    "schedules of ranks, in memory",
+    "schedules of ranks, on files",
+    "ranks killed",
+    "ranks stuck or late",
+    "ranks held up",
+    "messages lost",
+    "signals to ranks",
+    "errors and stops of ranks",
+    "disks of ranks full or failing",
+    "hangs",
+    "disagreements",
     "losses",
     "unnoticed",
 )
-"""The counts in the order in which they are told; the last two must be 0."""
+"""The counts in the order in which they are told; the last four must be 0."""
 
 
 def count(what: str, number: int = 1) -> None:
@@ -50,5 +61,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if +COUNTS:
         terminalreporter.section("injected faults")
         for what in TOLD:
-            if COUNTS[what] or what in ("losses", "unnoticed"):
+            if COUNTS[what] or what in TOLD[-4:]:
                 terminalreporter.write_line(f"{COUNTS[what]:>8,}  {what}")

@@ -47,11 +47,17 @@ MUTANTS: dict[str, Mutant | Dropped] = {
     "no fsync of the state": Dropped("sync", named("state.json"), DISK),
     "no fsync of the manifest": Dropped("sync", named("manifest.json"), DISK),
     "no fsync of run.json": Dropped("sync", named(".tmp-run.json"), DISK),
+    "no fsync of the parts' arrays": Dropped("sync", named("part-00001.safetensors"), "saves_together"),
+    "no fsync of the parts": Dropped("sync", named("part-00001.json"), "saves_together"),
+    "no fsync of what tells of the parts": Dropped("sync", named("parts.json"), "saves_together"),
+    "the parts of a killed save stay": Mutant("commit:is_ours", "or PART.fullmatch(name) is not None", "", "sweeps"),
+    "pieces may lack": Mutant("gathering:gathered", "fault(shape, blocks[name])", "None", REFUSALS),
+    "a rank may lack": Mutant("gathering:gathered", "[fact.rank for fact in by_rank] != list(range(ranks))", "False", REFUSALS),
     "no fsync of the temporary directory": Dropped(
         "sync_directory", lambda path: path.name.startswith(".tmp-"), DISK
     ),
     "no fsync of checkpoints/ after the rename": Mutant(
-        "commit:publish", "files.sync_directory(folder)", "pass", "saves"
+        "draft:Draft.publish", "self._files.sync_directory(self._writing.folder)", "pass", "saves"
     ),
     "no fsync of the run's directory": Dropped("sync_directory", named("run"), DISK),
     "no fsync of the directory above": Dropped("sync_directory", named("told"), DISK),
@@ -61,9 +67,9 @@ MUTANTS: dict[str, Mutant | Dropped] = {
     "no fsync of the pins' directory": Mutant("pins:write_pin", "files.sync_directory(path)", "pass", "pins"),
     "no fsync at all": Dropped("sync", lambda path: True, DISK),
     "a checkpoint without the rename": Mutant(
-        "commit:publish",
-        "temporary = folder / f'{TEMPORARY}{name}-{secrets.token_hex(4)}'",
-        "temporary = folder / name",
+        "draft:Draft.__init__",
+        "writing.folder / f'{TEMPORARY}{info.name}-{secrets.token_hex(4)}'",
+        "writing.folder / info.name",
         DISK,
     ),
     "run.json without the rename": Mutant(
@@ -77,13 +83,13 @@ MUTANTS: dict[str, Mutant | Dropped] = {
         "commit:delete", "files.rename(folder / name, path)", "_remove(files, folder / name)", "deletes"
     ),
     "the rename before the manifest": Mutant(
-        "commit:publish",
-        "_write(files, temporary / MANIFEST, [data], verify)",
-        "files.rename(temporary, target)\ntemporary = target\n_write(files, temporary / MANIFEST, [data], verify)",
+        "draft:Draft.publish",
+        "self._file(MANIFEST, [data])",
+        "self._files.rename(self.directory, info.path)\nself.directory = info.path\nself._file(MANIFEST, [data])",
         DISK,
     ),
     "no sweep": Mutant("rundir:start", "sweep(files, folder, TEMPORARY, TRASH)", "{}", "sweeps"),
-    "a failed save is not withdrawn": Mutant("commit:publish", "_withdraw(files, at)", "pass", ERRORS),
+    "a failed save is not withdrawn": Mutant("draft:Draft.commit", "self.withdraw()", "pass", ERRORS),
     "a short write is taken for a whole one": Mutant("hashed:_write", "while view:", "if view:", ERRORS),
     "a torn line is gone on with": Mutant("journal:Journal.append", "self._torn:", "False:", ERRORS),
     "a failed fsync is passed over": Mutant(
@@ -101,12 +107,12 @@ MUTANTS: dict[str, Mutant | Dropped] = {
         "manifest:_is_signed", "or strict.dumps(body, sort_keys=True) != data", "", REFUSALS,
     ),
     "a manifest under any name": Mutant("reader:Reader._manifest", "info.name != name", "False", ROT),
-    "sizes are not listed": Mutant("reader:Reader._inspect", "size != fact.size", "False", ROT),
+    "sizes are not listed": Mutant("assembly:check_sizes", "size != fact.size", "False", ROT),
     "links are followed": Mutant("files:Files.open", "| os.O_NOFOLLOW", "", ROT),
     "the newest is deleted": Mutant("store:Store.delete", "name in newest", "False", REFUSALS),
     "a pinned one is deleted": Mutant("store:Store.delete", "self._saved_pinned(name)", "False", REFUSALS),
     "a guarded one is deleted": Mutant("store:Store.delete", "name in guarded", "False", REFUSALS),
-    "a name is taken twice": Mutant("commit:publish", "files.exists(target)", "False", REFUSALS),
+    "a name is taken twice": Mutant("draft:Draft.begin", "self._files.exists(self.info.path)", "False", REFUSALS),
     "what cannot be asked for is not there": Mutant(
         "files:Files.exists", "(FileNotFoundError, NotADirectoryError)", "OSError", REFUSALS
     ),
@@ -114,7 +120,7 @@ MUTANTS: dict[str, Mutant | Dropped] = {
         "fence:Fence.stays", "is_pinned_by_hand(self._files, self._path, name)", "False", REFUSALS
     ),
     "a listing does not look again": Mutant("reader:Reader.list", "len(deleted) == before", "True", OVERTAKEN),
-    "no look at the room": Mutant("commit:publish", "_check_room(files, folder, name, contents)", "pass", REFUSALS),
+    "no look at the room": Mutant("draft:Draft._put", "check_room(self._files, self._writing.folder, self.info.name, shares.contents)", "pass", REFUSALS),
     "no look at the writer's number": Mutant("rundir:check_writer", "found != writer", "False", REFUSALS),
     "no look at the lock": Mutant("files:Files.lock", "fcntl.flock(handle.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)", "pass", REFUSALS),
     "what was read back is not compared": Mutant("hashed:check_file", "(at, hasher.hexdigest()) != fact", "False", REFUSALS),

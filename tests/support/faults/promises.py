@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from stopctl.core.errors import StopctlError
-from stopctl.store import CheckpointInfo, Files, Leaf, Reader, Store
+from stopctl.store import CheckpointInfo, Files, Leaf, Piece, Reader, Sharded, Store, write_part
 from stopctl.store.files import Handle
 from support.trees import same
 
 OWN = {"run.json", "run.lock", "journal.jsonl", "checkpoints", "pins"}
 OF_A_CHECKPOINT = ["manifest.json", "state.json", "state.safetensors"]
+OF_A_TEAM = sorted(
+    [*OF_A_CHECKPOINT, "parts.json"]
+    + [f"part-0000{rank}.{kind}" for rank in (0, 1) for kind in ("json", "safetensors")]
+)
 Numbers = frozenset[int]
 NONE: Numbers = frozenset()
 
@@ -83,6 +87,28 @@ def commit(store: Store, number: int, *, size: int = 96, pinned: bool = False) -
         reasons=("EVERY",),
         pinned=pinned,
     )
+
+
+def commit_together(store: Store, number: int, files: Files) -> CheckpointInfo:
+    """Save `number` as two ranks do: half of the weights each; what they load in one is that of `commit`."""
+    whole = content(number)
+    data = bytes(whole["model"]["weight"].data)
+    half = len(data) // 2
+    team = []
+    for rank in (0, 1):
+        pieces = [Piece((rank * half,), (half,), data[rank * half :][:half])]
+        weights = Sharded("U8", (2 * half,), pieces, key="w")
+        team.append(whole | {"model": {"weight": weights, "tied": weights}})
+    counters = {"epoch": number, "step": 10 * number, "seconds": float(number), "value": value(number)}
+    draft = store.draft(components=tuple(whole), reasons=("EVERY",), **counters)
+    try:
+        told = [write_part(files, draft.directory, 1, team[1], ())]
+        draft.write(team[0], state={"number": number})
+        told.append(write_part(files, draft.directory, 0, team[0], ()))
+        return draft.publish(told, ranks=2)
+    except BaseException:
+        draft.withdraw()
+        raise
 
 
 def is_save(info: CheckpointInfo, loaded: tuple[dict[str, Any], Any], size: int = 96) -> bool:
@@ -216,7 +242,7 @@ def _only_owned(run: Path, expected: Expected) -> None:
         if path.name.startswith("."):
             raise Loss(f"{path.name} was left")
         inside = sorted(inner.name for inner in path.iterdir())
-        if inside != OF_A_CHECKPOINT:
+        if inside not in (OF_A_CHECKPOINT, OF_A_TEAM):
             raise Loss(f"{path.name} holds {inside}")
 
 

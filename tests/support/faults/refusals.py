@@ -17,10 +17,13 @@ from stopctl.store import (
     DamagedError,
     LockedError,
     NotARunError,
+    Piece,
     SaveError,
+    Sharded,
     Store,
     byhand,
     strict,
+    write_part,
 )
 from stopctl.store.files import Handle
 from stopctl.store.manifest import MANIFEST, parse
@@ -90,12 +93,13 @@ def refusals(scratch: Path) -> int:
         if any(path.name.startswith(".tmp-") for path in (run / "checkpoints").iterdir()):
             raise Loss(f"{what} leaves its directory")
         store.close()
+    _teams_are_whole(run)
     foreign = scratch / "foreign"
     foreign.mkdir()
     (foreign / "thesis.tex").write_text("x")
     with refused("a directory of somebody else's", NotARunError):
         begun(foreign, Undriven()).close()
-    return 12
+    return 14
 
 
 def _spelt(path: Path) -> bytes:
@@ -131,6 +135,23 @@ def _pins_hold(run: Path) -> None:
         store.close()
     if name not in store.names():
         raise Loss("deleted, although it may be pinned")
+
+
+def _teams_are_whole(run: Path) -> None:
+    """Of two ranks one has written its half, or told of it."""
+    store = begun(run, Undriven())
+    for lacks in ("a piece", "a rank"):
+        counters = {"epoch": 11, "step": 110, "seconds": 1.0, "value": None}
+        draft = store.draft(components=["a"], **counters)
+        pieces = [Piece((0,), (1 if lacks == "a piece" else 2,), b"xy"[: 1 if lacks == "a piece" else 2])]
+        tree = {"a": Sharded("U8", (2,), pieces)}
+        draft.write(tree, state=None)
+        told = [write_part(Undriven(), draft.directory, 0, tree, ())]
+        told += [write_part(Undriven(), draft.directory, 1, {}, ())] if lacks == "a piece" else []
+        with refused(f"a team's save that lacks {lacks}", SaveError):
+            draft.publish(told, ranks=2)
+        draft.withdraw()
+    store.close()
 
 
 def _locked_out(run: Path) -> None:

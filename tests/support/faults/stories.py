@@ -16,7 +16,7 @@ from stopctl.store import FILES, Store, byhand
 from support import powercut
 from support.faults.disk import Tree, read
 from support.faults.models import MODELS
-from support.faults.promises import Expected, begun, commit
+from support.faults.promises import Expected, begun, commit, commit_together
 from support.recorder import Op, Recorder
 
 
@@ -60,11 +60,14 @@ class Story:
         if store is not None:
             store.close()
 
-    def save(self, number: int, *, pinned: bool = False) -> None:
+    def save(self, number: int, *, pinned: bool = False, together: bool = False) -> None:
         assert self.store is not None
         self._note(may=self.expected.may | {number})
         self.due = number
-        info = commit(self.store, number, pinned=pinned)
+        if together:
+            info = commit_together(self.store, number, self.files)
+        else:
+            info = commit(self.store, number, pinned=pinned)
         self.due = None
         kept = self.expected.pinned | ({number} if pinned else set())
         self._note(must=self.expected.must | {number}, pinned=kept)
@@ -140,6 +143,12 @@ def saves(story: Story) -> None:
     story.close()
 
 
+def saves_together(story: Story) -> None:
+    story.open()
+    story.save(6, together=True)
+    story.close()
+
+
 def deletes(story: Story) -> None:
     story.open()
     story.delete([3, 4])
@@ -187,7 +196,17 @@ def saves_and_deletes(story: Story) -> None:
 
 STORIES: dict[str, Callable[[Story], None]] = {
     tell.__name__: tell
-    for tell in (begins, saves, deletes, sweeps, sets_aside, pins, takes_over, saves_and_deletes)
+    for tell in (
+        begins,
+        saves,
+        saves_together,
+        deletes,
+        sweeps,
+        sets_aside,
+        pins,
+        takes_over,
+        saves_and_deletes,
+    )
 }
 
 
@@ -204,14 +223,18 @@ ALL = STORIES | {saves_for_the_process.__name__: saves_for_the_process}
 """With the story that only a process's end must not harm."""
 
 
+BEFORE = {"begins": 0, "saves_together": 1, "deletes": 7}
+"""How many saves a story begins with, where it is not 5."""
+
+
 def prepared(name: str, root: Path, files: Recorder | None = None) -> Story:
-    """Where the story of that name begins: with nothing, or with a run of the saves 1 to 5 (deletes: to 7).
+    """Where the story of that name begins: with a run of the saves 1 to 5, or as `BEFORE` has it.
 
     The pinned 1, the best 2 and the newest always stay; the value of 4 is not a number. What is there is
     durable; sweeps finds what a killed save and a killed delete leave. `root` is made, in an existing
     directory.
     """
-    tree, expected = _before(0 if name == "begins" else 7 if name == "deletes" else 5)
+    tree, expected = _before(BEFORE.get(name, 5))
     tree = tree | (LEFT if name == "sweeps" else {})
     powercut.write(tree, root)
     story = Story(root, files, expected, tree)
@@ -230,6 +253,7 @@ LEFT: Tree = {
     "run/.tmp-run.json": b"{",
     "run/checkpoints/.tmp-epoch-0009-step-000000090-w0001-0a1b2c3d": None,
     "run/checkpoints/.tmp-epoch-0009-step-000000090-w0001-0a1b2c3d/state.safetensors": b"",
+    "run/checkpoints/.tmp-epoch-0009-step-000000090-w0001-0a1b2c3d/part-00001.safetensors": b"",
     "run/checkpoints/.trash-epoch-0008-step-000000080-w0001-0a1b2c3d": None,
     "run/checkpoints/.trash-epoch-0008-step-000000080-w0001-0a1b2c3d/state.json": b"{}",
     "run/checkpoints/.trash-epoch-0007-step-000000070-w0001-0a1b2c3d": None,

@@ -1,0 +1,130 @@
+"""The ranks of a torch.distributed program, who talk through a gloo group of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from datetime import timedelta
+from threading import Thread
+from time import monotonic
+from typing import Any
+
+import numpy as np
+import torch
+from torch import distributed
+
+from stopctl import TeamError
+
+CAPACITY = 4096
+"""Bytes a rank sends in any case; a longer message costs a second collective."""
+
+LENGTH = 8
+"""Of those, the bytes that say how long the message is."""
+
+
+class GlooTeam:
+    """All ranks of the default process group (`stopctl.ports.Team`), whatever that one's backend is.
+
+    Args:
+        timeout: seconds within which all ranks must come, here and to every ``share``.
+
+    Raises:
+        TeamError: not all ranks came here.
+    """
+
+    def __init__(self, timeout: float) -> None:
+        self.rank = distributed.get_rank()
+        self.size = distributed.get_world_size()
+        self.timeout = timeout
+        self._broken: str | None = None
+        self._pending = False
+        self._group: Any = None
+        began = monotonic()
+        try:
+            self._group = distributed.new_group(backend="gloo", timeout=timedelta(seconds=timeout))
+        except (RuntimeError, ValueError) as error:
+            raise TeamError(
+                f"{self._me()} opened the run, but not all others did within {monotonic() - began:.1f} s "
+                f"({_told(error)}): every rank opens it, and several runs in the same order; where they need "
+                f"longer, write timeout=... (seconds, now {timeout:g})"
+            ) from error
+
+    def share(self, message: bytes) -> list[bytes]:
+        """The messages of all ranks, by rank.
+
+        Raises:
+            TeamError: a rank has left, or has not come in time; from then on always, and at once.
+        """
+        if self._broken is not None:
+            raise TeamError(self._broken)
+        began = monotonic()
+        try:
+            block = len(message).to_bytes(LENGTH, "little") + message
+            found = self._gather(block[:CAPACITY].ljust(CAPACITY, b"\0"), began)
+            lengths = [int.from_bytes(each[:LENGTH], "little") for each in found]
+            if max(lengths) > CAPACITY - LENGTH:
+                found = self._gather(block.ljust(LENGTH + max(lengths), b"\0"), began)
+        except (RuntimeError, ValueError) as error:
+            self._broken = self._sentence(error, monotonic() - began)
+            self._free()
+            raise TeamError(self._broken) from error
+        return [each[LENGTH : LENGTH + length] for each, length in zip(found, lengths, strict=True)]
+
+    def close(self) -> None:
+        """Give the group back; waits for nobody. The default group stays as it is."""
+        self._broken = self._broken or f"{self._me()}: its team is closed"
+        self._free()
+
+    def _free(self) -> None:
+        """Close the connections, by which ranks that wait for this one see that it is gone."""
+        held, self._group = [self._group], None
+        if held[0] is None:
+            return
+        with contextlib.suppress(ValueError, AssertionError):  # the program has destroyed all groups before
+            distributed.destroy_process_group(held[0])
+        if self._pending:  # dropping the group waits for what still runs in it, at most for another timeout
+            Thread(target=held.clear, name="stopctl-team").start()
+
+    def _gather(self, block: bytes, began: float) -> list[bytes]:
+        """Blocks of one size, of all ranks; the time for it is what is left of the timeout."""
+        sent = torch.from_numpy(np.frombuffer(bytearray(block), np.uint8))
+        found = [torch.empty_like(sent) for _ in range(self.size)]
+        work = distributed.all_gather(found, sent, group=self._group, async_op=True)
+        try:  # with a time limit of its own: gloo's is one for each message between two ranks
+            work.wait(timedelta(seconds=max(began + self.timeout - monotonic(), 0.001)))
+        finally:
+            self._pending = not work.is_completed()
+            del work  # it holds the connections, and an error's traceback would hold it
+        return [each.numpy().tobytes() for each in found]
+
+    def _sentence(self, error: Exception, waited: float) -> str:
+        lost = "closed" in str(error).lower() or "reset" in str(error).lower()
+        what = (
+            "another rank has left the run: its own error, or its log, says why"
+            if lost and waited < self.timeout
+            else "another rank is stuck, or slower by more than that: look at its log, or write timeout=... "
+            f"(seconds, now {self.timeout:g})"
+        )
+        return f"{self._me()} waited {waited:.1f} s for the others ({_told(error)}): {what}"
+
+    def _me(self) -> str:
+        return f"rank {self.rank} of {self.size}"
+
+
+def find_team(timeout: float) -> GlooTeam | None:
+    """The team of this process; None where it trains alone: no default process group, or one of size 1.
+
+    Every rank calls it.
+
+    Raises:
+        TeamError: not all ranks came within ``timeout`` seconds.
+    """
+    if not distributed.is_available() or not distributed.is_initialized():
+        return None
+    return GlooTeam(timeout) if distributed.get_world_size() > 1 else None
+
+
+def _told(error: Exception) -> str:
+    """Gloo's words without where they stand in its source, and without its advice."""
+    text = re.sub(r"\[/[^]]*\] ", "", str(error).partition("\n")[0])
+    return text.partition(". ")[0].rstrip(" .!") or type(error).__name__

@@ -1,0 +1,210 @@
+"""The parameters of a large run that one machine can measure: cores, files, one step of an exchange."""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+import shutil
+import tempfile
+import tracemalloc
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from statistics import median
+from time import process_time
+from typing import Any, NamedTuple
+
+import numpy as np
+from cluster import SLOT
+from save import timed
+
+from stopctl.store import FILES, Piece, Sharded, Store, strict
+from stopctl.store.hashed import write_file
+from stopctl.store.parts import write_part
+
+
+def core(call: Callable[[], object]) -> float:
+    """Seconds of a core."""
+    start = process_time()
+    call()
+    return process_time() - start
+
+
+def best_of(call: Callable[[], object], rounds: int) -> float:
+    """Seconds, the shortest: a busy machine disturbs that least."""
+    return min(timed(call) for _ in range(rounds))
+
+
+def median_of(call: Callable[[], object], rounds: int) -> float:
+    """Seconds, the median."""
+    return median(timed(call) for _ in range(rounds))
+
+
+def disk(folder: Path, size: int = 64 << 20) -> dict[str, float]:
+    """What files cost in a folder; `size`: bytes of a large one."""
+    block, large = os.urandom(SLOT), np.random.default_rng(0).bytes(size)
+    names = iter(range(10**6))
+    client = len(large) / median_of(lambda: write_file(FILES, folder / f"large{next(names)}", [large]), 3)
+    spent = [timed(lambda i=i: write_file(FILES, folder / f"{i}", [block])) for i in range(100)]  # type: ignore[misc]
+    moved = iter(range(100))
+
+    def move() -> None:
+        i = next(moved)
+        FILES.rename(folder / f"{i}", folder / f"moved{i}")
+        FILES.sync_directory(folder)
+
+    def look() -> None:
+        handle, length = FILES.open(folder / "99")
+        FILES.read(handle, memoryview(bytearray(length)), 0)
+        FILES.close(handle)
+
+    commit = median_of(move, 20)
+    gone = iter(range(20))
+    return {
+        "client": client,
+        "create": median(spent),
+        "spread": float(np.std(np.log(spent))),
+        "commit": commit,
+        "look": median_of(look, 300),
+        "stat": median_of(lambda: FILES.size(folder / "99"), 300),
+        "unlink": median_of(lambda: FILES.unlink(folder / f"moved{next(gone)}"), 20),
+    }
+
+
+class Saved(NamedTuple):
+    """A small save of several ranks, made by one process; seconds of a core, and bytes."""
+
+    publish: float
+    load: float
+    table: int
+    listed: int
+    held: int
+
+
+def saved(folder: Path, leaves: int, ranks: int) -> Saved:
+    """Save arrays of which each rank has some rows, and read the save back as one of the ranks."""
+    names = [f"layers.{i // 27}.feed_forward.w{i % 27}.weight.exp_avg" for i in range(leaves)]
+    rows = bytes(4 * 8 * 16)
+
+    def components(rank: int) -> dict[str, Any]:
+        piece = Piece((8 * rank, 0), (8, 16), rows)
+        return {"optimizer": {name: Sharded("F32", (8 * ranks, 16), [piece]) for name in names}}
+
+    with closing(Store.lock(folder)) as store:
+        store.begin({})
+        draft = store.draft(components=["optimizer"], epoch=0, step=0, seconds=0.0, value=None)
+        draft.write(components(0), state=None)
+        told = [write_part(FILES, draft.directory, rank, components(rank), ()) for rank in range(ranks)]
+        publish = core(lambda: draft.publish(told, ranks=ranks))
+        (info,) = store.list().good
+        load = core(lambda: store.load(info, rank=1))
+        tracemalloc.start()
+        loaded = store.load(info, rank=1)
+        held = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+        del loaded
+    return Saved(publish, load, told[1].size, (info.path / "parts.json").stat().st_size, held)
+
+
+def parts(folder: Path, leaves: int, rounds: int = 2) -> dict[str, float]:
+    """What one more rank costs those who look at all parts: a save of six ranks beside one of two."""
+    few, more = (
+        [saved(folder / f"parts{i}-{ranks}", leaves, ranks) for i in range(rounds)] for ranks in (2, 6)
+    )
+
+    def each(name: str) -> float:
+        least, most = (min(float(getattr(one, name)) for one in made) for made in (few, more))
+        return max((most - least) / 4, 1e-9)
+
+    return {
+        "table": more[0].table,
+        "listed": each("listed"),
+        "check": each("publish"),
+        "read": each("load"),
+        "hold": each("held"),
+    }
+
+
+MESSAGE: dict[str, Any] = {
+    "call": "report",
+    "where": "report() on epoch 12",
+    "same": {"epoch": 12, "step": 4690},
+    "told": {
+        "digest": "0" * 32,
+        "seconds": 12345.678,
+        "signal": None,
+        "wishes": [],
+        "count": None,
+        "metrics": {"val_loss": 0.123456789, "accuracy": 0.987654321},
+    },
+}
+
+
+def cores() -> dict[str, float]:
+    """What bytes and messages cost a core."""
+    source, target = np.zeros(64 << 20, "u1"), np.ones(64 << 20, "u1")
+    message = strict.dumps(MESSAGE)
+    return {
+        "copy": len(source) / best_of(lambda: np.copyto(target, source), 5),
+        "hash": len(source) / best_of(lambda: hashlib.sha256(source.data).digest(), 5),
+        "tell": best_of(lambda: strict.loads(message), 300),
+    }
+
+
+def gather(rank: int, size: int, path: str, rounds: int, answer: Any) -> None:
+    """One process of those that exchange SLOT bytes by gloo; the first tells the median time."""
+    import torch
+    import torch.distributed as dist
+
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{path}", rank=rank, world_size=size)
+    mine = torch.zeros(SLOT, dtype=torch.uint8)
+    everybody = [torch.zeros_like(mine) for _ in range(size)]
+    spent = median_of(lambda: dist.all_gather(everybody, mine), rounds)
+    dist.barrier()
+    dist.destroy_process_group()
+    if rank == 0:
+        answer.put(spent)
+
+
+def hops(folder: Path, rounds: int = 300) -> dict[str, float]:
+    """A step of gloo's ring over loopback; nothing where PyTorch is not installed, or cannot.
+
+    Two processes, as this machine may have two cores; one process alone shows what the call itself takes.
+    """
+
+    try:
+        import torch.distributed  # noqa: F401
+    except ImportError:
+        return {}
+    context = multiprocessing.get_context("spawn")
+    took = {}
+    for size in (1, 2):
+        answer = context.Queue()
+        ranks = [
+            context.Process(target=gather, args=(rank, size, str(folder / f"group{size}"), rounds, answer))
+            for rank in range(size)
+        ]
+        for process in ranks:
+            process.start()
+        took[size] = answer.get(timeout=60)
+        for process in ranks:
+            process.join()
+    return {"hop": max(took[2] - took[1], 1e-6)}
+
+
+def measure(
+    leaves: int, directory: Path | None, tick: Callable[[str], None] = lambda text: None
+) -> dict[str, float]:
+    """All parameters that can be measured here; `hop` only where PyTorch is installed."""
+    folder = Path(tempfile.mkdtemp(prefix="stopctl-scale-", dir=directory))
+    try:
+        tick("files")
+        told = disk(folder)
+        tick("cores")
+        told |= cores() | parts(folder, leaves)
+        tick("exchanges")
+        return told | hops(folder)
+    finally:
+        shutil.rmtree(folder)

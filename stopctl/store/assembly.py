@@ -1,0 +1,198 @@
+"""A team's checkpoint, put together of the parts that its ranks have written; read without trust."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+from stopctl.store import safetensors, strict
+from stopctl.store.blocks import fault, paste
+from stopctl.store.errors import ROTTEN, DamagedError, as_damage, damage_of
+from stopctl.store.files import Files
+from stopctl.store.hashed import FileFact, read_file
+from stopctl.store.info import CheckpointInfo
+from stopctl.store.leaf import ITEMSIZE, Leaf, Piece, Sharded, raw, size_in_bytes
+from stopctl.store.manifest import PARTS
+from stopctl.store.partfacts import Parts, arrays_name, facts_name, parse_parts
+from stopctl.store.pieces import Saved, parse_part
+
+
+class Assembly:
+    """The parts of one checkpoint: what they say is read and verified here, arrays when they are asked for.
+
+    Args:
+        files: the file operations.
+        info: the checkpoint.
+        fact: of its ``parts.json``.
+
+    Raises:
+        DamagedError: ``parts.json`` is not what was written. The methods raise it, and so do the pieces, for
+            parts that are not, or that do not make up every array.
+        OSError: for a reason that lies in this process, not in the checkpoint.
+    """
+
+    def __init__(self, files: Files, info: CheckpointInfo, fact: FileFact) -> None:
+        self._io, self._path, self._name = files, info.path, info.name
+        self.parts = read_parts(files, info, fact)
+        self._files: dict[int, _PartFile] = {}
+        self._looked_at: dict[str, list[tuple[_PartFile, Saved]]] = {}
+
+    def components(self, rank: int) -> tuple[strict.JsonValue, Mapping[str, Leaf]]:
+        """The skeleton and the arrays of what this rank had for itself; nothing if it has no part."""
+        file = self._file(rank)
+        if file is None or not file.part.components:
+            return {}, {}
+        return file.part.components, file.tensors()
+
+    def whole(self) -> dict[str, Leaf]:
+        """Every array in one; every part is read and verified, one after the other."""
+        check_sizes(self._io, self._path, self.parts.files)  # before memory is taken for what they tell of
+        self._pieces()
+        arrays = self.parts.arrays
+        found = {
+            name: Leaf(dtype, shape, bytearray(size_in_bytes(dtype, shape)))
+            for name, (dtype, shape) in arrays.items()
+        }
+        for file in self._files.values():
+            file.tensors()
+            for name, pieces in file.part.pieces.items():
+                dtype, shape = arrays[name]
+                for saved in pieces:
+                    block = saved.offsets, saved.shape
+                    paste(raw(found[name]), shape, ITEMSIZE[dtype], block, file.data(saved, dtype))
+            file.close()
+        return found
+
+    def sharded(self, rank: int) -> dict[str, Sharded]:
+        """Every array in the pieces in which it was saved; their data is read when it is first asked for.
+
+        So is what other parts say, with the pieces that this rank has not written itself.
+        """
+        file, found = self._file(rank), {}
+        for name, (dtype, shape) in self.parts.arrays.items():
+            near = [] if file is None else self._lazy(file, file.part.pieces.get(name, ()), dtype)
+            found[name] = Sharded(dtype, shape, _Pieces(partial(self._all_of, name, dtype)), near=near)
+        return found
+
+    def _all_of(self, name: str, dtype: str) -> list[Piece]:
+        with damage_of(self._name):
+            return [
+                piece for file, saved in self._pieces()[name] for piece in self._lazy(file, [saved], dtype)
+            ]
+
+    def _lazy(self, file: _PartFile, pieces: Iterable[Saved], dtype: str) -> list[Piece]:
+        return [_LazyPiece(saved, partial(file.data, saved, dtype), self._name) for saved in pieces]
+
+    def _file(self, rank: int) -> _PartFile | None:
+        if rank not in self._files and facts_name(rank) in self.parts.files:
+            self._files[rank] = _PartFile(self._io, self._path, rank, self.parts)
+        return self._files.get(rank)
+
+    def _pieces(self) -> Mapping[str, list[tuple[_PartFile, Saved]]]:
+        """Of every part, by array: each array is whole."""
+        if not self._looked_at:
+            files = [file for rank in self.parts.having() if (file := self._file(rank)) is not None]
+            found = {
+                name: [(file, saved) for file in files for saved in file.part.pieces.get(name, ())]
+                for name in self.parts.arrays
+            }
+            for name, (_, shape) in self.parts.arrays.items():
+                if why := fault(shape, [(saved.offsets, saved.shape) for _, saved in found[name]]):
+                    raise DamagedError(f"{name[:200]}: {why}")
+            self._looked_at = found
+        return self._looked_at
+
+
+class _Pieces(Sequence[Piece]):
+    """Pieces that are looked for when the first is asked for."""
+
+    def __init__(self, find: Callable[[], list[Piece]]) -> None:
+        self._find = find
+
+    @cached_property
+    def _found(self) -> list[Piece]:
+        return self._find()
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._found[index]
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+
+class _PartFile:
+    """The part of one rank; its arrays are read once and kept as long as anybody has it."""
+
+    def __init__(self, files: Files, directory: Path, rank: int, parts: Parts) -> None:
+        name, self._name = facts_name(rank), arrays_name(rank)
+        self.part = parse_part(read_verified(files, directory, name, parts.files[name]), rank, parts.arrays)
+        if self.part.tensors != parts.files[self._name]:
+            raise DamagedError(f"{name} and {PARTS} tell of another {self._name}")
+        self._read = partial(read_verified, files, directory, self._name, self.part.tensors)
+        self._tensors: dict[str, Leaf] | None = None
+
+    def tensors(self) -> dict[str, Leaf]:
+        """What the file holds, verified."""
+        if self._tensors is None:
+            self._tensors = safetensors.decode(self._read())
+        return self._tensors
+
+    def data(self, saved: Saved, dtype: str) -> memoryview:
+        """The bytes of a piece."""
+        found = self.tensors().get(saved.tensor)
+        if found is None or (found.dtype, found.shape) != (dtype, saved.shape):
+            raise DamagedError(f"{self._name}: no {dtype} {saved.shape} of the name {saved.tensor[:200]!r}")
+        return raw(found)
+
+    def close(self) -> None:
+        """Let go of what was read."""
+        self._tensors = None
+
+
+class _LazyPiece(Piece):
+    """A piece whose bytes are read when they are asked for."""
+
+    __slots__ = ("_checkpoint", "_read")
+    _read: Callable[[], memoryview]
+    _checkpoint: str
+
+    def __init__(self, saved: Saved, read: Callable[[], memoryview], checkpoint: str) -> None:
+        object.__setattr__(self, "offsets", saved.offsets)
+        object.__setattr__(self, "shape", saved.shape)
+        object.__setattr__(self, "_read", read)
+        object.__setattr__(self, "_checkpoint", checkpoint)
+
+    @property
+    def data(self) -> memoryview:
+        with damage_of(self._checkpoint):
+            return self._read()
+
+
+def read_parts(files: Files, info: CheckpointInfo, fact: FileFact) -> Parts:
+    """``parts.json``, verified.
+
+    Raises:
+        DamagedError: it is not what was written.
+        OSError: for a reason that lies in this process, not in the checkpoint.
+    """
+    parts = parse_parts(read_verified(files, info.path, PARTS, fact))
+    if parts.ranks != info.ranks:
+        raise DamagedError(f"{PARTS}: of {parts.ranks} ranks instead of {info.ranks}")
+    return parts
+
+
+def check_sizes(files: Files, directory: Path, facts: Mapping[str, FileFact]) -> None:
+    """DamagedError unless these files are there and of their sizes."""
+    for name, fact in facts.items():
+        with as_damage(name, ROTTEN):
+            size = files.size(directory / name)
+        if size != fact.size:
+            raise DamagedError(f"{name}: {size} bytes instead of {fact.size}")
+
+
+def read_verified(files: Files, directory: Path, name: str, fact: FileFact) -> bytearray:
+    """The bytes of a file of a checkpoint; DamagedError if it is not as `fact` says, or not there."""
+    with as_damage(name, ROTTEN):
+        return read_file(files, directory / name, fact)

@@ -1,0 +1,81 @@
+"""What a rank that does not write has in place of the store: it reads what rank 0 has written."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from stopctl.core.errors import StopctlError, TeamError
+from stopctl.core.values import float_from_json, float_to_json
+from stopctl.store import FILES, CheckpointInfo, Reader
+from stopctl.store.rundir import CHECKPOINTS, read_meta
+
+PAUSE = 0.05
+"""Seconds between two looks at a directory in which something is to appear."""
+
+
+class Follower(Reader):
+    """A run's directory, which another rank has locked."""
+
+    lost = False
+
+    def __init__(self, path: Path) -> None:
+        self._open(path, FILES)
+        self.meta = None
+
+    def join(self, writer: int, rank: int, patience: float) -> None:
+        """Find the run that the writer of this number has begun.
+
+        Args:
+            writer: the number in run.json.
+            rank: this one, for the error.
+            patience: seconds that a network file system may take to show it.
+
+        Raises:
+            TeamError: it is not there.
+        """
+        until = time.monotonic() + patience
+        while True:
+            try:
+                self.meta = read_meta(self._files, self.path)
+            except StopctlError:
+                self.meta = None
+            if self.meta is not None and self.meta["writer"] == writer:
+                return
+            if time.monotonic() > until:
+                raise TeamError(
+                    f"rank {rank} does not find in {self.path} the run that rank 0 has opened there: all "
+                    "ranks need the same directory, on a file system that they share"
+                )
+            time.sleep(PAUSE)
+
+    def append(self, event: str, /, **fields: object) -> dict[str, Any] | None:
+        """Nothing: rank 0 writes the journal."""
+
+    def newest_lines(self) -> Iterator[dict[str, Any]]:
+        """None: what they tell is rank 0's to say."""
+        return iter(())
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def tell_info(info: CheckpointInfo) -> dict[str, Any]:
+    """A checkpoint as plain JSON, for ranks that do not write."""
+    told = dataclasses.asdict(info)
+    value = None if info.value is None else float_to_json(info.value)
+    return {**told, "value": value, "path": info.name}
+
+
+def heard_info(told: Mapping[str, Any], directory: Path) -> CheckpointInfo:
+    """What `tell_info` told."""
+    exact = {
+        "path": directory.absolute() / CHECKPOINTS / told["name"],
+        "value": None if told["value"] is None else float_from_json(told["value"], "value"),
+        "reasons": tuple(told["reasons"]),
+        "components": tuple(told["components"]),
+    }
+    return CheckpointInfo(**{**told, **exact})

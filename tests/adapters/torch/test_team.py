@@ -1,0 +1,67 @@
+"""Finding the ranks; what two and more of them do is in tests/adapters/ranks."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import distributed, nn
+
+from stopctl_torch import TorchState
+from stopctl_torch.team import _told, find_team
+
+
+def test_a_program_without_a_process_group_trains_alone() -> None:
+    assert find_team(60) is None
+    assert TorchState(model=nn.Linear(2, 2)).team(60) is None
+
+
+def test_one_rank_trains_alone(one_rank: None) -> None:
+    assert distributed.get_world_size() == 1
+    assert find_team(60) is None
+
+
+def test_where_torch_has_no_distributed_a_program_trains_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "is_available", lambda: False)
+    monkeypatch.delattr(distributed, "is_initialized")
+    assert find_team(60) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("Wait timeout", "Wait timeout"),
+        ("", "RuntimeError"),
+        (
+            "[/__w/pytorch/gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:62692. This is "
+            "typically caused by a remote worker crashing. Check the logs.",
+            "Connection closed by peer [127.0.0.1]:62692",
+        ),
+        (
+            "Gloo connectFullMesh failed with [/__w/gloo/pair.cc:152] timed out connecting: SO_ERROR: refused",
+            "Gloo connectFullMesh failed with timed out connecting: SO_ERROR: refused",
+        ),
+    ],
+)
+def test_gloos_errors_are_told_without_its_source_and_advice(words: str, told: str) -> None:
+    assert _told(RuntimeError(words)) == told
+
+
+def test_what_every_rank_has_for_itself_are_generators_and_positions() -> None:
+    model = nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1)
+    extra = {
+        "noise": torch.Generator(),
+        "ema": torch.optim.swa_utils.AveragedModel(model),
+        "tail": scheduler_like(),
+    }
+    state = TorchState(model=model, optimizer=optimizer, scheduler=scheduler, extra=extra)
+    own = {"extra.noise", "extra.tail", "rng.python", "rng.numpy", "rng.torch", "rng.cuda"}
+    assert set(state.per_rank()) == own
+
+
+class scheduler_like:
+    def state_dict(self) -> dict[str, int]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, int]) -> None: ...

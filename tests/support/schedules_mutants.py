@@ -1,0 +1,101 @@
+"""Ranks that do not quite share what they should: each of these must be noticed by schedules."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import importlib
+import inspect
+import textwrap
+from collections.abc import Iterator
+from types import FunctionType
+from typing import Any, NamedTuple
+
+from support.faults.mutants import NoLongerApplies
+
+
+class Mutant(NamedTuple):
+    """`function` (``module:qualified.name`` below stopctl) with `new` for `old`, as in support.faults.mutants."""
+
+    function: str
+    old: str
+    new: str
+
+
+MUTANTS = {
+    "seconds by each rank's own clock": Mutant(
+        "team.sharing:Sharing.take", "max(self._seconds, told[0]['seconds'])", "max(self._seconds, self._clock())"
+    ),
+    "a rhythm by each rank's own clock": Mutant(
+        "team.sharing:Sharing.take", "beat(counters['step'], self._seconds,", "beat(counters['step'], self._clock(),"
+    ),
+    "a signal that is looked at locally": Mutant(
+        "session:Session.preempted", "self._inputs.signal", "self._watch.came"
+    ),
+    "a signal that nobody else hears": Mutant(
+        "team.sharing:Sharing._hear", "next(filter(None, signals), None)", "self._own_signal()"
+    ),
+    "a late signal that is looked at locally": Mutant(
+        "session:Session.owed_signal", "self._inputs.signal", "self._watch.came"
+    ),
+    "a stop that nobody else hears": Mutant(
+        "team.sharing:Sharing.take", "for text in each['wishes']:", "for text in self._wishes[:each is told[self._ranks.rank]]:"
+    ),
+    "metrics of each rank's own": Mutant(
+        "team.sharing:Sharing.report", "return self.judged(messages)", "return {**self.judged(messages), **given}"
+    ),
+    "a mean without its weights": Mutant("team.reducing:_weights", "return counts", "return None"),
+    "a save's failure that nobody else hears": Mutant(
+        "team.ranks:Ranks._done", "if 'error' in each['told']", "if 'error' in each['told'] and rank == self.rank"
+    ),
+    "a commit that fails after it was told": Mutant(
+        "team.committing:commit_together",
+        "published = ranks.lead('committing a save', publish, tell_info)",
+        "published = ranks.lead('committing a save', lambda: drafts[0].info, tell_info)\nif drafts: publish()",
+    ),
+    "a failing journal that nobody else hears of": Mutant("session:Session._note", "if self._ranks.over:", "if True:"),
+    "an error that nobody else hears of": Mutant(
+        "team.parting:Parting.leave", "messages = sharing.farewell(where, counters, error, versions)", "return None"
+    ),
+    "a last save of ranks that are not equally far": Mutant(
+        "team.sharing:Sharing.complete", "each['told']['versions'] == first['told']['versions']", "True"
+    ),
+    "another exchange after one was broken off": Mutant(
+        "team.ranks:Ranks.exchange", "except BaseException:", "except TeamError:"
+    ),
+    "every rank is given rank 0's part": Mutant("team.elastic:_load", "rank=ranks.rank", "rank=0"),
+    "a lock that is kept when the opening fails": Mutant("session:Session.__init__", "self._store.close()", "pass"),
+}  # fmt: skip
+
+
+@contextlib.contextmanager
+def applied(mutant: Mutant) -> Iterator[None]:
+    """The mutant lives within the block."""
+    function = _function(mutant.function)
+    source = ast.unparse(ast.parse(textwrap.dedent(inspect.getsource(function))))
+    lines = [_replaced(line, mutant) for line in source.splitlines() if not line.startswith("@")]
+    if not any(mutant.old in line for line in source.splitlines()):
+        raise NoLongerApplies(f"{mutant.function} has no {mutant.old!r} any more, but:\n{source}")
+    scope: dict[str, Any] = {}
+    text = "\n".join(["from __future__ import annotations", *lines])
+    exec(compile(text, f"<{mutant.function}, mutated>", "exec"), function.__globals__, scope)
+    before, function.__code__ = function.__code__, scope[function.__name__].__code__
+    try:
+        yield
+    finally:
+        function.__code__ = before
+
+
+def _replaced(line: str, mutant: Mutant) -> str:
+    indent = line[: len(line) - len(line.lstrip())]
+    return line.replace(mutant.old, mutant.new.replace("\n", f"\n{indent}"))
+
+
+def _function(name: str) -> FunctionType:
+    module, _, path = name.partition(":")
+    found: Any = importlib.import_module(f"stopctl.{module}")
+    for part in path.split("."):
+        found = inspect.getattr_static(found, part)
+    found = found.fget if isinstance(found, property) else found
+    assert isinstance(found, FunctionType)
+    return found
