@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from stopctl.core.decision import NOTHING, Decision, Save, Stop
 from stopctl.core.keep import ranked
 from stopctl.endings import Preempted
+from stopctl.journaling import Journaling
 from stopctl.keeping import Checkpoints
 from stopctl.noticing import slow_saves
 from stopctl.opening import open_run
@@ -66,7 +66,6 @@ class Session:
         self._checkpoints = Checkpoints(
             opened.store, settings, opened.checkpoints, opened.resumed, ranks, per_rank
         )
-        self._saver = Saver(self.controller, self._checkpoints, state, self._capture, settings, self._note)
         self.place = Place(opened.position)
         self.restored = dict(state.version())
         self._failed_at: float | None = None
@@ -75,14 +74,22 @@ class Session:
         self._watch = Watch()
         own = (self.controller, settings.reduce, self._clock, lambda: self._watch.came)
         self._inputs = Sharing(ranks, opened.seconds, *own) if ranks.several else Alone(*own)
+        self._journal = Journaling(
+            opened.store,
+            ranks,
+            settings.audience,
+            lambda: self.controller.progress,
+            lambda: self._inputs.seconds,
+        )
+        note = self._journal.note
+        self._saver = Saver(self.controller, self._checkpoints, state, self._capture, settings, note)
         self._parting = Parting(ranks, self._inputs, self._save_last)
-        self._level = logging.INFO if ranks.leads else logging.DEBUG
         progress = self.controller.progress
         self.step = progress.step
         self._epoch = progress.epoch
         self.unit = "epoch"
         self._planned = 0
-        self._say("opened %s: %s", directory, disk_use(self.checkpoints))
+        self._journal.say("opened %s: %s", directory, disk_use(self.checkpoints))
         try:
             self._begin(opened.told)
         except BaseException:
@@ -95,10 +102,10 @@ class Session:
     def _begin(self, told: Mapping[str, Any]) -> None:
         """Write the first line of this opening."""
         if self.resumed is None:
-            self._note("start", **told)
+            self._journal.note("start", **told)
         else:
-            self._note("resume", checkpoint=self.resumed.name, **told)
-            self._say("resumed from %s", self.resumed.name)
+            self._journal.note("resume", checkpoint=self.resumed.name, **told)
+            self._journal.say("resumed from %s", self.resumed.name)
 
     def close(self, error: BaseException | None = None, number: int | None = None) -> BaseException | None:
         """Wait for a save in the background, journal the end, give back lock and signal handler.
@@ -121,8 +128,8 @@ class Session:
                 if self._store.lost:
                     log.warning("%s was taken over: this process wrote nothing more", self._store.path)
                 else:
-                    self._note("close")
-                    self._say("closed %s: %s", self._store.path, disk_use(self.checkpoints))
+                    self._journal.note("close")
+                    self._journal.say("closed %s: %s", self._store.path, disk_use(self.checkpoints))
             finally:
                 self._settings.audience.close()
                 self._store.close()
@@ -238,7 +245,7 @@ class Session:
             self.carry_out(self.controller.boundary(**self.counters(self.done), preempted=self.preempted))
         if not self.goes_on():
             why = self.controller.stopped or f"all {planned} {unit}s are done"
-            self._say("%s is finished: %s", self._store.path, why)
+            self._journal.say("%s is finished: %s", self._store.path, why)
 
     def goes_on(self) -> bool:
         """Whether another pass is to be done."""
@@ -283,7 +290,7 @@ class Session:
         signal = self.preempted
         self._record(decision, reported=reported)
         if signal is not None:
-            self._note("preempted", signal=signal)
+            self._journal.note("preempted", signal=signal)
             self._ended = True
             raise Preempted(signal)
         if reported:
@@ -295,10 +302,10 @@ class Session:
         if reported or decision.stop:
             inside = {"inside": True} if self.place.inside else {}
             told = fields(decision, now.metrics if reported else None)
-            self._note("report" if reported else "boundary", **inside, **told)
+            self._journal.note("report" if reported else "boundary", **inside, **told)
         info = None if decision.save is None else self._saver.begin(decision.save, getattr(now, self.unit))
         if text := line(decision, now, info, reported=reported):
-            self._say("%s", text)
+            self._journal.say("%s", text)
         return info
 
     def settle(self) -> None:
@@ -332,8 +339,8 @@ class Session:
             raise DamagedError("; ".join(broken) or "there is no checkpoint yet")
         info = found[0]
         self.restored = dict(self._state.version())
-        self._note("restored", name=info.name)
-        self._say("restored %s", info.name)
+        self._journal.note("restored", name=info.name)
+        self._journal.say("restored %s", info.name)
         return info
 
     def _capture(self) -> dict[str, Tree]:
@@ -355,7 +362,7 @@ class Session:
     def _save_last(self, number: int, metrics: Mapping[str, object], why: str) -> CheckpointInfo | None:
         self.count(number)
         info = self._record(self._decide(number, metrics, why), reported=True)
-        self._note("preempted", signal=why)
+        self._journal.note("preempted", signal=why)
         return info
 
     def _versions(self) -> dict[str, int] | None:
@@ -368,24 +375,6 @@ class Session:
 
     def _report_of(self, number: int) -> str:
         return f"report() in {self.unit} {number}"
-
-    def _say(self, text: str, *args: object) -> None:
-        log.log(self._level, text, *args)
-
-    def _note(self, event: str, **fields: Any) -> None:
-        """Write a line of the journal; if that fails on the rank that writes, all raise its error."""
-        write = partial(self._append, event, fields)
-        if self._ranks.over:
-            write()
-        else:
-            self._ranks.agree(f"the journal's {event} line", write)
-
-    def _append(self, event: str, fields: Mapping[str, Any]) -> None:
-        progress = self.controller.progress
-        counters = {"epoch": progress.epoch, "step": progress.step, "seconds": round(self._inputs.seconds, 6)}
-        told = self._store.append(event, **{**counters, **fields})
-        if told is not None:
-            self._settings.audience.tell(told)
 
     def _clock(self) -> float:
         return self._seconds_before + time.monotonic() - self._began

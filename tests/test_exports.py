@@ -108,6 +108,7 @@ COVERED_ELSEWHERE = {
     "opening.py": "tests/test_opening.py",
     "interrupting.py": "tests/test_testing.py",
     "settings.py": "tests/test_run.py, every wrong setting",
+    "journaling.py": "tests/test_run.py, test_observers.py and test_ranks.py",
     "team/committing.py": "tests/test_ranks.py",
     "team/elastic.py": "tests/test_ranks.py",
     "team/parting.py": "tests/test_ranks.py",

@@ -18,7 +18,7 @@ from stopctl.store import CheckpointInfo, Leaf, Reader, Tree
 Arrays = dict[str, NDArray[Any]]
 
 TORCH, TENSORFLOW, PLAIN = "torch", "tensorflow", ""
-_MARKS = {TORCH: ("_metadata",), TENSORFLOW: ("paths", "build"), PLAIN: ()}
+_MARKS = {TORCH: ("_metadata",), TENSORFLOW: ("paths", "build", "replicas", "shares"), PLAIN: ()}
 """What the adapters put beside the tensors of a model."""
 
 

@@ -52,7 +52,8 @@ def commit_together(
         if told != captured.told[0]:
             raise TreeError(
                 f"rank {rank} has other arrays than rank 0, in what all ranks share (all but "
-                f"{sorted(per_rank)}): a checkpoint holds one model, of which every rank has all, or pieces of the same arrays"
+                f"{sorted(per_rank)}): a checkpoint holds one model, of which every rank has all, or "
+                "pieces of the same arrays"
             )
     components = captured.mine[0]
     own = {DATA, *per_rank} & components.keys()

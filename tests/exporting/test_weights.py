@@ -42,6 +42,14 @@ def test_keras_variables_are_numbered_and_say_their_paths(tmp_path):
     assert (weights.framework, weights.left_out) == ("tensorflow", ("2.seed_generator_state",))
 
 
+def test_of_copies_on_several_devices_the_first_is_exported(tmp_path):
+    tree = keras_like(("net/norm/moving_mean", leaf(np.ones(4))))
+    tree["replicas"] = {0: [leaf(np.ones(4)), leaf(np.zeros(4))]}
+    weights = read(saved(tmp_path, {"model": tree}))
+    assert names(weights) == ["0.moving_mean"]
+    assert weights.arrays()["0.moving_mean"].tolist() == [1.0] * 4
+
+
 @pytest.mark.parametrize(
     ("path", "shape", "axis"),
     [

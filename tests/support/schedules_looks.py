@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stopctl import DamagedError, MismatchError, Preempted, SaveError, TeamError
+from stopctl.position import DATA
 from stopctl.store import CheckpointInfo, Reader
 from stopctl.store.commit import is_ours
 from support import schedules_shelf as shelf
@@ -26,6 +27,7 @@ class Lived:
     told: list[list[tuple[Any, ...]]]
     struck: list[Fault]
     dead: frozenset[int]
+    asked: int | None
     heard: list[int]
     missed: list[int | None]
 
@@ -45,10 +47,13 @@ def allowed(lived: Lived) -> None:
             or (isinstance(end, Preempted) and "signal" in kinds)
             or (isinstance(end, SaveError) and kinds & {"failing", "full", "late"})
             or (isinstance(end, TeamError) and kinds & (LOSING | {"error", "failing", "full"}))
-            or (isinstance(end, MismatchError) and "inside epoch" in str(end))
+            or (isinstance(end, MismatchError) and lived.asked not in (None, len(ends)))
         )
         if not fine:
             raise Wrong(f"rank {rank} has ended with {end!r} after {lived.struck}") from end
+    refused = all(isinstance(end, MismatchError) for end in ends)
+    if not kinds and lived.asked not in (None, len(ends)) and not refused:
+        raise Wrong(f"{len(ends)} ranks go on where only {lived.asked} can: {ends}")
     if not kinds & LOSING and any(missed is not None for missed in lived.missed):
         raise Hang(f"ranks have waited in vain: {lived.missed} after {lived.struck}")
     living = [rank for rank in range(len(ends)) if rank not in lived.dead]
@@ -123,6 +128,17 @@ def on_files(directory: Path) -> tuple[list[CheckpointInfo], set[str]]:
                 raise Loss(str(error)) from error
             check(components["model"], components["own"], rank)
     return list(listing.good), named(reader.journal())
+
+
+def asked(directory: Path, *, files: bool) -> int | None:
+    """How many ranks alone can go on, None where any number can: it was saved between two passes."""
+    infos, _ = (on_files if files else in_memory)(directory)
+    if not infos:
+        return None
+    info = max(infos, key=lambda each: newest([each]))
+    store = Reader(directory) if files else shelf.Looking(directory)
+    data = store.load(info, rank=0)[0].get(DATA)
+    return info.ranks if data is not None and data["done"] else None
 
 
 def only_owned(directory: Path, *, files: bool) -> None:

@@ -53,7 +53,7 @@ MUTANTS = {
         "published = ranks.lead('committing a save', publish, tell_info)",
         "published = ranks.lead('committing a save', lambda: drafts[0].info, tell_info)\nif drafts: publish()",
     ),
-    "a failing journal that nobody else hears of": Mutant("session:Session._note", "if self._ranks.over:", "if True:"),
+    "a failing journal that nobody else hears of": Mutant("journaling:Journaling.note", "if self._ranks.over:", "if True:"),
     "an error that nobody else hears of": Mutant(
         "team.parting:Parting.leave", "messages = sharing.farewell(where, counters, error, versions)", "return None"
     ),
@@ -64,6 +64,9 @@ MUTANTS = {
         "team.ranks:Ranks.exchange", "except BaseException:", "except TeamError:"
     ),
     "every rank is given rank 0's part": Mutant("team.elastic:_load", "rank=ranks.rank", "rank=0"),
+    "other ranks go on inside an epoch": Mutant(
+        "team.elastic:check_ranks", "info.ranks != ranks.size", "False"
+    ),
     "a lock that is kept when the opening fails": Mutant("session:Session.__init__", "self._store.close()", "pass"),
 }  # fmt: skip
 

@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from stopctl import MismatchError, Run
+from stopctl import Run
 from stopctl.store import CheckpointInfo
 from support import schedules_shelf as shelf
 from support.schedules import Life, Schedule
@@ -16,6 +16,7 @@ from support.schedules_looks import (
     Lived,
     agree,
     allowed,
+    asked,
     best,
     comparable,
     in_memory,
@@ -27,9 +28,6 @@ from support.schedules_program import program
 from support.schedules_stage import Boom, Disagreement, Fault, Loss, Stage, Wrong
 from support.schedules_world import WORLD, world
 from support.teams import Killed
-
-ATTEMPTS = 4
-"""Openings without faults after which a run is at its end, if it ever will be."""
 
 
 class Player:
@@ -71,17 +69,19 @@ class Player:
 
     def drive_on(self) -> None:
         """Without faults, to the end, which is that of an undisturbed run."""
-        for attempt in range(ATTEMPTS):
-            life = Life(self.schedule.last if attempt < 2 else self.ranks_inside(), 0)
-            lived = self.live(life)
-            self.look(life, lived)
-            end = lived.ends[0]
-            if not isinstance(end, BaseException):
-                self.compare(end)
-                return
-            if not isinstance(end, MismatchError):
-                raise Wrong(f"driven on without faults it ends with {end!r}")
-        raise Wrong("it does not come to its end")
+        life = Life(self.schedule.last, 0)
+        only = self.asked()
+        if only not in (None, life.ranks):
+            self.look(life, self.live(life))  # who cannot
+            life = Life(only, 0)
+        lived = self.live(life)
+        self.look(life, lived)
+        if isinstance(lived.ends[0], BaseException):
+            raise Wrong(f"driven on without faults it ends with {lived.ends[0]!r}")
+        self.compare(lived.ends[0])
+
+    def asked(self) -> int | None:
+        return asked(self.directory, files=self.files) if self.schedule.elastic else None
 
     def oracle(self) -> dict[str, Any]:
         """The end of the same run in one process that nothing disturbs and that saves nothing but its end."""
@@ -92,6 +92,7 @@ class Player:
     def live(self, life: Life) -> Lived:
         told: list[list[tuple[Any, ...]]] = [[] for _ in range(life.ranks)]
         stage = Stage(life.ranks, life.faults, life.seed, self.strike)
+        only = self.asked()
         WORLD.begin(stage, life.ranks)
         self.runs = {}
         Wrong.noted.clear()
@@ -113,7 +114,7 @@ class Player:
         self.counts["lives"] += 1
         for fault in stage.struck:
             self.counts[fault.kind] += 1
-        return Lived(ends, told, stage.struck, frozenset(stage.dead), stage.heard, stage.missed)
+        return Lived(ends, told, stage.struck, frozenset(stage.dead), only, stage.heard, stage.missed)
 
     def strike(self, fault: Fault) -> None:
         if fault.kind == "error":
@@ -144,11 +145,6 @@ class Player:
         for order, what in ((newest, "newest"), (best, "best")):
             if saved and order(infos) < order(saved):
                 raise Loss(f"the {what} is gone: of {sorted(self.saved)} there are {sorted(there)}")
-
-    def ranks_inside(self) -> int:
-        """As many ranks as have saved the newest checkpoint."""
-        infos, _ = (on_files if self.files else in_memory)(self.directory)
-        return max(infos, key=lambda info: (info.step, info.epoch, info.writer)).ranks
 
     def compare(self, end: dict[str, Any]) -> None:
         """The run has come to the end that an undisturbed one has; see `comparable`."""

@@ -53,7 +53,8 @@ def stepped(path: Path) -> None:
 class Looking:
     """What the writer and the others read."""
 
-    path: Path
+    def __init__(self, path: Path) -> None:
+        self.path = path
 
     @property
     def folder(self) -> Folder:
