@@ -20,8 +20,10 @@ from cluster import SLOT
 from save import timed
 
 from stopctl.store import FILES, Piece, Sharded, Store, strict
-from stopctl.store.hashed import write_file
+from stopctl.store.hashed import FileFact, write_file
+from stopctl.store.partfacts import Parts, arrays_name, encode_parts, facts_name, parse_parts
 from stopctl.store.parts import write_part
+from stopctl.team.committing import outline
 
 
 def core(call: Callable[[], object]) -> float:
@@ -75,6 +77,7 @@ def disk(folder: Path, size: int = 64 << 20) -> dict[str, float]:
 class Saved(NamedTuple):
     """A small save of several ranks, made by one process; seconds of a core, and bytes."""
 
+    outline: float
     publish: float
     load: float
     table: int
@@ -83,7 +86,7 @@ class Saved(NamedTuple):
 
 
 def saved(folder: Path, leaves: int, ranks: int) -> Saved:
-    """Save arrays of which each rank has some rows, and read the save back as one of the ranks."""
+    """Save arrays of which each rank has some rows, and read the save back as a rank that needs them all."""
     names = [f"layers.{i // 27}.feed_forward.w{i % 27}.weight.exp_avg" for i in range(leaves)]
     rows = bytes(4 * 8 * 16)
 
@@ -91,20 +94,27 @@ def saved(folder: Path, leaves: int, ranks: int) -> Saved:
         piece = Piece((8 * rank, 0), (8, 16), rows)
         return {"optimizer": {name: Sharded("F32", (8 * ranks, 16), [piece]) for name in names}}
 
+    def back() -> dict[str, Any]:
+        loaded = store.load(info, rank=1)[0]
+        assert all(len(array.pieces) == ranks for array in loaded["optimizer"].values())
+        return loaded
+
+    mine = components(0)
     with closing(Store.lock(folder)) as store:
         store.begin({})
         draft = store.draft(components=["optimizer"], epoch=0, step=0, seconds=0.0, value=None)
-        draft.write(components(0), state=None)
+        draft.write(mine, state=None)
         told = [write_part(FILES, draft.directory, rank, components(rank), ()) for rank in range(ranks)]
         publish = core(lambda: draft.publish(told, ranks=ranks))
         (info,) = store.list().good
-        load = core(lambda: store.load(info, rank=1))
+        load = core(back)
         tracemalloc.start()
-        loaded = store.load(info, rank=1)
+        loaded = back()
         held = tracemalloc.get_traced_memory()[0]
         tracemalloc.stop()
         del loaded
-    return Saved(publish, load, told[1].size, (info.path / "parts.json").stat().st_size, held)
+    names_told = core(lambda: outline(mine, ()))
+    return Saved(names_told, publish, load, told[1].size, (info.path / "parts.json").stat().st_size, held)
 
 
 def parts(folder: Path, leaves: int, rounds: int = 2) -> dict[str, float]:
@@ -118,6 +128,7 @@ def parts(folder: Path, leaves: int, rounds: int = 2) -> dict[str, float]:
         return max((most - least) / 4, 1e-9)
 
     return {
+        "outline": min(one.outline for one in few + more),
         "table": more[0].table,
         "listed": each("listed"),
         "check": each("publish"),
@@ -141,13 +152,20 @@ MESSAGE: dict[str, Any] = {
 }
 
 
+def listing(ranks: int = 1000) -> bytes:
+    """A parts.json, and nothing in it but the files of so many ranks."""
+    names = [name(rank) for rank in range(ranks) for name in (facts_name, arrays_name)]
+    return encode_parts(Parts(ranks, (), {}, dict.fromkeys(names, FileFact(443_700, "0" * 64))))
+
+
 def cores() -> dict[str, float]:
-    """What bytes and messages cost a core."""
+    """What bytes, messages and lists of ranks cost a core."""
     source, target = np.zeros(64 << 20, "u1"), np.ones(64 << 20, "u1")
-    message = strict.dumps(MESSAGE)
+    message, listed = strict.dumps(MESSAGE), listing()
     return {
         "copy": len(source) / best_of(lambda: np.copyto(target, source), 5),
         "hash": len(source) / best_of(lambda: hashlib.sha256(source.data).digest(), 5),
+        "entry": best_of(lambda: parse_parts(listed), 30) / 1000,
         "tell": best_of(lambda: strict.loads(message), 300),
     }
 

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from stopctl.store.manifest import MAX_RANKS
+from stopctl.team.sharing import EVERY, SHARE
 
 Floats: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -22,8 +23,14 @@ SOFT_LIMIT = 1024
 """Open files that a process may have, unless somebody has raised it (``ulimit -n``)."""
 MESH = {2_000: 18.0, 4_000: 25.0, 8_000: 85.0}
 """Seconds in which gloo connects all ranks with all others, as published (pytorch/gloo, pull request 408)."""
-BEFORE, BETWEEN, AFTER = 3, 1, 3
-"""Exchanges of one save: report, capture, beginning; the parts' facts; commit, cost, deletion."""
+BEFORE, BETWEEN, AFTER = 2, 1, 4
+"""Exchanges of one save: capture, beginning; the parts' facts; commit, deletion, cost, the journal's line."""
+REPORT = 3
+"""Of a report without a save: its inputs, the journal's line, the boundary after it."""
+RESUME = 9
+"""From opening to the first pass: settings, lock, look; load, restore; begin, find, line, boundary."""
+SMALL = 5
+"""Small files that every rank reads on resume: run.json, manifest, state, rank 0's arrays, parts.json."""
 MOST = 200_000
 """Ranks, up to which the model is asked."""
 DRAWS = 20
@@ -54,13 +61,15 @@ class Site:
     leaves: float = given(2169, "", "70 billion parameters: 723 tensors, and two moments of each")
     replicated: float = given(1e8, "B", "what rank 0 writes and every rank reads")
     per_node: float = given(8, "ranks", LLAMA + "8 GPUs a node")
-    aggregate: float = given(1e12, "B/s", LLAMA + "2 TB/s for 16,384 GPUs, here half of it")
+    aggregate: float = given(1e12, "B/s", LLAMA + "2 TB/s sustained, here half of it")
     creates: float = given(15_000, "/s", MDTEST + "15,000 files a second")
     removes: float = given(100_000, "/s", MDTEST + "100,000 files a second")
     looks: float = given(400_000, "/s", MDTEST + "400,000 stats a second; opens are taken for the same")
     trip: float = given(5e-4, "s", MDTEST + "2,000 stats a second by one thread")
     network: float = given(2e-5, "s", "a guess: a small message between nodes, beside what loopback takes")
-    node_mtbf: float = given(2.28e7, "s", LLAMA + "419 interruptions in 54 days on 2,048 nodes")
+    node_mtbf: float = given(
+        2.28e7, "s", LLAMA + "419 unexpected interruptions in 54 days, said to be on 2,048 nodes"
+    )
     restart: float = given(600.0, "s", "a guess: noticing, scheduling, starting Python, the first step")
     late: float = given(0.5, "s", "a guess: how late the median rank comes to an exchange")
     late_spread: float = given(0.7, "", "a guess: sigma of the logarithm of that")
@@ -76,9 +85,11 @@ class Site:
     stat: float = found(4.6e-6, "s", "the size of a file")
     table: float = found(443_700.0, "B", "a rank's part manifest, with a piece of each leaf")
     listed: float = found(228.0, "B", "a rank in parts.json")
+    outline: float = found(1.16e-2, "s", "a core hashing names, dtypes and shapes of a rank's arrays")
+    entry: float = found(4.9e-6, "s", "a core reading one rank's entry in parts.json")
     check: float = found(2.2e-2, "s", "a core looking at one rank's part before the commit")
-    read: float = found(2.9e-2, "s", "a core reading one rank's part manifest at a resume")
-    hold: float = found(2.13e6, "B", "one rank's part manifest in memory")
+    read: float = found(2.9e-2, "s", "a core reading one rank's part manifest at a resume that needs it")
+    hold: float = found(2.27e6, "B", "one rank's part manifest in memory")
     hop: float = found(2e-4, "s", "a step of gloo's all-gather on loopback, the call itself taken off")
     tell: float = found(4.5e-6, "s", "parsing one rank's message")
 
@@ -104,7 +115,7 @@ class Design:
     threads: int = 1
     """With which rank 0 opens and removes small files."""
     delegated: bool = False
-    """Each rank checks its own part and reads only what it needs; rank 0 lists for all."""
+    """Each rank checks its own part, and on resume looks only into the parts of which it needs something."""
 
     def files(self, site: Site) -> float:
         """Part files and their manifests, of one checkpoint."""
@@ -130,7 +141,7 @@ TODAY = Design()
 REGROUPED = Design(grouped=True, tree=True, threads=32, delegated=True)
 STEPS = {
     "as it is": TODAY,
-    "each rank checks and reads its own part": Design(delegated=True),
+    "each rank checks its own part": Design(delegated=True),
     "and exchanges along a tree": Design(delegated=True, tree=True),
     "and one part file a node": Design(delegated=True, tree=True, grouped=True),
     "and 32 threads for small files: regrouped": REGROUPED,
@@ -180,7 +191,7 @@ def save(site: Site, design: Design, seed: int, draws: int = DRAWS) -> dict[str,
     removing = max(rest * (site.unlink + site.trip) / design.threads, rest / site.removes)
     seconds_and_waits = {
         "exchanges before": (BEFORE * exchange + site.trip, "exchanges"),
-        "capture": (own / site.copy, "memory"),
+        "capture": (own / site.copy + site.outline, "memory, one core"),
         "files are created": (site.trip + rest / site.creates, "metadata server"),
         "parts are written": (write, "the file system's total rate" if 2 * shared > draws else rate),
         "fsync": (2 * (site.create + site.trip) * slow_sync, "fsync"),
@@ -216,22 +227,49 @@ def mesh(site: Site, design: Design) -> float:
     return float(math.exp(y[i] + (at - x[i]) * (y[i + 1] - y[i]) / (x[i + 1] - x[i])))
 
 
-def resume(site: Site, design: Design) -> dict[str, float]:
-    """Seconds in which a restarted run has its state back, by what it waits for; all ranks do it at once."""
+def looked_into(site: Site, design: Design, same: bool) -> tuple[float, float]:
+    """Parts into which every rank looks on resume, and how many of them have pieces."""
+    if same and site.owners == site.ranks:
+        return 1.0, 1.0  # its own: all that it needs is there
+    needed = needed_parts(site, same)
+    return (needed, needed) if design.delegated else (design.files(site) / 2, site.owners)
+
+
+def needed_parts(site: Site, same: bool) -> float:
+    """Parts whose arrays every rank reads: of other numbers of ranks, cuts do not coincide."""
+    return 1.0 if same else min(2.0, site.owners)
+
+
+def resume(site: Site, design: Design, *, same: bool = True) -> dict[str, float]:
+    """Seconds in which a restarted run has its state back, by what it waits for; all ranks do it at once.
+
+    Args:
+        site: the run.
+        design: how the work is shared out.
+        same: by as many ranks as have saved; otherwise by a few more or fewer.
+    """
     n, parts = site.ranks, design.files(site) / 2
-    tables, owned = (1.0, 1.0) if design.delegated else (parts, site.owners)
+    needed, (tables, owned) = needed_parts(site, same), looked_into(site, design, same)
     readers = math.ceil(n / site.per_node) if design.tree else n
-    fast, listed = min(site.client, site.hash), parts * site.listed
-    one = site.stat + site.trip
+    fast, listed, opened = min(site.client, site.hash), parts * site.listed, site.look + 2 * site.trip
+    looking = (2 * parts + 5) * (site.stat + site.trip) / design.threads + parts * site.entry
     return {
         "connecting the ranks": mesh(site, design),
-        "rank 0 lists the checkpoints": KEPT * (2 * parts + 5) * one / design.threads,
-        "sizes of the part files": max(2 * tables * one, n * 2 * tables / site.looks),
-        "what all read": (site.replicated + listed) / min(fast, site.aggregate / readers),
-        "opening part manifests": max(tables * (site.look + 2 * site.trip), n * tables / site.looks),
-        "checking them": owned * site.read,
-        "the own part": site.bytes / site.owners / min(fast, site.aggregate / site.owners),
+        "exchanges": RESUME * design.share(site),
+        "rank 0 lists the checkpoints": KEPT * looking,
+        "what all read": (site.replicated + listed) / min(fast, site.aggregate / readers)
+        + max(SMALL * opened, readers * SMALL / site.looks)
+        + parts * site.entry,
+        "part manifests are opened": max(tables * opened, n * tables / site.looks),
+        "part manifests are read": owned * site.read,
+        "arrays of parts": needed * site.bytes / site.owners / min(fast, site.aggregate / n),
     }
+
+
+def seen(site: Site, design: Design) -> float:
+    """Seconds after which all ranks know of a signal, at most, in a loop of shorter steps."""
+    exchange = design.share(site)
+    return max(EVERY, exchange / SHARE) + exchange if site.ranks > 1 else 0.0
 
 
 def young(cost: float, mtbf: float) -> float:
@@ -349,16 +387,22 @@ def beside_writing(site: Site, design: Design) -> float:
     return sum(phases.values()) / phases["parts are written"] - 1
 
 
-def held(site: Site, design: Design) -> float:
+def held(site: Site, design: Design, same: bool = True) -> float:
     """Bytes that the tables of pieces take in a node's memory while a run resumes."""
-    return site.per_node * site.hold * (1 if design.delegated else site.owners)
+    return site.per_node * site.hold * looked_into(site, design, same)[1]
 
 
-OWN = "each rank reads its own part alone, where there are as many ranks as before"
+def other(name: str) -> Callable[[Site, Design], float]:
+    """Seconds of a resume by another number of ranks."""
+    return lambda site, design: resume(site, design, same=False)[name]
+
+
+FEW = "as many ranks as before; each rank looks only into the parts that it needs"
 LAZY = "TORCH_GLOO_LAZY_INIT=1 connects neighbours only"
 LIMITS = (
-    Limit("an exchange each second: share of the time", lambda s, d: min(1.0, d.share(s)), 0.01, "%",
-          "the less often, the slower they are; a tree"),
+    Limit("a signal is seen, at the latest", seen, 30.0, "s", "a tree; reports inside the loop"),
+    Limit("a report and the boundary after it", lambda s, d: REPORT * d.share(s), 1.0, "s",
+          "a tree; fewer reports"),
     Limit("a save but for its writing, as long as its writing", beside_writing, 1.0, "x",
           "each rank checks its own part"),
     Limit("sockets of a rank", lambda s, d: d.connections(s), SOFT_LIMIT - 64, "", LAZY + "; ulimit -n"),
@@ -371,12 +415,13 @@ LIMITS = (
           "threads; deleting while training goes on"),
     Limit("rank 0 lists the checkpoints", lambda s, d: resume(s, d)["rank 0 lists the checkpoints"], 10.0,
           "s", "threads; looking only at the newest"),
-    Limit("resume: sizes of the part files", lambda s, d: resume(s, d)["sizes of the part files"], 60.0, "s",
-          OWN),
-    Limit("resume: opening part manifests", lambda s, d: resume(s, d)["opening part manifests"], 60.0, "s",
-          OWN),
-    Limit("resume: checking them", lambda s, d: resume(s, d)["checking them"], 60.0, "s", OWN),
-    Limit("resume: their memory, on a node", held, 1e11, "GB", OWN),
+    Limit("resume: exchanges", lambda s, d: resume(s, d)["exchanges"], 60.0, "s", "a tree"),
+    Limit("another number of ranks: part manifests are opened", other("part manifests are opened"), 60.0, "s",
+          FEW),
+    Limit("another number of ranks: part manifests are read", other("part manifests are read"), 60.0, "s",
+          FEW + "; pieces on fewer ranks"),
+    Limit("another number of ranks: their memory, on a node", lambda s, d: held(s, d, same=False), 1e11, "GB",
+          FEW + "; pieces on fewer ranks"),
     Limit("resume: what all read", lambda s, d: resume(s, d)["what all read"], 60.0, "s",
           "one reader a node"),
     Limit("files of a checkpoint", lambda s, d: d.files(s) + 5, 100_000, "", "one part file a node"),

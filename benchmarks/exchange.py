@@ -19,19 +19,19 @@ from typing import Any
 from update_overhead import aligned, machine
 
 EXPLAINED = """\
-So many processes of this machine, each with one thread, joined by gloo. Every case is the same call on all ranks,
-again and again; the figure is the median over the rounds of the mean time of a call on rank 0, with the
-smallest and the largest round. The cases take turns, and each round begins with another one.
+So many processes of this machine, each with one thread, joined by gloo. Every case is the same call on all
+ranks, again and again; the figure is the median over the rounds of the mean time of a call on rank 0, with
+the smallest and the largest round. The cases take turns, and each round begins with another one.
 
 - all_reduce: of one float32, in the program's own group; the ratios are to it.
 - all_gather: of 4096 bytes from each rank.
 - Team.share: the exchange below everything: one all_gather of that size, of a message like a report's.
-- Run.report: all of it, once a pass: inputs shared, decided, journalled by rank 0; nothing is saved. The boundary
-  after it is a second exchange. alone: the same without a team.
+- Run.report and the boundary: a whole pass of the run: inputs shared, decided, journalled by rank 0; nothing
+  is saved. The same, alone: without a team.
 - accelerate: Accelerator.check_trigger(), an all_reduce of a flag. lightning: what its EarlyStopping shares,
   Strategy.reduce_boolean_decision(), an all_reduce of a number.
 
-Exchanges counts those of one report with its boundary, of one save, of opening a new run and of closing it.
+Exchanges counts those of a report with its boundary, of a save besides, and of opening a new run.
 """
 
 REDUCE, GATHER = "gloo: all_reduce of one number", "gloo: all_gather of 4096 bytes"
@@ -45,7 +45,10 @@ def group(rank: int, size: int, folder: Path) -> Iterator[None]:
 
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank)}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}  # the group is there, but Accelerate asks for them
+    os.environ |= {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": "1",
+    }  # the group is there, but Accelerate asks for them
     distributed.init_process_group("gloo", init_method=f"file://{folder}/ranks", rank=rank, world_size=size)
     try:
         yield
@@ -85,7 +88,10 @@ class Reports:
         self._run.close()
 
 
-def cases(rank: int, folder: Path) -> tuple[dict[str, Callable[[], object]], list[Callable[[], object]]]:
+Calls = dict[str, Callable[[], object]]
+
+
+def cases(rank: int, folder: Path, peers: bool) -> tuple[Calls, list[Callable[[], object]]]:
     """The calls by name, and what is to be called in the end."""
     import torch
     from torch import distributed
@@ -98,14 +104,14 @@ def cases(rank: int, folder: Path) -> tuple[dict[str, Callable[[], object]], lis
     message = bytes(500)  # as long as that of a report
     together = Reports(folder / "together")
     alone = Reports(folder / f"alone{rank}", team=None)
-    found: dict[str, Callable[[], object]] = {
+    found: Calls = {
         REDUCE: lambda: distributed.all_reduce(number),
         GATHER: lambda: distributed.all_gather(everybody, block),
         "stopctl: Team.share": lambda: team.share(message),
         "stopctl: Run.report and the boundary": together.report,
         "stopctl: the same, alone": alone.report,
     }
-    for peer in (accelerates, lightnings):
+    for peer in (accelerates, lightnings) if peers else ():
         try:
             found |= peer()
         except ImportError:
@@ -113,14 +119,14 @@ def cases(rank: int, folder: Path) -> tuple[dict[str, Callable[[], object]], lis
     return found, [together.close, alone.close, team.close]
 
 
-def accelerates() -> dict[str, Callable[[], object]]:
+def accelerates() -> Calls:
     import accelerate
 
     accelerator = accelerate.Accelerator(cpu=True)
     return {f"accelerate {accelerate.__version__}: check_trigger": accelerator.check_trigger}
 
 
-def lightnings() -> dict[str, Callable[[], object]]:
+def lightnings() -> Calls:
     import lightning
     import torch
     from lightning.pytorch.plugins.environments import TorchElasticEnvironment
@@ -129,7 +135,9 @@ def lightnings() -> dict[str, Callable[[], object]]:
     devices = [torch.device("cpu")] * int(os.environ["WORLD_SIZE"])
     strategy = DDPStrategy(parallel_devices=devices, cluster_environment=TorchElasticEnvironment())
     return {
-        f"lightning {lightning.__version__}: reduce_boolean_decision": lambda: strategy.reduce_boolean_decision(False, all=False)
+        f"lightning {lightning.__version__}: reduce_boolean_decision": lambda: (
+            strategy.reduce_boolean_decision(False, all=False)
+        )
     }
 
 
@@ -151,9 +159,8 @@ def counted(folder: Path) -> dict[str, int]:
         run = Reports(folder / "counted")
         opening, shared = shared, 0
         run.report()
-        report, shared = shared, 0
+        report = shared
         run.close()
-        closing = shared - report
         run = Reports(folder / "saving", save=Every(epochs=1))
         shared = 0
         run.report()
@@ -161,16 +168,16 @@ def counted(folder: Path) -> dict[str, int]:
         run.close()
     finally:
         GlooTeam.share = share  # type: ignore[method-assign]
-    return {"report and boundary": report, "save": save, "opening and beginning the loop": opening, "closing": closing}
+    return {"a report with its boundary": report, "a save": save, "opening and the loop's begin": opening}
 
 
-def one_rank(rank: int, size: int, folder: Path, rounds: int, calls: int) -> None:
+def one_rank(rank: int, size: int, folder: Path, rounds: int, calls: int, peers: bool) -> None:
     """Measure; rank 0 writes down what it found."""
     from torch import distributed
 
     with group(rank, size, folder):
         exchanges = counted(folder)
-        made, ends = cases(rank, folder)
+        made, ends = cases(rank, folder, peers)
         spent: dict[str, list[float]] = {name: [] for name in made}
         names = list(made)
         for i in range(rounds + 1):
@@ -188,15 +195,16 @@ def one_rank(rank: int, size: int, folder: Path, rounds: int, calls: int) -> Non
             (folder / "told.json").write_text(json.dumps({"spent": spent, "exchanges": exchanges}))
 
 
-def measure(size: int, rounds: int, calls: int) -> dict[str, Any]:
+def measure(size: int, rounds: int, calls: int, peers: bool) -> dict[str, Any]:
     """Seconds a call of each round, and the exchanges."""
     folder = Path(tempfile.mkdtemp(prefix="stopctl-exchange-"))
-    command = [sys.executable, __file__, "--rounds", str(rounds), "--calls", str(calls), "--folder", str(folder)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "-1", "PYTHONWARNINGS": "ignore"}
+    given = {"--ranks": size, "--rounds": rounds, "--calls": calls, "--folder": folder}
+    command = [sys.executable, __file__, *(str(part) for pair in given.items() for part in pair)]
+    command += [] if peers else ["--no-peers"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "-1"}
+    environment["PYTHONWARNINGS"] = "ignore"
     try:
-        ranks = [
-            subprocess.Popen([*command, "--ranks", str(size), "--rank", str(rank)], env=environment) for rank in range(size)
-        ]
+        ranks = [subprocess.Popen([*command, "--rank", str(rank)], env=environment) for rank in range(size)]
         codes = [rank.wait() for rank in ranks]
         if any(codes):
             raise SystemExit(f"the ranks ended with {codes}")
@@ -218,11 +226,15 @@ def table(spent: dict[str, list[float]], *, markdown: bool) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="exchange.py", description=__doc__, epilog=EXPLAINED, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="exchange.py",
+        description=__doc__,
+        epilog=EXPLAINED,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--ranks", type=int, default=2, metavar="N", help="processes (default: 2)")
     parser.add_argument("--rounds", type=int, default=15, metavar="N", help="rounds (default: 15)")
-    parser.add_argument("--calls", type=int, default=100, metavar="N", help="calls of a case in a round (default: 100)")
+    parser.add_argument("--calls", type=int, default=100, metavar="N", help="calls a round (default: 100)")
+    parser.add_argument("--no-peers", dest="peers", action="store_false", help="ours alone")
     parser.add_argument("--markdown", action="store_true", help="the table as Markdown")
     parser.add_argument("--json", action="store_true", help="all figures as JSON, nothing else")
     parser.add_argument("--rank", type=int, help=argparse.SUPPRESS)
@@ -231,9 +243,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if min(given.ranks, given.rounds, given.calls) < 1:
         parser.error("--ranks, --rounds and --calls: at least one")
     if given.rank is not None:
-        one_rank(given.rank, given.ranks, given.folder, given.rounds, given.calls)
+        one_rank(given.rank, given.ranks, given.folder, given.rounds, given.calls, given.peers)
         return 0
-    told = measure(given.ranks, given.rounds, given.calls)
+    told = measure(given.ranks, given.rounds, given.calls, given.peers)
     where = machine()
     if given.json:
         print(json.dumps({"machine": where, "ranks": given.ranks, **told}, indent=1))
@@ -241,7 +253,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(table(told["spent"], markdown=given.markdown))
     notes = [
         ", ".join(f"{name} {value}" for name, value in where.items()),
-        f"{given.ranks} ranks, medians of {given.rounds} rounds of {given.calls} calls, with the smallest and the largest",
+        f"{given.ranks} ranks, {given.rounds} rounds of {given.calls} calls",
         "exchanges: " + ", ".join(f"{name} {count}" for name, count in told["exchanges"].items()),
     ]
     print("\n" + "\n".join(f"- {note}" if given.markdown else note for note in notes))

@@ -33,6 +33,7 @@ from cluster import (
     rate,
     resume,
     save,
+    seen,
     total,
     useful,
     young,
@@ -122,11 +123,12 @@ def save_table(site: Site, seed: int) -> Rows:
 
 
 def resume_table(site: Site) -> Rows:
-    """Seconds of a resume by what it waits for."""
-    now, then = (resume(site, design) for design in DESIGNS.values())
-    rows = [["one resume, seconds", *DESIGNS]]
-    rows += [[name, show(now[name]), show(then[name])] for name in now]
-    return [*rows, ["all", show(sum(now.values())), show(sum(then.values()))]]
+    """Seconds of a resume by what it waits for, with as many ranks as before and with another number."""
+    cases = [resume(site, design, same=same) for design in DESIGNS.values() for same in (True, False)]
+    heads = [f"{name}{more}" for name in DESIGNS for more in ("", ", another number of ranks")]
+    rows = [["one resume, seconds", *heads]]
+    rows += [[name, *(show(case[name]) for case in cases)] for name in cases[0]]
+    return [*rows, ["all", *(show(sum(case.values())) for case in cases)]]
 
 
 def size_table(site: Site) -> Rows:
@@ -141,6 +143,7 @@ def size_table(site: Site) -> Rows:
         "MB of part manifests": lambda _: site.table * site.owners / 1e6,
         "MB of parts.json": lambda d: d.files(site) / 2 * site.listed / 1e6,
         "GB of part manifests in a node's memory, on resume": lambda d: held(site, d) / 1e9,
+        "the same, with another number of ranks": lambda d: held(site, d, same=False) / 1e9,
     }
     return rows + [[name, *(show(line(d)) for d in DESIGNS.values())] for name, line in lines.items()]
 
@@ -171,7 +174,8 @@ def optimum_table(site: Site, failures: int, seed: int) -> Rows:
 
 def growth_table(site: Site, seed: int) -> Rows:
     """The same state on more and more ranks, as it is."""
-    head = "ranks|an exchange, s|writing, s|a save, s|most of it|a resume, s|fails every, h|Daly, min|useful"
+    head = "ranks|an exchange, s|a signal, s|writing, s|a save, s|most of it"
+    head += "|a resume, s|by another number, s|fails every, h|Daly, min|useful"
     rows = [head.split("|")]
     for ranks in RANKS:
         one = replace(site, ranks=ranks)
@@ -180,9 +184,10 @@ def growth_table(site: Site, seed: int) -> Rows:
         interval = daly(cost, one.mtbf)
         there = useful(interval, cost, site.restart + back, one.mtbf)
         writing = float(np.median(phases["parts are written"].seconds))
-        numbers = [TODAY.share(one), writing, cost, back, one.mtbf / 3600, interval / 60]
-        cells = [f"{ranks:,}", *map(show, numbers), f"{there:.1%}"]
-        rows.append([*cells[:4], binding(phases)[0], *cells[4:]])
+        others = sum(resume(one, TODAY, same=False).values())
+        numbers = [TODAY.share(one), seen(one, TODAY), writing, cost, back, others, one.mtbf / 3600]
+        cells = [f"{ranks:,}", *map(show, [*numbers, interval / 60]), f"{there:.1%}"]
+        rows.append([*cells[:5], binding(phases)[0], *cells[5:]])
     return rows
 
 

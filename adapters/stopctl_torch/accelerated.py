@@ -5,9 +5,11 @@ Nothing of Accelerate is imported: its objects are known by their class.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils import data
 
@@ -48,19 +50,19 @@ class Prepared:
         kind = type(loader).__name__
         if kind != "DataLoaderShard":
             raise SettingError(
-                f"run.batches() got a {kind} of Accelerate's, whose position cannot be saved: let every rank load its "
-                "own batches, Accelerator(dataloader_config=DataLoaderConfiguration(dispatch_batches=False))"
+                f"run.batches() got a {kind} of Accelerate's, whose position cannot be saved: let every rank "
+                "load its own batches, dataloader_config=DataLoaderConfiguration(dispatch_batches=False)"
             )
         if isinstance(loader.dataset, data.IterableDataset):
             raise SettingError(
-                "run.batches() got a prepared DataLoader of an IterableDataset, whose position cannot be saved: "
-                "prepare a dataset with __len__() and __getitem__()"
+                "run.batches() got a prepared DataLoader of an IterableDataset, whose position cannot be "
+                "saved: prepare a dataset with __len__() and __getitem__()"
             )
         for sampler in _samplers(loader):
             if type(sampler).__name__ not in OWN and type(sampler) not in known:
                 raise SettingError(
-                    f"run.batches() got a prepared DataLoader with a {type(sampler).__name__}, whose position "
-                    "cannot be saved: prepare one with shuffle=True, or with a sampler of torch.utils.data"
+                    f"run.batches() got a prepared DataLoader with a {type(sampler).__name__}, whose "
+                    "position cannot be saved: give it shuffle=True, or a sampler of torch.utils.data"
                 )
             if getattr(sampler, "generator", self) is None and hasattr(sampler, "initial_seed"):
                 sampler.generator = torch.Generator()  # as it does itself when it is first iterated
@@ -68,7 +70,7 @@ class Prepared:
         self._shared = generators
         self._own = holders.generators_in(loader)
         self._began: Tree = None
-        self._asked: Tree = None
+        self._asked = Moment()
         self.length: int | None = len(loader)
 
     def begin(self, epoch: int) -> Iterator[Any]:
@@ -100,23 +102,23 @@ class Prepared:
             if next(batches, batches) is batches:
                 raise MismatchError(f"the run was saved after batch {done}, but the loader has only {i}")
         self._own.load(saved["own"])
-        self._asked = detached(saved["asked"])
+        self._asked = Moment(tree=detached(saved["asked"]))
         return self._each(batches)
 
     def capture(self, done: int) -> Tree:
         """Where the generators stood when the epoch began and when the last batch was asked for."""
-        own, inside = detached(self._own.capture()), done > 0
         return {
-            "began": self._began if inside else None,
-            "asked": self._asked if inside else None,
-            "own": own,
+            "began": self._began if done else None,
+            "asked": self._asked.tree(self._shared) if done else None,
+            "own": detached(self._own.capture()),
             "loader": _told(self._loader),
             **_counts(self._loader),
         }
 
     def _each(self, batches: Iterator[Any]) -> Iterator[Any]:
+        more = self._began["shared"].keys() - FAST
         while True:
-            asked = detached(self._shared.capture())
+            asked = Moment(self._shared if more else None)
             try:
                 batch = next(batches)
             except StopIteration:
@@ -124,6 +126,35 @@ class Prepared:
             self._asked = asked
             yield batch
 
+
+class Moment:
+    """Where the generators stand now: quick to take for every batch, a tree only for a save.
+
+    Args:
+        shared: taken whole, as there are more than the three of `FAST` that loading may draw from.
+        tree: of a moment long ago.
+    """
+
+    def __init__(self, shared: Generators | None = None, tree: Tree = None) -> None:
+        self._tree = detached(shared.capture()) if shared is not None else tree
+        if self._tree is None:
+            self._states = random.getstate(), np.random.get_state(legacy=False), torch.get_rng_state()
+
+    def tree(self, shared: Generators) -> Tree:
+        """What ``shared.load`` takes."""
+        if self._tree is None:
+            now = detached(shared.capture())
+            python, numpy, cpu = self._states
+            random.setstate(python)
+            np.random.set_state(numpy)
+            torch.set_rng_state(cpu)
+            self._tree = detached(shared.capture())
+            shared.load(now)
+        return self._tree
+
+
+FAST = {"rng.python", "rng.numpy", "rng.torch", "rng.cuda"}
+"""The generators that are quickly taken; rows are loaded on the CPU, so nothing of CUDA's is drawn."""
 
 OWN = {"BatchSamplerShard", "SeedableRandomSampler"}
 """Accelerate's samplers that draw as torch's do."""

@@ -94,6 +94,8 @@ def fill(tensor: torch.Tensor, saved: Leaf | Sharded, dtype: torch.dtype) -> Non
         MismatchError: the saved pieces do not make that up.
     """
     wanted = local(tensor).numel() if is_sharded(tensor) else tensor.numel()
+    if not wanted:
+        return
     if isinstance(saved, Sharded):
         if saved.near and _fill(tensor, saved.shape, saved.near, dtype) == wanted:
             return

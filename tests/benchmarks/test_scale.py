@@ -13,24 +13,35 @@ import numpy as np
 import pytest
 import scale
 from cluster import (
+    AFTER,
+    BEFORE,
+    BETWEEN,
     LIMITS,
     REGROUPED,
+    REPORT,
+    RESUME,
     STEPS,
     TODAY,
     Site,
     binding,
     daly,
     first,
+    held,
     level,
     mesh,
     rate,
     resume,
     save,
+    seen,
     simulate,
     total,
     useful,
     young,
 )
+
+from stopctl import Every, Run
+from stopctl.team.sharing import Rhythm
+from support.teams import together
 
 SITE = Site()
 MEASURED = {one.name for one in fields(Site) if "what" in one.metadata}
@@ -41,13 +52,16 @@ HOUR = 3600.0
 @pytest.mark.parametrize("ranks", [1, 7, 1_000])
 def test_more_bytes_never_make_a_save_or_a_resume_faster(design, ranks):
     spent = [np.zeros(1)]
-    back = [0.0]
+    back, others = [0.0], [0.0]
     for size in (1e6, 1e9, 1e12, 1e15):
         site = replace(SITE, ranks=ranks, bytes=size, spread=0.5)
         spent.append(total(save(site, design, seed=3, draws=5)))
         back.append(sum(resume(site, design).values()))
+        others.append(sum(resume(site, design, same=False).values()))
     assert all((more >= less).all() for less, more in pairwise(spent))
     assert back == sorted(back)
+    assert others == sorted(others)
+    assert all(same <= other for same, other in zip(back, others, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -65,6 +79,7 @@ def test_more_bytes_never_make_a_save_or_a_resume_faster(design, ranks):
         "check",
         "hop",
         "trip",
+        "outline",
     ],
 )
 def test_nothing_that_costs_more_makes_a_save_faster(name):
@@ -183,6 +198,63 @@ def test_a_limit_is_passed_where_it_is_said_to_be(limit):
     assert before <= limit.most < at
 
 
+@pytest.mark.parametrize("size", [2, 3])
+def test_exchanges_are_as_many_as_the_code_makes(tmp_path, size):
+    def life(save):
+        def program(team):
+            counted, share = [], team.share
+            team.share = lambda message: (counted.append(message), share(message))[1]
+            with Run(tmp_path, state={"w": 1.0}, team=team, stop=None, save=save) as run:
+                passes = run.epochs(9)
+                next(passes)
+                opening = len(counted)
+                run.report(val_loss=1.0)
+                next(passes)
+                return opening, len(counted) - opening
+
+        return together(size, program)
+
+    saved, again = life(Every(epochs=1)), life(None)
+    assert [report - REPORT for _, report in saved] == [BEFORE + BETWEEN + AFTER] * size
+    assert again == [(RESUME, REPORT)] * size
+
+
+@pytest.mark.parametrize("ranks", [10, 1_000, 10_000])
+@pytest.mark.parametrize("step", [0.05, 0.7])
+def test_a_signal_is_seen_as_late_as_the_rhythm_of_exchanges_makes_it(ranks, step):
+    exchange = TODAY.share(replace(SITE, ranks=ranks))
+    rhythm, clock, shared = Rhythm(), 0.0, []
+    for number in range(1, 60_000):
+        clock += step
+        if rhythm.due(number):
+            rhythm.beat(number, clock, exchange)
+            clock += exchange
+            shared.append(clock)
+    gap = max(b - a for a, b in pairwise(shared[20:]))
+    assert gap + exchange == pytest.approx(seen(replace(SITE, ranks=ranks), TODAY), abs=step + exchange)
+    assert exchange / gap < 0.0125
+    assert seen(replace(SITE, ranks=1), TODAY) == 0.0
+
+
+def test_as_many_ranks_as_before_look_into_no_part_but_their_own():
+    less, more = (replace(SITE, ranks=n) for n in (100, 1_000))
+    tables = "part manifests are read"
+    assert resume(less, TODAY)[tables] == resume(more, TODAY)[tables] == SITE.read
+    assert held(less, TODAY) == held(more, TODAY)
+    others = [resume(site, TODAY, same=False) for site in (less, more)]
+    assert others[1][tables] == pytest.approx(10 * others[0][tables])
+    assert others[1]["part manifests are opened"] > 10 * others[0]["part manifests are opened"]
+    assert held(more, TODAY, same=False) == 10 * held(less, TODAY, same=False)
+
+
+def test_ranks_that_have_written_no_pieces_look_into_all_parts():
+    few = replace(SITE, ranks=1_000, shards=250)
+    assert resume(few, TODAY)["part manifests are read"] == pytest.approx(250 * SITE.read)
+    opened = [resume(few, TODAY, same=same)["part manifests are opened"] for same in (True, False)]
+    assert opened[0] == opened[1]
+    assert resume(few, REGROUPED)["part manifests are read"] == SITE.read
+
+
 def test_pieces_on_fewer_ranks_leave_less_to_check():
     few = save(replace(SITE, shards=256), TODAY, seed=0)
     assert few["parts are checked"].seconds[0] == pytest.approx(256 * SITE.check)
@@ -190,8 +262,9 @@ def test_pieces_on_fewer_ranks_leave_less_to_check():
 
 
 def test_regrouped_is_never_slower_where_it_matters():
-    for name, seconds in resume(SITE, TODAY).items():
-        assert resume(SITE, REGROUPED)[name] <= seconds
+    for same in (True, False):
+        for name, seconds in resume(SITE, TODAY, same=same).items():
+            assert resume(SITE, REGROUPED, same=same)[name] <= seconds
 
 
 def test_all_but_gloo_is_measured_here(tmp_path):

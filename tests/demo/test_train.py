@@ -19,7 +19,7 @@ from matplotlib.image import imread
 from stopctl.store import Reader
 
 FRAMEWORKS = ("torch", "tensorflow")
-LONG = ("--epochs", "40", "--patience", "40")  # on the digits: some milliseconds an epoch
+LONG = ("--epochs", "120", "--patience", "120")  # on the digits: some milliseconds an epoch
 
 Start = Callable[..., "subprocess.Popen[str]"]
 
@@ -54,10 +54,10 @@ def test_both_frameworks_are_trained_one_after_the_other(undisturbed: Done) -> N
     assert [summary["framework"] for summary in undisturbed.summaries] == list(FRAMEWORKS)
     for summary in undisturbed.summaries:
         assert summary["began_after"] == 0
-        assert summary["epoch"] == 40
-        assert summary["ending"] == "all 40 epochs trained"
+        assert summary["epoch"] == 120
+        assert summary["ending"] == "all 120 epochs trained"
         assert summary["test_accuracy"] > 0.85
-        assert len(set(_hashes(summary))) == 2 or summary["best_epoch"] == 40
+        assert len(set(_hashes(summary))) == 2 or summary["best_epoch"] == 120
 
 
 def _first_val_loss(directory: Path) -> float:
@@ -75,9 +75,9 @@ def test_every_epoch_and_decision_is_told_in_plain_lines(undisturbed: Done) -> N
     assert [line for line in lines if line in ("PyTorch", "TensorFlow")] == ["PyTorch", "TensorFlow"]
     assert sum(line.startswith("images: scikit-learn's 1,797 handwritten digits") for line in lines) == 2
     epochs = [line for line in lines if line.startswith("epoch ")]
-    assert [int(line.split()[1]) for line in epochs] == 2 * list(range(1, 41))
-    assert all("new best   saved" in line for line in (epochs[0], epochs[40]))
-    assert sum("saved: every 10 epochs" in line for line in epochs) == 8
+    assert [int(line.split()[1]) for line in epochs] == 2 * list(range(1, 121))
+    assert all("new best   saved" in line for line in (epochs[0], epochs[120]))
+    assert sum("saved: every 10 epochs" in line for line in epochs) == 24
     assert "\x1b" not in undisturbed.told
     assert "\r" not in undisturbed.told
 
@@ -98,7 +98,7 @@ def test_checkpoints_notes_and_picture_are_in_the_run_directory(undisturbed: Don
 def test_a_finished_run_is_shown_again_and_trains_nothing(offline: dict[str, str], undisturbed: Done) -> None:
     again = _run(offline, undisturbed.directory, *LONG)
     for summary, first in zip(again.summaries, undisturbed.summaries, strict=True):
-        assert summary == first | {"began_after": 40}
+        assert summary == first | {"began_after": 120}
     assert again.told.count("this run is finished: nothing was trained") == 2
     assert "epoch   1" not in again.told
     assert "resumed" not in again.told
@@ -131,7 +131,7 @@ def test_killed_then_terminated_it_ends_bitwise_as_undisturbed(
     terminated = start(*options)
     resumed = _until(terminated, "resumed after epoch ")
     after = int(resumed.split()[3].rstrip(":"))
-    assert 3 <= after < 40
+    assert 3 <= after < 120
     assert resumed == f"resumed after epoch {after}: goes on with epoch {after + 1}\n"
     _until(terminated, f"epoch {after + 1:3}")
     terminated.terminate()
@@ -141,7 +141,7 @@ def test_killed_then_terminated_it_ends_bitwise_as_undisturbed(
 
     (summary,) = _run(offline, tmp_path, "--framework", framework, *LONG).summaries
     (other,) = [each for each in undisturbed.summaries if each["framework"] == framework]
-    assert after < summary["began_after"] < 40
+    assert after < summary["began_after"] < 120
     for name in ("final_sha256", "best_sha256", "ending", "best_epoch", "best_val_loss", "test_accuracy"):
         assert summary[name] == other[name]
     kept, expected = (set(map(_begun, each["checkpoints"])) for each in (summary, other))

@@ -36,7 +36,9 @@ class Course:
         self.base = Path(setting("DIRECTORY"))
         self.rank, self.size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
         self.start = int(setting("START", os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")))
-        self._plan = [p for p in json.loads(setting("PLAN", "[]")) if (p["start"], p["rank"]) == (self.start, self.rank)]
+        self._plan = [
+            p for p in json.loads(setting("PLAN", "[]")) if (p["start"], p["rank"]) == (self.start, self.rank)
+        ]
         self.tell("pid", os.getpid())
 
     def tell(self, kind: str, value: Any) -> None:
@@ -92,7 +94,11 @@ def seeded(course: Course) -> None:
 
 def told(course: Course, run: Any, parts: Mapping[str, Any]) -> None:
     """Write down what was reached, and what the best checkpoint holds."""
-    rngs = {"rng.torch": torch.get_rng_state(), "rng.python": random.getstate(), "rng.numpy": np.random.get_state(legacy=False)}
+    rngs = {
+        "rng.torch": torch.get_rng_state(),
+        "rng.python": random.getstate(),
+        "rng.numpy": np.random.get_state(legacy=False),
+    }
     now = run.progress
     counted = [now.epoch, now.step, now.reports, now.best, now.best_epoch, now.best_step, now.value]
     ended = {name: digest(part) for name, part in {**parts, **rngs}.items()}

@@ -47,7 +47,9 @@ def network() -> nn.Module:
 
 def noisy(rows: torch.Tensor) -> torch.Tensor:
     """Drawn from Python's and NumPy's generators."""
-    return rows * (0.9 + 0.2 * random.random()) + torch.from_numpy(0.1 * np.random.normal(size=rows.shape).astype("f4"))
+    return rows * (0.9 + 0.2 * random.random()) + torch.from_numpy(
+        0.1 * np.random.normal(size=rows.shape).astype("f4")
+    )
 
 
 def train(here: course.Course) -> None:

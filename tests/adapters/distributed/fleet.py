@@ -1,7 +1,7 @@
-"""Imports a program once, and forks its ranks for every line of JSON on standard input; passes signals on.
+"""Imports programs once, and forks their ranks for every line of JSON on standard input; passes signals on.
 
-Each rank is a process of its own, as if it had just been started. A line is ``{"ranks": 2, "environment": {...},
-"output": "folder"}`` or ``{"signal": 9, "rank": 1}``; the answers are ``[rank, exit code, seconds since the
+Each rank is a process of its own, as if it had just been started. A line is ``{"program": "ddp_program", "ranks": 2,
+"environment": {...}, "output": "folder"}`` or ``{"signal": 9, "rank": 1}``; the answers are ``[rank, exit code, seconds since the
 fork]``, a line for each rank that has ended, the code as `subprocess` tells it.
 """
 
@@ -40,12 +40,8 @@ def child(program: Any, environment: dict[str, str], output: Path) -> NoReturn:
     os._exit(code)
 
 
-def serve(name: str) -> None:
+def serve() -> None:
     """Until the input ends."""
-    program = importlib.import_module(name)
-    gc.collect()
-    gc.freeze()
-    print("ready", flush=True)
     pids: dict[int, int] = {}
     began = 0.0
     os.set_blocking(0, False)
@@ -55,7 +51,10 @@ def serve(name: str) -> None:
             ended, status = os.waitpid(pid, os.WNOHANG)
             if ended:
                 del pids[rank]
-                print(json.dumps([rank, os.waitstatus_to_exitcode(status), time.monotonic() - began]), flush=True)
+                print(
+                    json.dumps([rank, os.waitstatus_to_exitcode(status), time.monotonic() - began]),
+                    flush=True,
+                )
         if not select.select([0], [], [], POLL)[0]:
             continue
         found = os.read(0, 1 << 16)
@@ -68,6 +67,10 @@ def serve(name: str) -> None:
                 if asked["rank"] in pids:  # not yet waited for, so the number is still its own
                     os.kill(pids[asked["rank"]], asked["signal"])
                 continue
+            program = importlib.import_module(asked["program"])
+            gc.collect()
+            gc.freeze()  # what was imported is shared, and not looked at again
+            print('"begun"', flush=True)
             began = time.monotonic()
             for rank in range(asked["ranks"]):
                 pid = os.fork()
@@ -80,4 +83,4 @@ def serve(name: str) -> None:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1])
+    serve()

@@ -18,7 +18,14 @@ from stopctl_torch import Run
 def network() -> nn.Module:
     """The same weights on every rank, in parts of 7 and 16 rows and the like; a single rank has it whole."""
     torch.manual_seed(5)
-    layers = nn.Linear(COLUMNS, 16), nn.LayerNorm(16), nn.ReLU(), nn.Dropout(0.3), nn.Linear(16, 7), nn.Linear(7, CLASSES)
+    layers = (
+        nn.Linear(COLUMNS, 16),
+        nn.LayerNorm(16),
+        nn.ReLU(),
+        nn.Dropout(0.3),
+        nn.Linear(16, 7),
+        nn.Linear(7, CLASSES),
+    )
     model = nn.Sequential(*layers)
     if distributed.is_initialized():
         for layer in (0, 4):

@@ -58,7 +58,9 @@ def prepared(path: Path, script: int) -> Path:
     (tools / "torchrun").write_text(f'#!/bin/bash\nexec "{sys.executable}" -m torch.distributed.run "$@"\n')
     (tools / "srun.py").write_text(SRUN)
     (tools / "srun").write_text(f'#!/bin/bash\nexec "{sys.executable}" "{tools}/srun.py" "$@"\n')
-    (tools / "scontrol").write_text('#!/bin/bash\nif [ "$1" = show ]; then echo 127.0.0.1; else echo "$@" >> asked; fi\n')
+    (tools / "scontrol").write_text(
+        '#!/bin/bash\nif [ "$1" = show ]; then echo 127.0.0.1; else echo "$@" >> asked; fi\n'
+    )
     for tool in tools.iterdir():
         tool.chmod(0o755)
     return path
@@ -79,11 +81,19 @@ def job(path: Path, *, preempt: bool) -> int:
     before = saved()
     environment = {
         **os.environ,
-        **{"PATH": f"{path / 'bin'}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
-        **{"SLURM_JOB_ID": str(free_job()), "SLURM_JOB_NODELIST": "here", "SLURM_NTASKS": "2", "SLURM_NNODES": "2", "GPUS": "1"},
+        "PATH": f"{path / 'bin'}:{os.environ['PATH']}",
+        "OMP_NUM_THREADS": "1",
+        "GLOO_SOCKET_IFNAME": "lo",
+        "SLURM_JOB_ID": str(free_job()),
+        "SLURM_JOB_NODELIST": "here",
+        "SLURM_NTASKS": "2",
+        "SLURM_NNODES": "2",
+        "GPUS": "1",
     }
     with open(path / "output", "a") as output:
-        started = subprocess.Popen(["bash", "job.sh"], cwd=path, env=environment, stdout=output, stderr=output)
+        started = subprocess.Popen(
+            ["bash", "job.sh"], cwd=path, env=environment, stdout=output, stderr=output
+        )
         if preempt:
             while saved() < before + 2:
                 assert started.poll() is None, (path / "output").read_text()[-3000:]
@@ -96,7 +106,9 @@ def ended(path: Path) -> list[object]:
     """The decisions, and what the last checkpoint holds."""
     reader = Reader(path / "runs" / "ddp")
     other = ("time", "seconds", "writer", "save")
-    decisions = [{name: value for name, value in line.items() if name not in other} for line in reports(reader)]
+    decisions = [
+        {name: value for name, value in line.items() if name not in other} for line in reports(reader)
+    ]
     components, _ = reader.load(reader.list().good[-1])
     leaves = {name: bytes(leaf.data) for name, leaf in components["model"].items() if name != "_metadata"}
     return [json.dumps(decisions), leaves]
@@ -111,6 +123,8 @@ def test_a_job_of_two_ranks_that_is_preempted_twice_ends_with_the_undisturbed_re
         assert len((work / "asked").read_text().splitlines()) == number
     assert job(work, preempt=False) == 0, (work / "output").read_text()[-3000:]
     assert len((work / "asked").read_text().splitlines()) == 2
-    events = [line["signal"] for line in Reader(work / "runs" / "ddp").journal() if line["event"] == "preempted"]
+    events = [
+        line["signal"] for line in Reader(work / "runs" / "ddp").journal() if line["event"] == "preempted"
+    ]
     assert events == ["SIGUSR1"] * 2
     assert ended(work) == ended(straight)

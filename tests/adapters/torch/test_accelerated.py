@@ -21,14 +21,22 @@ from stopctl_torch.accelerated import is_accelerates, plain
 ROWS, BATCH, BATCHES, EPOCHS = 13, 4, 4, 2
 
 
+OWN = torch.Generator()
+"""Given in ``extra=``; training draws from it, and so does the dataset, which does not hold it."""
+
+
 class Noisy(data.Dataset):
     """Rows with their number, and noise from all the generators there are."""
+
+    def __init__(self, own: bool = False) -> None:
+        self.own = own
 
     def __len__(self) -> int:
         return ROWS
 
     def __getitem__(self, i: int) -> tuple[int, torch.Tensor]:
-        return i, torch.tensor([random.random(), float(np.random.random()), float(torch.rand(()))])
+        more = float(torch.rand((), generator=OWN)) if self.own else 0.0
+        return i, torch.tensor([random.random(), float(np.random.random()) + more, float(torch.rand(()))])
 
 
 class Endless(data.IterableDataset):
@@ -95,32 +103,46 @@ def seeded(seed):
     random.seed(seed)
 
 
-def rows_of(path, loader, seen, last=None):
+def rows_of(path, loader, seen, last=None, **settings):
     """Train to the end, or until the process ends in the batch after the ``last`` one."""
     model, optimizer, _ = things()
-    with Run(path, model=model, optimizer=optimizer, save=Every(steps=1), stop=None) as run:
+    extra = {"own": OWN} if loader.dataset.own else None
+    given = {"save": Every(steps=1), "stop": None, **settings}
+    with Run(path, model=model, optimizer=optimizer, extra=extra, **given) as run:
         for epoch in run.epochs(EPOCHS):
             for rows, noise in run.batches(loader):
                 dropped = torch.nn.functional.dropout(noise, 0.5)
+                if extra:
+                    dropped += torch.rand((), generator=OWN)
                 seen[epoch, run.batch] = rows.tolist(), noise.tolist(), dropped.tolist(), random.random()
                 if len(seen) - 1 == last:
                     raise KeyboardInterrupt
             run.report(val_loss=1.0)
 
 
-@pytest.mark.parametrize("seedable", [False, True])
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_prepared_loader_goes_on_after_any_batch_with_the_very_batches(tmp_path, seedable, workers):
+CASES = {
+    "by default": (Noisy(), {}, 0, range(1, EPOCHS * BATCHES)),
+    "seedable": (Noisy(), {"use_seedable_sampler": True}, 0, range(1, EPOCHS * BATCHES)),
+    "a generator in extra": (Noisy(own=True), {}, 0, range(1, EPOCHS * BATCHES)),
+    "workers": (Noisy(), {}, 1, (2, 5)),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_prepared_loader_goes_on_after_any_batch_with_the_very_batches(tmp_path, name):
+    dataset, settings, workers, lasts = CASES[name]
+
     def prepared(seed):
         seeded(seed)
-        loader = data.DataLoader(Noisy(), batch_size=BATCH, shuffle=True, num_workers=workers)
-        return accelerator(use_seedable_sampler=seedable).prepare(loader)
+        OWN.manual_seed(seed)
+        loader = data.DataLoader(dataset, batch_size=BATCH, shuffle=True, num_workers=workers)
+        return accelerator(**settings).prepare(loader)
 
     straight: dict[Any, Any] = {}
-    rows_of(tmp_path / "straight", prepared(1), straight)
+    rows_of(tmp_path / "straight", prepared(1), straight, save=None)  # saving leaves the generators alone
     assert len(straight) == EPOCHS * BATCHES
     assert straight[1, 1][0] != straight[2, 1][0]
-    for last in range(1, EPOCHS * BATCHES) if not workers else (2, 5):
+    for last in lasts:
         seen: dict[Any, Any] = {}
         path = tmp_path / f"after-{last}"
         with pytest.raises(KeyboardInterrupt):
@@ -134,16 +156,25 @@ def test_what_it_cannot_find_again_is_refused(tmp_path):
     model, _, _ = things()
     plain_loader = data.DataLoader(Noisy(), batch_size=BATCH)
     refused = {
-        "DataLoaderDispatcher of Accelerate's": lambda: accelerator(dispatch_batches=True).prepare(plain_loader),
-        "of an IterableDataset": lambda: accelerator(dispatch_batches=False).prepare(data.DataLoader(Endless(), batch_size=BATCH)),
-        "with a Backwards": lambda: accelerator().prepare(data.DataLoader(Noisy(), BATCH, sampler=Backwards())),
+        "DataLoaderDispatcher of Accelerate's": lambda: accelerator(dispatch_batches=True).prepare(
+            plain_loader
+        ),
+        "of an IterableDataset": lambda: accelerator(dispatch_batches=False).prepare(
+            data.DataLoader(Endless(), batch_size=BATCH)
+        ),
+        "with a Backwards": lambda: accelerator().prepare(
+            data.DataLoader(Noisy(), BATCH, sampler=Backwards())
+        ),
         "with a SkipBatchSampler": lambda: skip_first_batches(accelerator().prepare(plain_loader), 1),
         "persistent_workers=True": lambda: accelerator().prepare(
             data.DataLoader(Noisy(), BATCH, num_workers=1, persistent_workers=True)
         ),
     }
     for words, make in refused.items():
-        with Run(tmp_path / "run", model=model, save=Every(steps=1)) as run, pytest.raises(SettingError, match=words):
+        with (
+            Run(tmp_path / "run", model=model, save=Every(steps=1)) as run,
+            pytest.raises(SettingError, match=words),
+        ):
             for _ in run.epochs(1):
                 run.batches(make())
         AcceleratorState._reset_state(reset_partial_state=True)
@@ -154,5 +185,7 @@ def test_other_data_inside_an_epoch_is_refused(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         rows_of(tmp_path, prepared, {}, 2)
     other = accelerator().prepare(data.DataLoader(Noisy(), BATCH, shuffle=False))
-    with pytest.raises(MismatchError, match="'sampler': 'BatchSampler/RandomSampler'.*now it has.*SequentialSampler"):
+    with pytest.raises(
+        MismatchError, match="'sampler': 'BatchSampler/RandomSampler'.*now it has.*SequentialSampler"
+    ):
         rows_of(tmp_path, other, {})

@@ -78,6 +78,29 @@ def test_a_whole_array_fills_a_tensor_as_pieces_do() -> None:
     assert tensor.tolist() == [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]
 
 
+class Unasked(list[Piece]):
+    """Pieces that nobody may look at."""
+
+    def __iter__(self) -> Any:
+        raise AssertionError("other ranks' pieces were asked for")
+
+    __getitem__ = __len__ = __iter__  # type: ignore[assignment]
+
+
+def test_other_ranks_pieces_are_not_asked_for_where_the_near_ones_are_enough() -> None:
+    own = Piece((0, 0), (2, 3), torch.arange(6.0).numpy().tobytes())
+    tensor = torch.empty(2, 3)
+    fill(tensor, Sharded("F32", (2, 3), Unasked(), near=[own]), torch.float32)
+    assert tensor.tolist() == [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]
+    fill(torch.empty(0, 3), Sharded("F32", (0, 3), Unasked()), torch.float32)
+    with pytest.raises(AssertionError, match="were asked for"):
+        fill(
+            tensor,
+            Sharded("F32", (2, 3), Unasked(), near=[Piece((0, 0), (1, 3), own.data[:12])]),
+            torch.float32,
+        )
+
+
 def test_a_plain_tensor_is_not_sharded() -> None:
     assert not is_sharded(torch.ones(2))
     assert not is_sharded(None)
