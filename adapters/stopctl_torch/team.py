@@ -21,6 +21,9 @@ CAPACITY = 4096
 LENGTH = 8
 """Of those, the bytes that say how long the message is."""
 
+PATIENCE = 1.8
+"""Timeouts within which all ranks have come and are connected."""
+
 
 class GlooTeam:
     """All ranks of the default process group (`stopctl.ports.Team`), whatever that one's backend is.
@@ -41,7 +44,7 @@ class GlooTeam:
         self._group: Any = None
         began = monotonic()
         try:
-            self._group = distributed.new_group(backend="gloo", timeout=timedelta(seconds=timeout))
+            self._group = _connected(timeout)
         except (RuntimeError, ValueError) as error:
             raise TeamError(
                 f"{self._me()} opened the run, but not all others did within {monotonic() - began:.1f} s "
@@ -109,6 +112,31 @@ class GlooTeam:
 
     def _me(self) -> str:
         return f"rank {self.rank} of {self.size}"
+
+
+def _connected(timeout: float) -> Any:
+    """A new gloo group of all ranks, or an error before twice the timeout.
+
+    gloo itself waits several times as long for a rank that dies while they connect, so it does that in a
+    thread, which is left behind then.
+    """
+    found: list[Any] = []
+    failed: list[Exception] = []
+
+    def connect() -> None:
+        try:
+            found.append(distributed.new_group(backend="gloo", timeout=timedelta(seconds=timeout)))
+        except Exception as error:
+            failed.append(error)
+
+    thread = Thread(target=connect, name="stopctl-connect", daemon=True)
+    thread.start()
+    thread.join(PATIENCE * timeout)
+    if failed:
+        raise failed[0]
+    if not found:
+        raise RuntimeError("a rank has gone while they were connecting")
+    return found[0]
 
 
 def find_team(timeout: float) -> GlooTeam | None:

@@ -73,6 +73,7 @@ def train(here: course.Course) -> None:
     )
     here.reached("before open")
     with run:
+        here.tell("opened", True)
         here.reached("open")
         for epoch in run.epochs(EPOCHS):
             batches.sampler.set_epoch(epoch)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 import torch
 from torch import distributed, nn
 
+from stopctl import TeamError
 from stopctl_torch import TorchState
 from stopctl_torch.team import _told, find_team
 
@@ -65,3 +68,18 @@ class scheduler_like:
         return {}
 
     def load_state_dict(self, state: dict[str, int]) -> None: ...
+
+
+def test_a_rank_that_is_never_connected_is_lost_before_twice_the_timeout(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    over = threading.Event()
+    monkeypatch.setattr(distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(distributed, "get_rank", lambda: 0)
+    monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(distributed, "new_group", lambda **_: over.wait())
+    with pytest.raises(
+        TeamError, match=r"rank 0 of 2 opened the run, but .* gone while they were connecting"
+    ):
+        find_team(0.05)
+    over.set()
