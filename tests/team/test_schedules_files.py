@@ -6,6 +6,8 @@ import pytest
 
 from support.schedules_suite import in_memory, on_files
 
+pytestmark = pytest.mark.no_cover  # measuring coverage would take longer than the tests do
+
 CHUNK = 250
 
 

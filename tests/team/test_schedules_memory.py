@@ -11,6 +11,8 @@ from support.schedules import HARMLESS, KINDS, draw
 from support.schedules_replay import read
 from support.schedules_suite import in_memory
 
+pytestmark = pytest.mark.no_cover  # measuring coverage would take longer than the tests do
+
 CHUNK = 500
 
 

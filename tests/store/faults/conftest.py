@@ -9,6 +9,15 @@ import pytest
 
 from support.faults.counts import COUNTS
 
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What these run has its own tests elsewhere; measuring coverage would take longer than they do."""
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.no_cover)
+
 
 @pytest.fixture
 def scratch(tmp_path: Path) -> Iterator[Path]:
