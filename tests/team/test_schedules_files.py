@@ -6,7 +6,7 @@ import pytest
 
 from support.schedules_suite import in_memory, on_files
 
-pytestmark = pytest.mark.no_cover  # measuring coverage would take longer than the tests do
+pytestmark = pytest.mark.usefixtures("one_core", "unmeasured")
 
 CHUNK = 250
 

@@ -9,15 +9,6 @@ import pytest
 
 from support.faults.counts import COUNTS
 
-HERE = Path(__file__).parent
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What these run has its own tests elsewhere; measuring coverage would take longer than they do."""
-    for item in items:
-        if HERE in item.path.parents:
-            item.add_marker(pytest.mark.no_cover)
-
 
 @pytest.fixture
 def scratch(tmp_path: Path) -> Iterator[Path]:
@@ -31,7 +22,7 @@ def scratch(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture(autouse=True)
-def nothing_lost(request: pytest.FixtureRequest) -> Iterator[None]:
+def nothing_lost(request: pytest.FixtureRequest, unmeasured: None) -> Iterator[None]:
     """A test that fails here has found a loss, or something that went unnoticed."""
     failed = request.session.testsfailed
     yield
