@@ -132,11 +132,12 @@ def _open(
     begun = ranks.lead(
         f"beginning in {directory}", lambda: _begin(store, directory, here, meta, told, resumed), lambda n: n
     )
-    if isinstance(store, Follower):
-        follower = store
-        ranks.work("finding the run", lambda: follower.join(begun.told[0], ranks.rank, ranks.patience))
-    elif ranks.several:
-        ranks.work("finding the run", lambda: None)
+
+    def find() -> None:
+        if isinstance(store, Follower):
+            store.join(begun.told[0], ranks.rank, ranks.patience)
+
+    ranks.work("finding the run", find)
     if resumed is None:
         return Opened(store, (), told, None, here.seconds)
     good = tuple(info for info in here.good if info.name not in here.broken)

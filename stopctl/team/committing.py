@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from stopctl.ports import Tree
 from stopctl.position import DATA
-from stopctl.store import CheckpointInfo, Files, Store, TreeError, flatten, strict
+from stopctl.store import CheckpointInfo, Files, Store, TreeError, flatten
 from stopctl.store.draft import Draft
 from stopctl.store.parts import PartFact, write_part
 from stopctl.store.rundir import CHECKPOINTS
+from stopctl.team.agreement import digest
 from stopctl.team.following import Follower, heard_info, tell_info
 from stopctl.team.ranks import Ranks
 
@@ -41,7 +41,7 @@ def commit_together(
         TeamError: a rank is lost.
     """
     same = {name: facts[name] for name in ("epoch", "step", "label", "pinned")}
-    same["state"] = hashlib.sha256(strict.dumps(facts["state"], sort_keys=True)).hexdigest()
+    same["state"] = digest(facts["state"])
 
     def look() -> tuple[dict[str, Tree], str]:
         found = capture()
@@ -91,7 +91,7 @@ def outline(components: Mapping[str, Tree], per_rank: Collection[str]) -> str:
     """Names, dtypes and shapes of all arrays that ranks share, as one digest."""
     shared = {name: tree for name, tree in components.items() if name not in {DATA, *per_rank}}
     arrays = [[name, leaf.dtype, leaf.shape] for name, leaf in sorted(flatten(shared)[1].items())]
-    return hashlib.sha256(strict.dumps([sorted(shared), arrays])).hexdigest()
+    return digest({"components": sorted(shared), "arrays": arrays})
 
 
 def writer(store: Store | Follower) -> Store:

@@ -46,7 +46,7 @@ def split_count(reduce: Reduce, metrics: Mapping[str, object]) -> tuple[dict[str
 
 
 def how_of(reduce: Reduce, name: str) -> str | None:
-    """ "mean" or "sum" for a metric of all ranks, None for one of rank 0 alone."""
+    """What becomes of a metric of all ranks, "mean" or "sum"; None: it is rank 0's."""
     return reduce.get(name) if isinstance(reduce, Mapping) else reduce
 
 

@@ -89,9 +89,7 @@ class Sharing(Alone):
         self._wishes: list[str] = []
         self._rhythm = Rhythm()
         self._seconds = seconds
-        self._cost = (
-            0.0  # seconds that this rank's newest exchange took; of the last to come it waited for none
-        )
+        self._cost = 0.0  # seconds that the newest exchange took this rank; the last to come waits for none
         self._signal: str | None = None
 
     @property
