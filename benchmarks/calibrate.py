@@ -21,9 +21,9 @@ from save import timed
 
 from stopctl.store import FILES, Piece, Sharded, Store, strict
 from stopctl.store.hashed import FileFact, write_file
-from stopctl.store.partfacts import Parts, arrays_name, encode_parts, facts_name, parse_parts
+from stopctl.store.partfile import Parts, arrays_name, encode_parts, facts_name, parse_parts
 from stopctl.store.parts import write_part
-from stopctl.team.committing import outline
+from stopctl.team.save import outline
 
 
 def core(call: Callable[[], object]) -> float:

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from stopctl.store.manifest import MAX_RANKS
-from stopctl.team.sharing import EVERY, SHARE
+from stopctl.team.inputs import EVERY, SHARE
 
 Floats: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from curves import FORMAT, TRAIN, Curve, CurveError, read, usable
 from numpy.typing import NDArray
 
+from curves import FORMAT, TRAIN, Curve, CurveError, read, usable
 from stopctl import SettingError, StopctlError, StopPolicy
-from stopctl.report.expressions import parse_stop
+from stopctl.runs.ruletext import parse_stop
 
 Array = NDArray[np.float64]
 Ratio = tuple[float, float | None, float | None]

@@ -25,7 +25,7 @@ from typing import Any
 from update_overhead import aligned, machine
 
 from stopctl import Every, Last
-from stopctl.demo.libraries import quiet
+from stopctl.demo.train import quiet
 from stopctl.store import Leaf, Store
 
 TENSORS = 40

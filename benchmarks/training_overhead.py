@@ -24,7 +24,7 @@ from update_overhead import aligned, machine
 from stopctl import Every, Last
 from stopctl.demo import problem
 from stopctl.demo.data import DataError, Dataset, load
-from stopctl.demo.libraries import quiet
+from stopctl.demo.train import quiet
 from stopctl.store import Reader
 
 MODES: dict[str, bool | str] = {"waiting": False, "copied": True, "overlapped": "overlap"}

@@ -21,7 +21,6 @@ from types import SimpleNamespace
 from typing import Any
 
 from curves import CurveError, read, usable
-
 from stopctl import (
     After,
     Controller,
@@ -32,7 +31,7 @@ from stopctl import (
     Patience,
     Target,
 )
-from stopctl.demo.libraries import quiet
+from stopctl.demo.train import quiet
 from stopctl.rules import RemainingGain
 
 NEVER = 10**9

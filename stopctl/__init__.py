@@ -9,13 +9,21 @@ if TYPE_CHECKING:
     from stopctl.core.controller import Controller
     from stopctl.core.decision import Cause, Decision, Reason, Save, Stop
     from stopctl.core.errors import (
+        BestNotSaved,
+        DamagedError,
+        LockedError,
         MetricError,
+        MismatchError,
+        NotARunError,
         OrderError,
+        Preempted,
         ReportError,
+        SaveError,
         SettingError,
         StateError,
         StopctlError,
         TeamError,
+        TreeError,
     )
     from stopctl.core.goal import Goal, Maximize, Minimize
     from stopctl.core.keep import Best, KeepEvery, KeepPolicy, Last
@@ -25,25 +33,17 @@ if TYPE_CHECKING:
     from stopctl.core.save import Every, OnBest
     from stopctl.core.stop import After, Diverged, NonFinite, Patience, Target
     from stopctl.core.stopper import EarlyStopper
-    from stopctl.endings import BestNotSaved, Preempted
-    from stopctl.exporting import load_exported
-    from stopctl.indices import Indices
-    from stopctl.run import Run
-    from stopctl.store import (
-        CheckpointInfo,
-        DamagedError,
-        LockedError,
-        MismatchError,
-        NotARunError,
-        SaveError,
-        TreeError,
-    )
+    from stopctl.export import load_exported
+    from stopctl.run.run import Run
+    from stopctl.state.data import Indices
+    from stopctl.store import CheckpointInfo
 
 _HOMES = {
     "stopctl.core.controller": "Controller",
     "stopctl.core.decision": "Cause Decision Reason Save Stop",
     "stopctl.core.errors": (
-        "MetricError OrderError ReportError SettingError StateError StopctlError TeamError"
+        "BestNotSaved DamagedError LockedError MetricError MismatchError NotARunError OrderError Preempted "
+        "ReportError SaveError SettingError StateError StopctlError TeamError TreeError"
     ),
     "stopctl.core.goal": "Goal Maximize Minimize",
     "stopctl.core.keep": "Best KeepEvery KeepPolicy Last",
@@ -53,13 +53,10 @@ _HOMES = {
     "stopctl.core.save": "Every OnBest",
     "stopctl.core.stop": "After Diverged NonFinite Patience Target",
     "stopctl.core.stopper": "EarlyStopper",
-    "stopctl.endings": "BestNotSaved Preempted",
-    "stopctl.exporting": "load_exported",
-    "stopctl.indices": "Indices",
+    "stopctl.export": "load_exported",
+    "stopctl.state.data": "Indices",
     "stopctl.run": "Run",
-    "stopctl.store": (
-        "CheckpointInfo DamagedError LockedError MismatchError NotARunError SaveError TreeError"
-    ),
+    "stopctl.store": "CheckpointInfo",
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names.split()}
 

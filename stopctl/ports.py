@@ -1,15 +1,24 @@
-"""What an adapter tells Run about the user's objects: capture them, restore them, say whether they moved."""
+"""What an adapter imports: the protocols that it implements, and the pieces that it builds with."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
-
-from stopctl.arrays import array_leaf, detached, leaf_array
-from stopctl.generators import NumpyRng, PythonRng, differing
-from stopctl.reading import choose
-from stopctl.store import Leaf, MismatchError, Piece, Sharded, Tree, TreeError, differences
+from stopctl.core.errors import MismatchError, TreeError
+from stopctl.runs.choose import choose
+from stopctl.state.arrays import array_leaf, detached, leaf_array
+from stopctl.state.protocols import (
+    Batches,
+    DataSource,
+    Generators,
+    Held,
+    LearningRate,
+    Overlap,
+    Ranked,
+    State,
+    Team,
+)
+from stopctl.state.rng import NumpyRng, PythonRng, differing
+from stopctl.store.compare import differences
+from stopctl.store.tree import Leaf, Piece, Sharded, Tree
 
 __all__ = [
     "Batches",
@@ -36,184 +45,3 @@ __all__ = [
     "differing",
     "leaf_array",
 ]
-
-
-class State(Protocol):
-    """The user's objects behind one narrow door; one instance serves one Run."""
-
-    def capture(self) -> dict[str, Tree]:
-        """Component name -> tree, as it is now; read by the store before this call's Run goes on."""
-        ...
-
-    def restore(self, components: Mapping[str, Tree], *, allow_missing: Collection[str] = ()) -> None:
-        """Check everything, raise MismatchError with every difference, and only then change anything.
-
-        Components are compared both ways: given but not saved, saved but not given. Names in
-        ``allow_missing`` may lack on either side and are then left as they are.
-        """
-        ...
-
-    def version(self) -> Mapping[str, int]:
-        """Cheap counters by the call that moves them (``{"scheduler.step()": 3}``), for this process only."""
-        ...
-
-    def versions(self) -> Mapping[str, str]:
-        """Library versions and thread counts, for run.json."""
-        ...
-
-    def close(self) -> None:
-        """Give back what the adapter hooked into the user's objects."""
-        ...
-
-
-@runtime_checkable
-class LearningRate(Protocol):
-    """What the State of a framework with learning rates can do besides."""
-
-    def check_lr(self) -> None:
-        """Raise SettingError unless the learning rate is Run's to lower."""
-        ...
-
-    def scale_lr(self, factor: float, min_lr: float) -> None:
-        """Every learning rate becomes max(rate * factor, min_lr)."""
-        ...
-
-    def lr_drop_pending(self, passes: int, planned: int) -> int:
-        """The pass of the last step-wise drop before the planned end, 0 if none is to come."""
-        ...
-
-
-class Batches(Protocol):
-    """The batches of one pass over a user's data, whose position is saved and found again."""
-
-    length: int | None
-    """Batches a pass has; None where nobody knows."""
-
-    def begin(self, epoch: int) -> Iterator[Any]:
-        """The batches of a new pass."""
-        ...
-
-    def resume(self, epoch: int, done: int, saved: Tree) -> Iterator[Any]:
-        """The batches after the first ``done`` of a pass that was saved; 0: of the pass after it.
-
-        What it draws from the shared generators meanwhile does not matter, they are put back afterwards.
-
-        Raises:
-            MismatchError: ``saved`` does not belong to this data.
-        """
-        ...
-
-    def capture(self, done: int) -> Tree:
-        """The position after ``done`` batches of this pass; 0: between this pass and the next."""
-        ...
-
-
-class Generators(Protocol):
-    """All random generators that a State knows."""
-
-    def capture(self) -> Tree:
-        """Where they stand, in memory of their own."""
-        ...
-
-    def load(self, saved: Tree) -> None:
-        """Put them there."""
-        ...
-
-
-@runtime_checkable
-class DataSource(Protocol):
-    """What a State can do besides whose framework has loaders of its own."""
-
-    def batches(self, source: Any, steps: int | None) -> Batches | None:
-        """The batches of ``source``, ``steps`` of them a pass where given; None: no kind that it knows.
-
-        Raises:
-            SettingError: a kind that it knows, but whose position cannot be saved, and what to write instead.
-        """
-        ...
-
-    def generators(self) -> Generators:
-        """The generators that are put back once the position inside a pass is found."""
-        ...
-
-
-class Team(Protocol):
-    """The processes (ranks) that train one model together, and the one way in which they talk.
-
-    Attributes:
-        rank: this one, from 0; rank 0 leads: it alone holds the lock and commits.
-        size: how many there are.
-        timeout: seconds after which a rank that does not come counts as lost.
-    """
-
-    rank: int
-    size: int
-    timeout: float
-
-    def share(self, message: bytes) -> list[bytes]:
-        """The messages of all ranks, by rank; each rank calls it as often as the others, in the same order.
-
-        At most two small collectives, whatever is sent. After an error it is not called again.
-
-        Raises:
-            TeamError: a rank is gone, or has not come within ``timeout``.
-        """
-        ...
-
-    def close(self) -> None:
-        """Give back what the team holds; waits for nobody."""
-        ...
-
-
-@runtime_checkable
-class Ranked(Protocol):
-    """What a State can do besides whose framework may run on several ranks."""
-
-    def team(self, timeout: float) -> Team | None:
-        """The ranks that this process trains with, None where it trains alone; every rank calls it.
-
-        Raises:
-            TeamError: the ranks cannot reach each other.
-        """
-        ...
-
-    def per_rank(self) -> Collection[str]:
-        """The components that every rank has for itself, such as random generators.
-
-        Of all others rank 0 writes what is a `Leaf`, and each rank its own pieces of what is `Sharded`.
-        """
-        ...
-
-
-def _unchanged() -> None:
-    return None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Held:
-    """The leaves of a capture that need not be copied before training goes on.
-
-    Attributes:
-        own: nobody writes to their memory any more: they are not copied at all.
-        later: their memory stays as it is until they are copied, by another thread.
-        changed: called by that thread after it has copied ``later``: what has changed all the same, in
-            words, or None.
-    """
-
-    own: Collection[Leaf] = frozenset()
-    later: Collection[Leaf] = frozenset()
-    changed: Callable[[], str | None] = _unchanged
-
-
-@runtime_checkable
-class Overlap(Protocol):
-    """What a State can do besides whose arrays may be copied while training goes on (``"overlap"``)."""
-
-    def overlap(self, components: Mapping[str, Tree], wait: Callable[[], None]) -> Held:
-        """Say which leaves of the newest ``capture()`` keep their values for a while.
-
-        From now on, whatever this State can hook into must call ``wait`` before it changes one of those
-        that are copied later; it returns at once where nothing is left to be copied. Every other leaf is
-        copied before this call's Run goes on.
-        """
-        ...

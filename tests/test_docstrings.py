@@ -20,7 +20,8 @@ MODULES = sorted(
 
 
 @pytest.mark.parametrize(
-    "name", [*MODULES, "stopctl.run", "stopctl.testing", "stopctl.sinks.csv", "stopctl_tf.data"]
+    "name",
+    [*MODULES, "stopctl.run.run", "stopctl.testing.verify", "stopctl.sinks.csv", "stopctl_tf.shuffled"],
 )
 def test_examples(name, tmp_path):
     module = importlib.import_module(name)

@@ -21,7 +21,7 @@ from stopctl import (
     TeamError,
     TreeError,
 )
-from stopctl.plain import DictState
+from stopctl.state.dictstate import DictState
 from stopctl.store import FILES, Reader
 from support.teams import Killed, together
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from stopctl_tf.data import epoch_shuffled
 from stopctl_tf.fit import FitCallback
 from stopctl_tf.load import load
 from stopctl_tf.run import Run
+from stopctl_tf.shuffled import epoch_shuffled
 from stopctl_tf.state import TfState
 
 __all__ = ["FitCallback", "Run", "TfState", "epoch_shuffled", "load"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +10,21 @@ import numpy as np
 import tensorflow as tf
 
 from stopctl import TreeError
-from stopctl.ports import Leaf, array_leaf, leaf_array
+from stopctl.ports import Held, Leaf, Tree, array_leaf, leaf_array
+
+
+def held(components: Mapping[str, Tree]) -> Held:
+    """All leaves: those of variables for the reason above, those of the generators as they are copies."""
+    return Held(own=frozenset(_leaves(components)))
+
+
+def _leaves(tree: Tree) -> Iterator[Leaf]:
+    if isinstance(tree, Leaf):
+        yield tree
+    elif isinstance(tree, dict):
+        for part in tree.values():
+            yield from _leaves(part)
+
 
 _F8 = tf.dtypes.experimental
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from stopctl import CheckpointInfo, MismatchError, SettingError
 from stopctl.ports import choose
-from stopctl_tf import given, strategies
+from stopctl_tf import arguments, strategies
 from stopctl_tf.parts import VariablesPart
-from stopctl_tf.restoring import restore
+from stopctl_tf.restore import restore
 
 
 def load(directory: str | Path, *, model: Any, which: str = "best") -> CheckpointInfo:
@@ -29,7 +29,7 @@ def load(directory: str | Path, *, model: Any, which: str = "best") -> Checkpoin
         SettingError: no model, or a ``which`` that the run does not have.
         MismatchError: the saved variables do not fit the model; it is as it was.
     """
-    parts = {name: VariablesPart(thing, name) for name, thing in given.models(model).items()}
+    parts = {name: VariablesPart(thing, name) for name, thing in arguments.models(model).items()}
     if not parts:
         raise SettingError("model=None: load() puts weights into a model, pass one")
     info, components = choose(directory, which, only=frozenset(parts))

@@ -12,10 +12,10 @@ import tensorflow as tf
 
 from stopctl import SettingError
 from stopctl.ports import Batches, Held, Team, Tree
-from stopctl_tf import feeds, given, overlap, rates, strategies
+from stopctl_tf import arguments, datasets, leaves, rates, strategies
 from stopctl_tf.leaves import dtype_name
 from stopctl_tf.parts import OptimizerPart, Part, Place, VariablesPart
-from stopctl_tf.restoring import restore
+from stopctl_tf.restore import restore
 from stopctl_tf.rng import RNGS, PartGenerators
 from stopctl_tf.team import find_team
 from stopctl_tf.walk import Slot
@@ -55,7 +55,11 @@ class TfState:
             raise SettingError(
                 f"Keras runs on {keras.backend.backend()}: set KERAS_BACKEND=tensorflow before it is imported"
             )
-        models, optimizers, extras = given.models(model), given.optimizers(optimizer), given.extras(extra)
+        models, optimizers, extras = (
+            arguments.models(model),
+            arguments.optimizers(optimizer),
+            arguments.extras(extra),
+        )
         if not (models or extras):
             raise SettingError("nothing to save: give a model=, or variables in extra={...}")
         things = {**models, **extras}
@@ -77,8 +81,8 @@ class TfState:
         return {name: part.capture(name) for name, part in self._present().items()}
 
     def overlap(self, components: Mapping[str, Tree], wait: Callable[[], None]) -> Held:
-        """Nothing of a capture is copied and nobody waits, see `stopctl_tf.overlap`."""
-        return overlap.held({name: components[name] for name in (*self._parts, WORKER) if name in components})
+        """Nothing of a capture is copied and nobody waits, see `stopctl_tf.leaves`."""
+        return leaves.held({name: components[name] for name in (*self._parts, WORKER) if name in components})
 
     def restore(self, components: Mapping[str, Tree], *, allow_missing: Collection[str] = ()) -> None:
         """Assign all components, or change nothing; functions already traced go on with the same variables.
@@ -98,7 +102,7 @@ class TfState:
         Raises:
             SettingError: one whose position cannot be saved.
         """
-        return feeds.batches(source, steps)
+        return datasets.batches(source, steps)
 
     def generators(self) -> PartGenerators:
         """The shared generators, and those in ``extra``."""
@@ -180,7 +184,7 @@ class TfState:
             strategies.refuse_others(slot.raw, f"{name}/{slot.path}")
         self._found = strategies.of((), (slot.raw for _, slot in slots))
         things = {_label(name): part.thing for name, part in parts}
-        given.refuse_uncovered(things, {id(slot.raw) for _, slot in slots})
+        arguments.refuse_uncovered(things, {id(slot.raw) for _, slot in slots})
 
 
 def _label(name: str) -> str:

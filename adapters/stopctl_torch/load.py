@@ -9,9 +9,8 @@ import torch
 
 from stopctl import CheckpointInfo, MismatchError
 from stopctl.ports import choose
-from stopctl_torch import given
-from stopctl_torch.parts import ModulePart
-from stopctl_torch.restore import load_checked
+from stopctl_torch import arguments
+from stopctl_torch.parts import ModulePart, load_checked
 
 
 def load(
@@ -35,7 +34,7 @@ def load(
         MismatchError: names, shapes or dtypes differ, each told with its path; the model is as it was.
         NotARunError, SettingError, DamagedError: no run, no such checkpoint, or none that verifies.
     """
-    parts = {name: ModulePart(module) for name, module in given.models(model).items()}
+    parts = {name: ModulePart(module) for name, module in arguments.models(model).items()}
     info, components = choose(directory, which, only=set(parts))
     if lacking := [name for name in parts if name not in components]:
         there = [name for name in info.components if name.partition(".")[0] == "model"]

@@ -9,16 +9,54 @@ Worker processes are seeded from the same generators, and so repeat what they dr
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+import torch
 from torch.utils import data
 
 from stopctl import MismatchError, SettingError
 from stopctl.ports import Batches, Generators, Tree, detached
-from stopctl_torch import accelerated, holders
+from stopctl_torch import accelerate, rng
 from stopctl_torch.leaves import Encoder, decode
-from stopctl_torch.watching import Watched
+
+
+class Watched:
+    """An iterator that must not draw from the shared generators once it has begun.
+
+    Between two of its items the training draws from them, too, and nobody could tell apart afterwards whose
+    draws were whose.
+    """
+
+    def __init__(self, inner: Iterator[Any], what: str, instead: str) -> None:
+        self._inner = inner
+        self._what = what
+        self._instead = instead
+        self._begun = False
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        """The next item."""
+        before = _positions() if self._begun else None
+        item = next(self._inner)
+        if before is not None and before != _positions():
+            raise SettingError(
+                f"{self._what} draws from a shared random generator while it is iterated, so its position in "
+                f"run.batches() cannot be found again: {self._instead}"
+            )
+        self._begun = True
+        return item
+
+
+def _positions() -> tuple[Any, ...]:
+    numpy = np.random.get_state(legacy=False)["state"]
+    words = [part.tobytes() if isinstance(part, np.ndarray) else part for part in numpy.values()]
+    return random.getstate(), torch.get_rng_state().numpy().tobytes(), words
+
 
 log = logging.getLogger("stopctl")
 
@@ -42,8 +80,8 @@ def batches(source: Any, generators: Generators) -> Batches | None:
     if not isinstance(source, data.DataLoader):
         return None
     _check_workers(source)
-    if accelerated.is_accelerates(source):
-        return accelerated.Prepared(source, generators, KNOWN_SAMPLERS)
+    if accelerate.is_accelerates(source):
+        return accelerate.Prepared(source, generators, KNOWN_SAMPLERS)
     if _is_stateful(source):
         return StatefulBatches(source, generators) if not source.num_workers else Replayed(source, generators)
     if type(source).__iter__ is not data.DataLoader.__iter__:
@@ -79,7 +117,7 @@ class Replayed:
     def __init__(self, loader: data.DataLoader[Any], generators: Generators) -> None:
         self._loader = loader
         self._shared = generators
-        self._own = holders.generators_in(loader)
+        self._own = rng.generators_in(loader)
         self._began: Tree = None
         self.length = _length(loader)
 
@@ -155,7 +193,7 @@ class StatefulBatches:
 
     def __init__(self, loader: Any, generators: Generators) -> None:
         self._loader = loader
-        self._own = holders.generators_in(loader)
+        self._own = rng.generators_in(loader)
         self.length = _length(loader)
 
     def begin(self, epoch: int) -> Iterator[Any]:

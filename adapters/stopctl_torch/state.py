@@ -11,12 +11,11 @@ import torch
 
 from stopctl import SettingError
 from stopctl.ports import Batches, Held, NumpyRng, PythonRng, Team, Tree
-from stopctl_torch import given, loaders, rates
+from stopctl_torch import arguments, loaders, rates
 from stopctl_torch.leaves import Encoder
 from stopctl_torch.optimizers import OptimizerPart
 from stopctl_torch.overlap import Overlapping
-from stopctl_torch.parts import GeneratorPart, ModulePart, ObjectPart, Part
-from stopctl_torch.restore import load_checked
+from stopctl_torch.parts import GeneratorPart, ModulePart, ObjectPart, Part, load_checked
 from stopctl_torch.rng import CUDA, CudaRng, PartGenerators, SharedRng, TorchRng, cuda_in_use
 from stopctl_torch.team import find_team
 
@@ -48,17 +47,20 @@ class TorchState:
         scaler: Any = None,
         extra: Mapping[str, Any] | None = None,
     ) -> None:
-        models, extras = given.models(model), given.extras(extra)
+        models, extras = arguments.models(model), arguments.extras(extra)
         modules = {**models, **{k: v for k, v in extras.items() if isinstance(v, torch.nn.Module)}}
-        self._optimizers = given.optimizers(optimizer, given.param_names(modules))
-        self._schedulers = given.schedulers(scheduler, self._optimizers)
-        scalers = given.scalers(scaler)
+        self._optimizers = arguments.optimizers(optimizer, arguments.param_names(modules))
+        self._schedulers = arguments.schedulers(scheduler, self._optimizers)
+        scalers = arguments.scalers(scaler)
 
         generators = {k: v for k, v in extras.items() if isinstance(v, torch.Generator)}
         others = {k: v for k, v in extras.items() if k not in modules and k not in generators}
         self._parts: dict[str, Part] = {  # in the order of loading: generators last, nothing draws after them
             **{k: ModulePart(v) for k, v in models.items()},
-            **{k: OptimizerPart(v, lambda: given.param_names(modules)) for k, v in self._optimizers.items()},
+            **{
+                k: OptimizerPart(v, lambda: arguments.param_names(modules))
+                for k, v in self._optimizers.items()
+            },
             **{k: ObjectPart(v, keys=True) for k, v in {**self._schedulers, **scalers}.items()},
             **{k: ModulePart(v) for k, v in modules.items() if k not in models},
             **{k: ObjectPart(v, keys=False) for k, v in others.items()},

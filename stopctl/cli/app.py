@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from stopctl.cli.byhand import pin, unlock, unpin
 from stopctl.cli.demo import demo
 from stopctl.cli.explain import explain
 from stopctl.cli.export import export
 from stopctl.cli.ls import ls
+from stopctl.cli.manual import pin, unlock, unpin
 from stopctl.cli.prune import prune
 from stopctl.cli.replay import replay
 from stopctl.cli.report import report

@@ -12,10 +12,9 @@ from typing import Annotated
 
 import typer
 
-from stopctl.cli.screen import Screen
 from stopctl.core.errors import SettingError
-from stopctl.demo.libraries import installed, missing
-from stopctl.demo.settings import SEED, TITLES, Settings
+from stopctl.demo.screen import Screen
+from stopctl.demo.train import SEED, TITLES, Settings, installed, missing, train
 
 
 class Framework(StrEnum):
@@ -91,8 +90,6 @@ def _train(framework: str, run_dir: Path, epochs: int, patience: int, seed: int,
     settings = Settings(framework, run_dir / framework, epochs, patience, seed)
     try:
         with screen:
-            from stopctl.demo.train import train  # loads NumPy and matplotlib: while the screen says so
-
             outcome = train(settings, screen)
     except KeyboardInterrupt:
         screen.line("interrupted: the committed checkpoints stand, the same command resumes")

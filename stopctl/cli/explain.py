@@ -12,7 +12,7 @@ from stopctl.core.errors import SettingError
 from stopctl.core.words import counted, figure
 
 if TYPE_CHECKING:
-    from stopctl.report.history import History, Moment
+    from stopctl.runs.history import History, Moment
 
 
 def explain(
@@ -37,8 +37,7 @@ def explain(
 
     Exit codes: 0; 2 if it is no run, or its journal has no such epoch or step.
     """
-    from stopctl.reading import goal_of
-    from stopctl.report.history import history
+    from stopctl.runs.history import goal_of, history
     from stopctl.store import Reader
 
     reader = Reader(run)
@@ -86,8 +85,7 @@ def explain(
 
 def sentence(moment: Moment, metric: str) -> Text:
     """A moment as one line."""
-    from stopctl.report.history import where
-    from stopctl.report.lines import number
+    from stopctl.runs.history import number, where
 
     line = Text.assemble((f"{where(moment.place)}: ", "dim"))
     text = moment.text

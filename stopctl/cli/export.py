@@ -14,7 +14,7 @@ from stopctl import StopctlError
 from stopctl.cli.output import AsJson, console, emit, say, table
 
 if TYPE_CHECKING:
-    from stopctl.exporting import Export, Exported
+    from stopctl.export import Export, Exported
 
 Scores = tuple[tuple[str, float, float], ...]
 
@@ -61,19 +61,19 @@ def export(
     output channel, and leaves biases and normalisation in floats; `stopctl.load_exported` gives floats back.
     """
     try:
-        from stopctl import exporting
+        from stopctl import export
     except ModuleNotFoundError as error:
         if error.name != "numpy":
             raise
         raise StopctlError("export needs NumPy: pip install numpy") from error
-    function = None if evaluate is None else exporting.metric(evaluate)
-    weights = exporting.read(run, which, only=only or None)
-    done = exporting.write(weights, to, dtype=dtype and dtype.value, clip=clip, force=force)
+    function = None if evaluate is None else export.metric(evaluate)
+    weights = export.read(run, which, only=only or None)
+    done = export.write(weights, to, dtype=dtype and dtype.value, clip=clip, force=force)
     compared: Scores = ()
     if function is not None:
         name = str(evaluate).partition(":")[2]
-        before = exporting.scores(function, weights.arrays(), name)
-        after = exporting.scores(function, exporting.load_exported(to), name)
+        before = export.scores(function, weights.arrays(), name)
+        after = export.scores(function, export.load_exported(to), name)
         compared = tuple((key, before[key], after[key]) for key in before if key in after)
     if as_json:
         emit(_plain(done, weights.metric, compared))

@@ -11,11 +11,10 @@ import typer
 from rich.text import Text
 
 from stopctl.cli.output import AsJson, console, emit, span, state_text, table
-from stopctl.core.words import figure
-from stopctl.report.pagewords import size
+from stopctl.core.words import figure, size
 
 if TYPE_CHECKING:
-    from stopctl.report.standing import Standing
+    from stopctl.runs.standing import Standing
 
 FIGURES = ("at", "best", "size", "age")
 
@@ -36,7 +35,7 @@ def ls(
 
     Exit codes: 0; 1 if a run is damaged or cannot be read; 2 if there is no such folder.
     """
-    from stopctl.report.standing import read_runs
+    from stopctl.runs.standing import read_runs
 
     if not directory.is_dir():
         raise NotADirectoryError(2, "there is no such folder", str(directory))
@@ -77,7 +76,7 @@ def _show(directory: Path, good: list[Standing], bad: list[tuple[Path, str]]) ->
 
 def _row(one: Standing) -> tuple[str | Text, ...]:
     """The figures, and the state."""
-    from stopctl.report.history import where
+    from stopctl.runs.history import where
 
     at = where(one, steps=False) if one.epoch or one.step else ""
     best = "" if one.best is None else figure(one.best)

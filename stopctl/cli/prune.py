@@ -8,8 +8,7 @@ import typer
 from rich.text import Text
 
 from stopctl.cli.output import AsJson, RunPath, console, emit, table
-from stopctl.core.words import figure
-from stopctl.report.pagewords import size
+from stopctl.core.words import figure, size
 
 if TYPE_CHECKING:
     from stopctl.core.goal import Goal
@@ -32,8 +31,8 @@ def prune(
 
     Exit codes: 0; 2 if it is no run, the rule cannot be read, or the run is in use.
     """
-    from stopctl.reading import goal_of
-    from stopctl.report.expressions import parse_keep
+    from stopctl.runs.history import goal_of
+    from stopctl.runs.ruletext import parse_keep
     from stopctl.store import Reader, Store
 
     rule = parse_keep(keep)

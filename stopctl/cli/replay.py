@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from stopctl.cli.curvework import Column, Mixed, Mode, Paths
+from stopctl.cli.options import Column, Mixed, Mode, Paths
 from stopctl.cli.output import AsJson, bar, console, emit, table, tell_notes
 from stopctl.core.words import figure
 
 if TYPE_CHECKING:
-    from stopctl.report.replay import Outcome, Summary
+    from stopctl.curves.replay import Outcome, Summary
 
 ROWS = 40
 """Rows of the table of single curves that are shown without being asked for."""
@@ -50,9 +50,9 @@ def replay(
 
     Example: `stopctl replay runs/*/metrics.csv --stop "Patience(3)" --stop "RemainingGain(0.03)"`
     """
-    from stopctl.report.curves import read_curves
-    from stopctl.report.expressions import parse_stop
-    from stopctl.report.replay import replay_all
+    from stopctl.curves.curve import read_curves
+    from stopctl.curves.replay import replay_all
+    from stopctl.runs.ruletext import parse_stop
 
     rules = [parse_stop(text) for text in stop]
     read = read_curves(curves, column=column, mode=mode, mixed=mixed)
@@ -71,7 +71,7 @@ def replay(
         tell_notes(notes)
         _show(outcomes, summaries, len(read.curves), each=each)
     if plot is not None:
-        from stopctl.report.plot import plot_replay
+        from stopctl.curves.plot import plot_replay
 
         plot_replay(plot, outcomes, summaries)
         if not as_json:

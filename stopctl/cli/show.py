@@ -9,11 +9,10 @@ from rich.text import Text
 
 from stopctl.cli.ls import plain
 from stopctl.cli.output import AsJson, RunPath, console, emit, say, span, state_text, table
-from stopctl.core.words import counted, figure
-from stopctl.report.pagewords import size
+from stopctl.core.words import counted, figure, size
 
 if TYPE_CHECKING:
-    from stopctl.report.standing import ReadRun, Standing
+    from stopctl.runs.standing import ReadRun, Standing
 
 
 def show(run: RunPath, as_json: AsJson = False) -> None:
@@ -25,8 +24,8 @@ def show(run: RunPath, as_json: AsJson = False) -> None:
 
     Exit codes: 0; 2 if it is no run.
     """
-    from stopctl.report.closeness import closeness
-    from stopctl.report.standing import read_run
+    from stopctl.runs.closeness import closeness
+    from stopctl.runs.standing import read_run
 
     found = read_run(run)
     rules, notes = closeness(found)
@@ -37,7 +36,7 @@ def show(run: RunPath, as_json: AsJson = False) -> None:
 
 
 def _plain(run: ReadRun, rules: list[str], notes: list[str]) -> dict[str, Any]:
-    from stopctl.report.checkpoints import kept
+    from stopctl.runs.checkpoints import kept
 
     meta = run.reader.meta
     return {
@@ -69,7 +68,7 @@ def _plain(run: ReadRun, rules: list[str], notes: list[str]) -> dict[str, Any]:
 
 
 def _drops(run: ReadRun) -> list[dict[str, Any]]:
-    from stopctl.report.lines import number
+    from stopctl.runs.history import number
 
     found = ((line, number(line.get("lr_factor"))) for line in run.history.reports())
     return [
@@ -117,7 +116,7 @@ def heading(one: Standing) -> list[Text]:
 
 
 def _checkpoints(out: Console, run: ReadRun) -> None:
-    from stopctl.report.checkpoints import kept
+    from stopctl.runs.checkpoints import kept
 
     metric = run.standing.metric
     rows = table("checkpoint", metric, "size", "why", right=(metric, "size"), fold=("why",))

@@ -10,12 +10,12 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from stopctl.cli.curvework import Column, Mixed, Mode, Paths
+from stopctl.cli.options import Column, Mixed, Mode, Paths
 from stopctl.cli.output import AsJson, bar, console, emit, say, table, tell_notes
 
 if TYPE_CHECKING:
-    from stopctl.report.saves import SaveAdvice
-    from stopctl.report.suggest import Suggestion
+    from stopctl.curves.saves import SaveAdvice
+    from stopctl.curves.suggest import Suggestion
 
 
 def suggest(
@@ -60,10 +60,9 @@ def suggest(
     Example: `stopctl suggest runs/*/metrics.csv --max-regret 0.02`
     """
     from stopctl.core.errors import SettingError
-    from stopctl.report.curves import read_curves
-    from stopctl.report.grid import GRID
-    from stopctl.report.saves import advise_saves
-    from stopctl.report.suggest import suggest
+    from stopctl.curves.curve import read_curves
+    from stopctl.curves.saves import advise_saves
+    from stopctl.curves.suggest import GRID, suggest
 
     if mtbf_hours is not None and not 0 < mtbf_hours < float("inf"):
         raise SettingError(f"--mtbf-hours {mtbf_hours:g}: write the hours between two failures, > 0")
@@ -127,7 +126,7 @@ def _code(found: Suggestion, saves: SaveAdvice | None) -> str:
 
 
 def _show(found: Suggestion, saves: SaveAdvice | None, mtbf_hours: float | None) -> None:
-    from stopctl.report.suggest import DRAWS, FEW
+    from stopctl.curves.suggest import DRAWS, FEW
 
     out = console()
     runs, bound = _runs(len(found.curves)), f"{found.max_regret:g}"
@@ -171,7 +170,7 @@ def _show(found: Suggestion, saves: SaveAdvice | None, mtbf_hours: float | None)
 
 
 def _show_saves(saves: SaveAdvice, mtbf_hours: float | None, out: Console) -> None:
-    from stopctl.report.saves import OVERHEAD
+    from stopctl.curves.saves import OVERHEAD
 
     out.print(Text(f"save={saves.code}", "bold green"), soft_wrap=True)
     failing = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from stopctl.cli.output import AsJson, RunPath, bar, emit
-from stopctl.report.pagewords import size
+from stopctl.core.words import size
 
 
 def verify(run: RunPath, as_json: AsJson = False) -> None:
@@ -18,8 +18,9 @@ def verify(run: RunPath, as_json: AsJson = False) -> None:
 
     Exit codes: 0 if all is as it was saved; 1 if a checkpoint is damaged; 2 if it is no run.
     """
-    from stopctl.report.verifying import check
-    from stopctl.store import DamagedError, Reader
+    from stopctl.core.errors import DamagedError
+    from stopctl.runs.checkpoints import check
+    from stopctl.store import Reader
 
     reader = Reader(run)
     listing = reader.list()

@@ -16,8 +16,8 @@ from stopctl.cli.output import RunPath, console, say
 from stopctl.cli.show import heading
 
 if TYPE_CHECKING:
-    from stopctl.report.history import Moment
-    from stopctl.report.standing import ReadRun
+    from stopctl.runs.history import Moment
+    from stopctl.runs.standing import ReadRun
 
 HEIGHT = 12
 """Lines of the curve."""
@@ -42,7 +42,7 @@ def watch(
 
     Exit codes: 0; 2 if it is no run.
     """
-    from stopctl.report.standing import read_run
+    from stopctl.runs.standing import read_run
 
     out = console()
     found = read_run(run)
@@ -59,7 +59,7 @@ def _goes_on(found: ReadRun) -> bool:
 
 
 def _live(run: Path, found: ReadRun, out: Console, interval: float) -> None:
-    from stopctl.report.standing import read_run
+    from stopctl.runs.standing import read_run
 
     with Live(_frame(found, out.width), console=out, auto_refresh=False, transient=False) as live:
         while _goes_on(found):
@@ -69,7 +69,7 @@ def _live(run: Path, found: ReadRun, out: Console, interval: float) -> None:
 
 
 def _plain(run: Path, found: ReadRun, out: Console, interval: float) -> None:
-    from stopctl.report.standing import read_run
+    from stopctl.runs.standing import read_run
 
     told = 0
     while True:
@@ -91,9 +91,9 @@ def _is_told(moment: Moment) -> bool:
 
 
 def _frame(found: ReadRun, width: int) -> Group:
-    from stopctl.report.canvas import curve
-    from stopctl.report.closeness import closeness
-    from stopctl.report.lines import number
+    from stopctl.cli.canvas import curve
+    from stopctl.runs.closeness import closeness
+    from stopctl.runs.history import number
 
     values = [number(line["metrics"].get(found.goal.metric)) for line in found.history.reports()]
     parts = [*heading(found.standing), Text()]

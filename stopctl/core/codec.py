@@ -10,7 +10,7 @@ from stopctl.core.decision import Save
 from stopctl.core.errors import OrderError, StateError
 from stopctl.core.plan import Plan
 from stopctl.core.state import START, Mark, State
-from stopctl.core.values import float_from_json, float_to_json, memory_from_json, memory_to_json
+from stopctl.core.values import float_from_json, float_to_json
 
 FORMAT = 1
 _COUNTS = ("reports", "epoch", "step")
@@ -152,3 +152,37 @@ def _flag(value: object, name: str) -> bool:
     if type(value) is not bool:
         raise StateError(f"the saved {name} is {value!r}: true or false was saved there")
     return value
+
+
+def memory_to_json(memory: object) -> Any:
+    """A policy's memory for strict JSON; tuples and strings are tagged, so that they come back as such."""
+    if memory is None or type(memory) in (bool, int):
+        return memory
+    if type(memory) is float:
+        return float_to_json(memory)
+    if type(memory) is str:
+        return {"str": memory}
+    if type(memory) is list:
+        return [memory_to_json(part) for part in memory]
+    if type(memory) is tuple:
+        return {"tuple": [memory_to_json(part) for part in memory]}
+    raise StateError(
+        f"a policy's memory holds a {type(memory).__name__}: use numbers, None, strings, lists and tuples"
+    )
+
+
+def memory_from_json(data: object) -> Any:
+    """What memory_to_json wrote."""
+    if data is None or isinstance(data, bool | int):
+        return data
+    if isinstance(data, float | str):
+        return float_from_json(data, "a policy's memory")
+    if isinstance(data, list):
+        return [memory_from_json(part) for part in data]
+    if isinstance(data, dict) and len(data) == 1:
+        (tag, inner), *_ = data.items()
+        if tag == "str" and isinstance(inner, str):
+            return inner
+        if tag == "tuple" and isinstance(inner, list):
+            return tuple(memory_from_json(part) for part in inner)
+    raise StateError(f"a policy's memory is {data!r}: not a form that stopctl writes")

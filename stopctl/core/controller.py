@@ -8,11 +8,10 @@ from typing import Any
 from stopctl.core.codec import dump_state, load_state
 from stopctl.core.decision import Cause, Decision, Reason, Save, Stop
 from stopctl.core.errors import OrderError, SettingError
-from stopctl.core.explain import explain
 from stopctl.core.goal import Goal, Minimize, checked_goal
 from stopctl.core.lr import ReduceOnPlateau
 from stopctl.core.machine import advance, begin, boundary, judge, propose, refuse_after_stop
-from stopctl.core.plan import Plan
+from stopctl.core.plan import Plan, explain
 from stopctl.core.policy import SavePolicy, StopPolicy, checked_rule
 from stopctl.core.progress import Progress, Report
 from stopctl.core.save import Every, OnBest

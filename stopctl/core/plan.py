@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from stopctl.core.decision import Cause
+from stopctl.core import words
+from stopctl.core.decision import Cause, Stop
 from stopctl.core.goal import Goal
 from stopctl.core.lr import ReduceOnPlateau
 from stopctl.core.policy import AllOf, AnyOf, Group, Policy, SavePolicy, StopPolicy, leaves
@@ -140,3 +141,16 @@ def _tests(rule: Any, i: int, *, boundary: bool) -> tuple[Test, ...]:
         return ()
     joined = tuple(tests[0] if len(tests) == 1 else (_Joined(tests, any).met, 0, None) for tests in parts)
     return ((_Joined(joined, all).met, 0, None),)
+
+
+def explain(plan: Plan, state: State, stopped: Stop | None) -> Iterator[str]:
+    """The position first, then a line for each stop, save and learning-rate rule, in the order written."""
+    yield words.position(plan.goal.metric, state, plan.unit, stopped)
+    for leaf, memory in zip(plan.leaves, state.memories, strict=True):
+        metric = (leaf.goal or plan.goal).metric
+        if metric not in state.metrics and not leaf.counters_only:
+            yield f"{leaf!r}: waits for its first {plan.unit}"
+            continue
+        x = signed(leaf.goal or plan.goal, state) if metric in state.metrics else float("nan")
+        numbers = {"unit": plan.unit, **leaf.numbers(memory, x, state)}
+        yield words.standing(leaf.reason.value, repr(leaf), numbers, met=leaf.met(memory, x, state))

@@ -8,8 +8,8 @@ from typing import Any, Literal
 from stopctl.core.codec import dump_state, load_state
 from stopctl.core.decision import Decision, Stop
 from stopctl.core.errors import SettingError
-from stopctl.core.foreign import refuse_foreign
 from stopctl.core.goal import Goal, Maximize, Minimize
+from stopctl.core.keywords import refuse_foreign
 from stopctl.core.machine import begin, decide, judge, refuse_after_stop
 from stopctl.core.plan import Plan
 from stopctl.core.policy import StopPolicy

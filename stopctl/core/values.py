@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from stopctl.core.errors import MetricError, ReportError, SettingError, StateError
 
@@ -89,37 +88,3 @@ def float_from_json(value: object, where: str) -> float:
         return float(value)
     except OverflowError:
         raise StateError(f"{where} is a number that is too large") from None
-
-
-def memory_to_json(memory: object) -> Any:
-    """A policy's memory for strict JSON; tuples and strings are tagged, so that they come back as such."""
-    if memory is None or type(memory) in (bool, int):
-        return memory
-    if type(memory) is float:
-        return float_to_json(memory)
-    if type(memory) is str:
-        return {"str": memory}
-    if type(memory) is list:
-        return [memory_to_json(part) for part in memory]
-    if type(memory) is tuple:
-        return {"tuple": [memory_to_json(part) for part in memory]}
-    raise StateError(
-        f"a policy's memory holds a {type(memory).__name__}: use numbers, None, strings, lists and tuples"
-    )
-
-
-def memory_from_json(data: object) -> Any:
-    """What memory_to_json wrote."""
-    if data is None or isinstance(data, bool | int):
-        return data
-    if isinstance(data, float | str):
-        return float_from_json(data, "a policy's memory")
-    if isinstance(data, list):
-        return [memory_from_json(part) for part in data]
-    if isinstance(data, dict) and len(data) == 1:
-        (tag, inner), *_ = data.items()
-        if tag == "str" and isinstance(inner, str):
-            return inner
-        if tag == "tuple" and isinstance(inner, list):
-            return tuple(memory_from_json(part) for part in inner)
-    raise StateError(f"a policy's memory is {data!r}: not a form that stopctl writes")

@@ -4,7 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    pass
+
+
+def size(count: float) -> str:
+    """``"2.6 MB"``.
+
+    >>> size(999), size(2_594_319)
+    ('999 B', '2.6 MB')
+    """
+    number, unit = float(count), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if number < 1000:
+            break
+        number, unit = number / 1000, larger
+    return f"{number:.0f} B" if unit == "B" else f"{number:.1f} {unit}"
 
 
 def figure(value: float | None) -> str:

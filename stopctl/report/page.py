@@ -16,11 +16,11 @@ from string import Template
 from typing import Any
 
 from stopctl.core.errors import SettingError
-from stopctl.publishing import publish, refuse_to_replace
+from stopctl.curves.whatif import patience_of
 from stopctl.report import tables
-from stopctl.report.pagedata import PageRun, page_runs
+from stopctl.report.data import PageRun, page_runs
 from stopctl.report.slider import answers, caveat
-from stopctl.report.whatif import patience_of
+from stopctl.store.publish import publish, refuse_to_replace
 
 GENERATOR = '<meta name="generator" content="stopctl report">'
 

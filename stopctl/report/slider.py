@@ -13,9 +13,9 @@ from stopctl.core.policy import StopPolicy, leaves
 from stopctl.core.progress import Report
 from stopctl.core.stop import Patience
 from stopctl.core.words import figure
-from stopctl.report.expressions import parse_lr, parse_stop
-from stopctl.report.lines import mapping, metrics, seconds
-from stopctl.report.whatif import Outcome, candidates, longest_wait, patience_of, what_if
+from stopctl.curves.whatif import Outcome, candidates, longest_wait, patience_of, what_if
+from stopctl.runs.history import mapping, metrics, seconds
+from stopctl.runs.ruletext import parse_lr, parse_stop
 
 R = TypeVar("R")
 

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from stopctl.core.words import figure
-from stopctl.report.pagewords import size
+from stopctl.core.words import figure, size
 
 if TYPE_CHECKING:
-    from stopctl.report.pagedata import PageRun, Told
+    from stopctl.report.data import PageRun, Told
 
 REASONS = 100
 """Decisions told in the page's own table, the newest; the table of values has them all."""

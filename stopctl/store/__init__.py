@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from stopctl.store.byhand import pin, unlock, unpin
+from stopctl.core.errors import DamagedError, LockedError, MismatchError, NotARunError, SaveError, TreeError
+from stopctl.store.compare import differences
 from stopctl.store.draft import Draft
-from stopctl.store.errors import (
-    DamagedError,
-    LockedError,
-    MismatchError,
-    NotARunError,
-    SaveError,
-    TreeError,
-)
 from stopctl.store.files import FILES, Files
-from stopctl.store.leaf import Array, Piece, Sharded
+from stopctl.store.manifest import CheckpointInfo
+from stopctl.store.manual import pin, unlock, unpin
 from stopctl.store.parts import PartFact, write_part
-from stopctl.store.store import CheckpointInfo, Damage, Listing, Reader, Store
-from stopctl.store.tree import Leaf, Tree, differences, flatten, unflatten
+from stopctl.store.reader import Damage, Listing, Reader
+from stopctl.store.store import Store
+from stopctl.store.tree import Array, Leaf, Piece, Sharded, Tree, flatten, unflatten
 
 __all__ = [
     "FILES",

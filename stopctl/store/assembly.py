@@ -7,16 +7,14 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+from stopctl.core.errors import DamagedError
 from stopctl.store import safetensors, strict
-from stopctl.store.blocks import fault, paste
-from stopctl.store.errors import ROTTEN, DamagedError, as_damage, damage_of
 from stopctl.store.files import Files
 from stopctl.store.hashed import FileFact, read_file
-from stopctl.store.info import CheckpointInfo
-from stopctl.store.leaf import ITEMSIZE, Leaf, Piece, Sharded, raw, size_in_bytes
-from stopctl.store.manifest import PARTS
-from stopctl.store.partfacts import Parts, arrays_name, facts_name, parse_parts
-from stopctl.store.pieces import Saved, parse_part
+from stopctl.store.manifest import PARTS, CheckpointInfo
+from stopctl.store.oserrors import ROTTEN, as_damage, damage_of
+from stopctl.store.partfile import Parts, Saved, arrays_name, facts_name, parse_part, parse_parts
+from stopctl.store.tree import ITEMSIZE, Leaf, Piece, Sharded, fault, paste, raw, size_in_bytes
 
 
 class Assembly:

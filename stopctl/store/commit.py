@@ -10,13 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from stopctl.store.errors import SaveError
+from stopctl.core.errors import SaveError
 from stopctl.store.files import DIRECTORY, FILE, Files
+from stopctl.store.frozen import Source
 from stopctl.store.hashed import Bytes, FileFact, check_file, write_file
 from stopctl.store.manifest import FROZEN, MANIFEST, NAME, PACKED, PARTS, STATE, TENSORS
 from stopctl.store.packed import Packed
-from stopctl.store.partfacts import PART
-from stopctl.store.unchanged import Source
+from stopctl.store.partfile import PART
 
 TEMPORARY, TRASH = ".tmp-", ".trash-"
 OURS = {TENSORS, PACKED, FROZEN, STATE, MANIFEST}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from stopctl.store.leaf import Leaf, Sharded, describe
+from stopctl.store.tree import Leaf, Sharded, describe
 
 ARRAYS = (Leaf, Sharded)
 

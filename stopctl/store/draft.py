@@ -5,25 +5,111 @@ from __future__ import annotations
 import secrets
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from stopctl.core.errors import OrderError, SettingError
-from stopctl.store import strict
+from stopctl.core.errors import OrderError, SaveError, SettingError
+from stopctl.store import safetensors, strict
 from stopctl.store.commit import TEMPORARY, Contents, check_room, link, put, withdraw
-from stopctl.store.errors import SaveError, as_save_error
-from stopctl.store.gathering import gathered
-from stopctl.store.hashed import FileFact
-from stopctl.store.info import CheckpointInfo
-from stopctl.store.leaf import Leaf, Sharded
-from stopctl.store.manifest import FROZEN, MANIFEST, MAX_RANKS, PARTS, encode, is_ranks, parse
-from stopctl.store.partfacts import encode_parts
-from stopctl.store.parts import PartFact, put_part, whole_arrays
+from stopctl.store.fence import Fence
+from stopctl.store.files import Files
+from stopctl.store.frozen import Source, Unchanged
+from stopctl.store.hashed import Bytes, FileFact
+from stopctl.store.manifest import (
+    FROZEN,
+    MANIFEST,
+    MAX_RANKS,
+    NAME,
+    PACKED,
+    PARTS,
+    STATE,
+    TENSORS,
+    CheckpointInfo,
+    encode,
+    is_ranks,
+    parse,
+)
+from stopctl.store.oserrors import as_save_error
+from stopctl.store.packed import Packed
+from stopctl.store.partfile import encode_parts
+from stopctl.store.parts import PartFact, gathered, put_part, whole_arrays
 from stopctl.store.rundir import FORMAT
-from stopctl.store.tree import Tree, flatten
-from stopctl.store.unchanged import Source
-from stopctl.store.writing import Writing
+from stopctl.store.tree import Leaf, Sharded, Tree, flatten
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """What goes into which file.
+
+    Args:
+        contents: of the files to be written.
+        frozen: what ``frozen.safetensors`` holds, if there is any.
+        source: what it can be linked to; it is not in `contents` then.
+        unpacked: bytes of the arrays that change before they are compressed, None where they are not.
+    """
+
+    contents: Mapping[str, Contents]
+    frozen: Sequence[Bytes]
+    source: Source | None
+    unpacked: int | None
+
+
+class Writing:
+    """The saves of one writer.
+
+    Args:
+        files: the file operations.
+        folder: where checkpoints are.
+        fence: asked just before a checkpoint appears.
+        verify: read every file back before that.
+        pack: compress what changes.
+    """
+
+    def __init__(self, files: Files, folder: Path, fence: Fence, *, verify: bool, pack: bool) -> None:
+        self.files = files
+        self.folder = folder
+        self.fence = fence
+        self.verify = verify
+        self._pack = pack
+        self._unchanged = Unchanged()
+        self._newest: str | None = None
+
+    def shares(self, leaves: Mapping[str, Leaf], state: Sequence[Bytes]) -> Shares:
+        """Tell the arrays that have changed from the others, and where those are on the disk already.
+
+        Raises:
+            OSError: the names of the checkpoints cannot be read.
+        """
+        moving, still = self._unchanged.part(leaves)
+        tensors = safetensors.encode(moving)
+        contents: dict[str, Contents] = {TENSORS: tensors, STATE: state}
+        unpacked = None
+        if self._pack:
+            packed = Packed(tensors)
+            contents, unpacked = {PACKED: packed, STATE: state}, packed.unpacked
+        if not still:
+            return Shares(contents, (), None, unpacked)
+        frozen = safetensors.encode(still)
+        names = {entry.name for entry in self.files.entries(self.folder) if NAME.fullmatch(entry.name)}
+        source = self._unchanged.source(self.folder, self._newest, names)
+        if source is None:
+            contents[FROZEN] = frozen
+        return Shares(contents, frozen, source, unpacked)
+
+    def saved(self, info: CheckpointInfo, facts: Mapping[str, FileFact], source: Source | None) -> None:
+        """A checkpoint is on the disk, with these files."""
+        self._newest = info.name
+        if FROZEN in facts:
+            try:
+                stamp = self.files.stamp(info.path / FROZEN)
+            except OSError:  # it is saved, whatever a look at it says
+                return
+            self._unchanged.saved(info.name, facts[FROZEN], stamp, source)
+
+    def forget(self) -> None:
+        """Link nothing that was written so far."""
+        self._unchanged.forget()
 
 
 class Content(NamedTuple):

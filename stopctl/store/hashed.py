@@ -12,7 +12,7 @@ from threading import Thread
 from types import TracebackType
 from typing import NamedTuple, Self, TypeAlias
 
-from stopctl.store.errors import DamagedError
+from stopctl.core.errors import DamagedError
 from stopctl.store.files import Files, Handle, naming
 
 Bytes: TypeAlias = bytes | bytearray | memoryview

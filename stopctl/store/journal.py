@@ -13,9 +13,10 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from stopctl.core.errors import DamagedError
 from stopctl.store import strict
-from stopctl.store.errors import DamagedError, as_damage
 from stopctl.store.files import Files, Handle, naming
+from stopctl.store.oserrors import as_damage
 
 BLOCK = 64 << 10
 """Bytes a read."""

@@ -11,8 +11,8 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path
 
+from stopctl.core.errors import LockedError
 from stopctl.store import strict
-from stopctl.store.errors import LockedError
 from stopctl.store.files import Files, Handle, naming
 
 LOCK = "run.lock"

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from stopctl.core.errors import SettingError
-from stopctl.store.errors import DamagedError
+from stopctl.core.errors import DamagedError, SettingError
 from stopctl.store.hashed import CHUNK, Bytes
 
 LEVEL = 3

@@ -7,20 +7,29 @@ Rank 0 makes the temporary directory and tells the others its name; each writes 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence, Set
 from pathlib import Path
 from typing import NamedTuple
 
-from stopctl.core.errors import SettingError
+from stopctl.core.errors import DamagedError, SaveError, SettingError, TreeError
 from stopctl.store import safetensors, strict
+from stopctl.store.assembly import check_sizes, read_verified
 from stopctl.store.commit import check_room, put
-from stopctl.store.errors import TreeError, as_save_error
 from stopctl.store.files import Files
-from stopctl.store.leaf import Array, Leaf, Piece, Sharded
+from stopctl.store.hashed import FileFact
 from stopctl.store.manifest import MAX_RANKS
-from stopctl.store.partfacts import arrays_name, facts_name
-from stopctl.store.pieces import Part, Saved, encode_part
-from stopctl.store.tree import Tree, flatten, unused
+from stopctl.store.oserrors import as_save_error
+from stopctl.store.partfile import (
+    Arrays,
+    Part,
+    Parts,
+    Saved,
+    arrays_name,
+    encode_part,
+    facts_name,
+    parse_part,
+)
+from stopctl.store.tree import Array, Block, Leaf, Piece, Sharded, Tree, fault, flatten, unused
 
 
 class PartFact(NamedTuple):
@@ -114,3 +123,55 @@ def _named(name: str, piece: Piece, dtype: str, tensors: dict[str, Leaf]) -> Sav
     tensor = unused(f"{name}[{','.join(f'{at}:{at + length}' for at, length in ends)}]", tensors)
     tensors[tensor] = Leaf(dtype, piece.shape, piece.data)
     return Saved(piece.offsets, piece.shape, tensor)
+
+
+def gathered(
+    files: Files,
+    directory: Path,
+    told: Sequence[PartFact],
+    ranks: int,
+    shared: Set[str],
+    per_rank: Sequence[str],
+    arrays: Arrays,
+) -> Parts:
+    """What all ranks have written, looked at: each file there, every array in pieces whole.
+
+    Args:
+        files: the file operations.
+        directory: the checkpoint's temporary directory.
+        told: what the ranks say.
+        ranks: how many there are.
+        shared: the components that are the same on all of them.
+        per_rank: the others.
+        arrays: dtype and shape of each array in pieces, as rank 0 has it.
+
+    Raises:
+        SaveError: the parts do not make a checkpoint.
+        OSError: from whichever operation failed.
+    """
+    by_rank = sorted(told, key=lambda fact: fact.rank)
+    if [fact.rank for fact in by_rank] != list(range(ranks)):
+        have = ", ".join(str(fact.rank) for fact in by_rank[:20]) or "none"
+        raise SaveError(f"there are {ranks} ranks, and one part is due of each; told of: {have}", directory)
+    blocks: dict[str, list[Block]] = {name: [] for name in arrays}
+    found: dict[str, FileFact] = {}
+    try:
+        for fact in by_rank:
+            if not fact.bytes:
+                continue
+            rank = fact.rank
+            said = found[facts_name(rank)] = FileFact(fact.size, fact.sha256)
+            data = read_verified(files, directory, facts_name(rank), said)
+            part = parse_part(data, rank, arrays)
+            found[arrays_name(rank)] = part.tensors
+            if twice := shared & part.components.keys():
+                raise DamagedError(f"rank {rank} has {min(twice)!r} for itself, rank 0 has it for all")
+            for name, pieces in part.pieces.items():
+                blocks[name] += [(piece.offsets, piece.shape) for piece in pieces]
+        check_sizes(files, directory, found)
+    except DamagedError as error:
+        raise SaveError(f"{directory.name}: {error}", directory) from error
+    for name, (dtype, shape) in arrays.items():
+        if why := fault(shape, blocks[name]):
+            raise SaveError(f"{name}: {dtype} {shape} is not saved whole: {why}", directory)
+    return Parts(ranks, tuple(per_rank), arrays, found)

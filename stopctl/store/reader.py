@@ -9,18 +9,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from stopctl.core.errors import DamagedError, NotARunError
 from stopctl.store import journal, manifest, safetensors, strict
 from stopctl.store.assembly import Assembly, check_sizes, read_parts
-from stopctl.store.errors import ROTTEN, DamagedError, NotARunError, as_damage, damage_of
 from stopctl.store.files import DIRECTORY, FILES, Entry, Files, require_posix
 from stopctl.store.hashed import FileFact, read_file, read_whole
-from stopctl.store.info import CheckpointInfo
-from stopctl.store.leaf import Array, Leaf
-from stopctl.store.manifest import MANIFEST, NAME, PACKED, PARTS, STATE
+from stopctl.store.manifest import MANIFEST, NAME, PACKED, PARTS, STATE, CheckpointInfo
+from stopctl.store.oserrors import ROTTEN, as_damage, damage_of
 from stopctl.store.packed import unpack
 from stopctl.store.pins import read_pins
 from stopctl.store.rundir import CHECKPOINTS, FORMAT, JOURNAL, found_instead, read_meta
-from stopctl.store.tree import Tree, unflatten
+from stopctl.store.tree import Array, Leaf, Tree, unflatten
 
 
 @dataclass(frozen=True, slots=True)

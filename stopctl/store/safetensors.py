@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Never
 
+from stopctl.core.errors import DamagedError
 from stopctl.store import strict
-from stopctl.store.errors import DamagedError
 from stopctl.store.hashed import Bytes
-from stopctl.store.leaf import ITEMSIZE, Leaf, is_shape, raw, size_in_bytes
+from stopctl.store.tree import ITEMSIZE, Leaf, is_shape, raw, size_in_bytes
 
 PREFIX = 8
 """Bytes of the header's length, and what the header is padded to."""

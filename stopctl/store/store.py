@@ -8,14 +8,13 @@ from typing import Any, Literal, Self, TypeAlias
 
 from stopctl.core.errors import OrderError, SettingError
 from stopctl.store import commit, manifest, strict
-from stopctl.store.draft import Content, Draft
-from stopctl.store.errors import as_save_error
+from stopctl.store.draft import Content, Draft, Writing
 from stopctl.store.fence import Fence
 from stopctl.store.files import DIRECTORY, FILES, Files, without_sync
-from stopctl.store.info import CheckpointInfo
 from stopctl.store.journal import Journal
 from stopctl.store.lock import RunLock, now
-from stopctl.store.manifest import NAME, order
+from stopctl.store.manifest import NAME, CheckpointInfo, order
+from stopctl.store.oserrors import as_save_error
 from stopctl.store.packed import library
 from stopctl.store.pins import NO_PINS, forget_pin, read_pins
 from stopctl.store.reader import Damage, Listing, Reader
@@ -28,7 +27,6 @@ from stopctl.store.rundir import (
     start,
 )
 from stopctl.store.tree import Tree
-from stopctl.store.writing import Writing
 
 __all__ = ["CheckpointInfo", "Damage", "Listing", "Reader", "Store"]
 

@@ -6,7 +6,7 @@ import json
 import math
 from typing import Any, Never, TypeAlias
 
-from stopctl.store.errors import TreeError
+from stopctl.core.errors import TreeError
 
 JsonValue: TypeAlias = Any
 """None | bool | int | float | str | list[JsonValue] | dict[str, JsonValue]"""

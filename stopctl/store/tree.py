@@ -3,16 +3,303 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import math
-from collections.abc import Collection, Hashable, Mapping
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Never, TypeAlias
 
-from stopctl.store.compare import differences
-from stopctl.store.errors import TreeError
-from stopctl.store.leaf import ITEMSIZE, Array, Leaf, Sharded, Tree, check, describe, is_unicode
-from stopctl.store.skeleton import MAX_DEPTH, TAGS, is_key, unflatten
-from stopctl.store.strict import JsonValue, number
+from stopctl.core.errors import DamagedError, TreeError
+from stopctl.store.strict import NON_FINITE, JsonValue, number
 
-__all__ = ["ITEMSIZE", "MAX_DEPTH", "Leaf", "Tree", "differences", "flatten", "unflatten"]
+__all__ = ["ITEMSIZE", "MAX_DEPTH", "Leaf", "Tree", "flatten", "unflatten"]
+
+
+ITEMSIZE = {
+    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2"), 1),
+    **dict.fromkeys(("U16", "I16", "F16", "BF16"), 2),
+    **dict.fromkeys(("U32", "I32", "F32"), 4),
+    **dict.fromkeys(("U64", "I64", "F64"), 8),
+}
+"""Bytes an item, by safetensors dtype."""
+
+MAX_RANK = 64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Leaf:
+    """One array.
+
+    Args:
+        dtype: safetensors name of the item type, one of `ITEMSIZE`.
+        shape: lengths of the axes; ``()`` for one number.
+        data: the items, C-contiguous and little-endian; read while the save is written. After loading: a
+            view into the buffer that was read, to be copied and not kept.
+        key: leaves with equal keys (tied weights) are stored once; None is never shared. After loading, tied
+            leaves have equal keys again, though not the same ones.
+        note: the adapter's own mark, given back as it was.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    data: bytes | bytearray | memoryview
+    key: Hashable = None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Piece:
+    """A block of a larger array.
+
+    Args:
+        offsets: where it begins, by axis.
+        shape: lengths of its axes.
+        data: its items, as in `Leaf`.
+    """
+
+    offsets: tuple[int, ...]
+    shape: tuple[int, ...]
+    data: bytes | bytearray | memoryview
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sharded:
+    """One array that lies in pieces on several ranks.
+
+    Args:
+        dtype, key, note: as in `Leaf`.
+        shape: lengths of the axes of the whole array.
+        pieces: those that this rank is to write; all there are after loading. Together they make the array.
+        near: after loading, those of them that the rank of the same number wrote: where they are all that is
+            needed, ``pieces`` need not be asked for, and the other ranks' files are not read.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    pieces: Sequence[Piece]
+    key: Hashable = None
+    note: str = ""
+    near: Sequence[Piece] = ()
+
+
+Array: TypeAlias = Leaf | Sharded
+
+Tree = Any
+"""dict, OrderedDict, Counter (str or int keys), list, tuple, None, bool, int, float, str, bytes or Array."""
+
+
+def describe(leaf: Array) -> str:
+    """``F32 (64, 784)``, and of a `Sharded` that it is in pieces."""
+    return f"{leaf.dtype} {leaf.shape}{'' if isinstance(leaf, Leaf) else ' in pieces'}"
+
+
+def size_in_bytes(dtype: str, shape: tuple[int, ...]) -> int:
+    """What an array of that dtype (one of `ITEMSIZE`) and shape takes."""
+    return math.prod(shape) * ITEMSIZE[dtype]
+
+
+def is_shape(sizes: object) -> bool:
+    """Whether `sizes` is a tuple of axis lengths, each an int in 0 .. 2**63 - 1, at most 64 of them."""
+    return (
+        type(sizes) is tuple
+        and len(sizes) <= MAX_RANK
+        and all(type(size) is int and 0 <= size < 2**63 for size in sizes)
+    )
+
+
+def check(leaf: Array, path: str) -> None:
+    """TreeError unless dtype, shape and data agree; the pieces of a `Sharded` lie inside its shape."""
+    if leaf.dtype not in ITEMSIZE:
+        raise TreeError(f"{path}: the dtype {leaf.dtype!r} is none of {', '.join(ITEMSIZE)}")
+    if not is_shape(leaf.shape):
+        raise TreeError(f"{path}: the shape of an array is a tuple of ints from 0, not {leaf.shape!r}")
+    if type(leaf.note) is not str or not is_unicode(leaf.note):
+        raise TreeError(f"{path}: the note of an array is a str, not {leaf.note!r}")
+    if isinstance(leaf, Leaf):
+        _check_data(leaf, leaf.dtype, path)
+        return
+    for piece in leaf.pieces:
+        block = piece.offsets, piece.shape
+        if not all(map(is_shape, block)) or not lies_in(*block, leaf.shape):
+            raise TreeError(
+                f"{path}: a piece of {piece.shape!r} at {piece.offsets!r} does not lie in {leaf.shape}"
+            )
+        _check_data(piece, leaf.dtype, path)
+
+
+def _check_data(held: Leaf | Piece, dtype: str, path: str) -> None:
+    try:
+        size = len(raw(held))
+    except (TypeError, ValueError) as error:
+        raise TreeError(f"{path}: the data of an array is a C-contiguous buffer of bytes: {error}") from None
+    if size != size_in_bytes(dtype, held.shape):
+        raise TreeError(f"{path}: {size} bytes of data do not make {dtype} {held.shape}")
+
+
+def raw(leaf: Leaf | Piece) -> memoryview:
+    """The data as a flat view of bytes; TypeError if it is no C-contiguous buffer of plain items."""
+    view = memoryview(leaf.data)
+    return view.cast("B") if view.nbytes else memoryview(b"")
+
+
+def is_unicode(text: str) -> bool:
+    """Whether UTF-8 can write `text`: no lone surrogates."""
+    return text.isascii() or not any("\ud800" <= char <= "\udfff" for char in text)
+
+
+Shape: TypeAlias = tuple[int, ...]
+Block: TypeAlias = tuple[Shape, Shape]
+"""Offsets and shape."""
+
+MAX_CUT = 8
+"""Axes along which one array may be cut: each doubles the corners that are compared."""
+
+
+def lies_in(offsets: Shape, lengths: Shape, shape: Shape) -> bool:
+    """Whether a block has the axes of an array of that shape, and none that leads out of it."""
+    return len(offsets) == len(lengths) == len(shape) and all(
+        start + length <= whole for start, length, whole in zip(offsets, lengths, shape, strict=True)
+    )
+
+
+def fault(shape: Shape, blocks: Sequence[Block]) -> str | None:
+    """What is wrong with blocks of which each lies in the array and that should make it up; None if they do.
+
+    They do if they have its volume together, and each corner of theirs occurs an even number of times but for
+    the array's own, which occur once more. (Modulo 2, the corners say how many blocks an item lies in: an odd
+    number, so at least one; and by the volume not more.) So the time is linear in the number of blocks.
+    """
+    blocks = [block for block in blocks if math.prod(block[1])]
+    volume, whole = sum(math.prod(lengths) for _, lengths in blocks), math.prod(shape)
+    if volume != whole:
+        return f"its pieces have {volume} of {whole} items"
+    cut = [axis for axis, length in enumerate(shape) if any(block[1][axis] != length for block in blocks)]
+    if len(cut) > MAX_CUT:
+        return f"it is cut along more than {MAX_CUT} axes"
+    corners: set[Shape] = set()
+    for offsets, lengths in [*blocks, ((0,) * len(shape), shape)] if whole else ():
+        corners ^= set(itertools.product(*((offsets[i], offsets[i] + lengths[i]) for i in cut)))
+    return "its pieces overlap" if corners else None
+
+
+def paste(whole: memoryview, shape: Shape, itemsize: int, block: Block, data: memoryview) -> None:
+    """Write the items of a block of an array into the array; both are C-contiguous views of bytes."""
+    offsets, lengths = block
+    strides = [itemsize * math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
+    inner = len(shape)  # the first of the axes that lie in one run
+    while inner and lengths[inner - 1 :] == shape[inner - 1 :]:
+        inner -= 1
+    inner = max(inner - 1, 0)
+    run = itemsize * math.prod(lengths[inner:])
+    start = sum(offset * stride for offset, stride in zip(offsets, strides, strict=True))
+    outer = [range(0, lengths[axis] * strides[axis], strides[axis]) for axis in range(inner)]
+    for at, places in zip(range(0, len(data), run), itertools.product(*outer), strict=True):
+        begin = start + sum(places)
+        whole[begin : begin + run] = data[at : at + run]
+
+
+MAX_DEPTH = 64
+KEY_BITS = 1024
+"""Of an int that is a key: it stands in names, and Python writes no number of more than 4300 digits."""
+
+TAGS: dict[type, str] = {dict: "dict", OrderedDict: "ordered", Counter: "counter"}
+
+
+def unflatten(skeleton: JsonValue, leaves: Mapping[str, Array]) -> dict[str, Tree]:
+    """Put together what `flatten` took apart: the same types, the same bits.
+
+    Raises:
+        DamagedError: a skeleton that `flatten` never writes, or a tensor that is not there.
+    """
+    if type(skeleton) is not dict:
+        raise DamagedError("the components are no object")
+    return {name: _decode(node, leaves, name, 0) for name, node in skeleton.items()}
+
+
+def _decode(node: JsonValue, leaves: Mapping[str, Array], path: str, depth: int) -> Tree:
+    if depth > MAX_DEPTH:
+        _refuse(path[:200], "nested too deeply")
+    if type(node) is list:
+        return [_decode(item, leaves, f"{path}/{i}", depth + 1) for i, item in enumerate(node)]
+    if type(node) is not dict:
+        return node
+    if "leaf" in node:
+        return _leaf(node, leaves, path)
+    if "sharded" in node:
+        return _sharded(node, leaves, path)
+    tag, body = next(iter(node.items())) if len(node) == 1 else (None, None)
+    if tag in _SCALARS and type(body) is str:
+        try:
+            return _SCALARS[tag](body)
+        except (KeyError, ValueError):
+            _refuse(path, f"{body[:40]!r} is no {tag}")
+    if tag == "tuple" and type(body) is list:
+        return tuple(_decode(body, leaves, path, depth))
+    if tag in _DICTS and type(body) is list:
+        found = _DICTS[tag]()
+        for key, value in _pairs(body, leaves, path, depth + 1):  # no update(): a Counter would count
+            found[key] = value
+        return found if len(found) == len(body) else _refuse(path, "a key stands twice")
+    return _refuse(path, f"an object that is not one tag: {list(node)[:3]}")
+
+
+def _pairs(
+    body: list[JsonValue], leaves: Mapping[str, Array], path: str, depth: int
+) -> Iterator[tuple[str | int, Tree]]:
+    for pair in body:
+        if type(pair) is not list or len(pair) != 2:
+            _refuse(path, "not a list of pairs")
+        key = _decode(pair[0], {}, path, depth)
+        if not is_key(key):
+            _refuse(path, "a key that is neither str nor int")
+        yield key, _decode(pair[1], leaves, f"{path}/{key}", depth)
+
+
+def _leaf(node: dict[str, JsonValue], leaves: Mapping[str, Array], path: str) -> Leaf:
+    found, key, note = _array(node, "leaf", leaves, path)
+    if not isinstance(found, Leaf):
+        _refuse(path, f"{node['leaf'][:200]!r} lies in pieces")
+    return Leaf(found.dtype, found.shape, found.data, key=key, note=note)
+
+
+def _sharded(node: dict[str, JsonValue], leaves: Mapping[str, Array], path: str) -> Array:
+    """As `leaves` has it: in pieces, or put together."""
+    found, key, note = _array(node, "sharded", leaves, path)
+    return replace(found, key=key, note=note)
+
+
+def _array(
+    node: dict[str, JsonValue], kind: str, leaves: Mapping[str, Array], path: str
+) -> tuple[Array, str | None, str]:
+    name, note, tied = node[kind], node.get("note", ""), node.get("tied", False)
+    if type(name) is not str or type(note) is not str or type(tied) is not bool:
+        _refuse(path, "a leaf of wrong types")
+    if node.keys() - {kind, "note", "tied"} or name not in leaves:
+        _refuse(path, f"no tensor {name!r}, or an unknown field")
+    return leaves[name], name if tied else None, note
+
+
+def is_key(key: object) -> bool:
+    """Whether a dict in a tree may have such a key."""
+    return type(key) is str or (type(key) is int and key.bit_length() <= KEY_BITS)
+
+
+def _unbase64(text: str) -> bytes:
+    return base64.b64decode(text, validate=True)
+
+
+def _refuse(path: str, why: str) -> Never:
+    raise DamagedError(f"{path}: {why}")
+
+
+_DICTS: dict[str | None, type[dict[Any, Any]]] = {name: kind for kind, name in TAGS.items()}
+_SCALARS: dict[str | None, Callable[[str], Tree]] = {
+    "int": lambda text: int(text, 16),
+    "float": NON_FINITE.__getitem__,
+    "bytes": _unbase64,
+    "str": lambda text: _unbase64(text).decode("utf-8", "surrogatepass"),
+}
 
 
 def flatten(components: Mapping[str, Tree]) -> tuple[JsonValue, dict[str, Array]]:

@@ -7,12 +7,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from stopctl.background import Task
 from stopctl.core import errors as core_errors
-from stopctl.core.errors import StopctlError, TeamError
-from stopctl.endings import BestNotSaved
-from stopctl.ports import Team
-from stopctl.store import errors as store_errors
+from stopctl.core.errors import BestNotSaved, StopctlError, TeamError
+from stopctl.state.protocols import Team
+from stopctl.state.task import Task
+from stopctl.store import oserrors as store_errors
 from stopctl.store import strict
 
 T = TypeVar("T")

@@ -4,10 +4,10 @@ import gzip
 import math
 
 import pytest
-from curves import VALUE, Curve, CurveError, read, usable
 from hypothesis import given
 from hypothesis import strategies as st
 
+from curves import VALUE, Curve, CurveError, read, usable
 from stopctl import Goal, Maximize, Minimize, Patience, ReportError, SettingError
 from stopctl.rules import GeneralizationLoss, RemainingGain
 

@@ -5,7 +5,6 @@ import math
 
 import numpy as np
 import pytest
-from curves import VALUE, Curve
 from decision_quality import (
     RULES,
     Line,
@@ -20,9 +19,10 @@ from decision_quality import (
     truncations,
 )
 
+from curves import VALUE, Curve
 from stopctl import Maximize, Minimize, Patience
-from stopctl.report.expressions import parse_stop
 from stopctl.rules import GeneralizationLoss, ProgressQuotient
+from stopctl.runs.ruletext import parse_stop
 
 
 def curve(*values: float, of: str = "a/one", train: tuple[float, ...] | None = None) -> Curve:

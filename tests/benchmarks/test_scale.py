@@ -40,7 +40,7 @@ from cluster import (
 )
 
 from stopctl import Every, Run
-from stopctl.team.sharing import Rhythm
+from stopctl.team.inputs import Rhythm
 from support.teams import together
 
 SITE = Site()

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 
 from stopctl import Every, Run
-from stopctl.store import Reader, byhand
+from stopctl.store import Reader, manual
 from support.ran import Command, files_of, ran
 
 
@@ -24,7 +24,7 @@ def test_nothing_is_changed_without_yes(tmp_path, monkeypatch, capsys):
 
 def test_yes_deletes_what_the_rule_does_not_keep_and_the_run_resumes(tmp_path, monkeypatch, capsys):
     path = ran(tmp_path / "run", keep=None)
-    byhand.pin(path, "epoch-0002-step-000000020-w0001")
+    manual.pin(path, "epoch-0002-step-000000020-w0001")
     code, out, _ = Command(monkeypatch, capsys)("prune", path, "--keep", "Last(1)", "--yes")
     assert code == 0
     assert "deleted 2 of 5 checkpoints" in out

@@ -4,13 +4,13 @@ import json
 
 import pytest
 
-from stopctl.store import byhand
+from stopctl.store import manual
 from support.ran import Command, files_of, ran
 
 
 def test_a_run_is_shown_with_checkpoints_rules_and_notes(tmp_path, monkeypatch, capsys):
     path = ran(tmp_path / "mnist", notes={"batch size": 128})
-    byhand.pin(path, "epoch-0003-step-000000030-w0001")
+    manual.pin(path, "epoch-0003-step-000000030-w0001")
     before = files_of(path)
     code, out, err = Command(monkeypatch, capsys)("show", path)
     assert (code, err) == (0, "")

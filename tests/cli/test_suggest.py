@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from stopctl import Patience, StopctlError
 from stopctl.cli.app import app
-from stopctl.report.expressions import parse_stop
+from stopctl.runs.ruletext import parse_stop
 from support.logs import FORMATS, keras, our_run
 from support.made import losses
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from stopctl import load_exported
-from stopctl.exporting import export, read
+from stopctl.export import export, read
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 
 from stopctl import Every, Minimize, NonFinite, OnBest, Patience, ReduceOnPlateau, Run
+from stopctl.report.data import page_run
 from stopctl.report.page import page as page_of
 from stopctl.report.page import write_report
-from stopctl.report.pagedata import page_run
 from support.given import Given, leaf, torch_like
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

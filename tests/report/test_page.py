@@ -12,8 +12,8 @@ import pytest
 
 from stopctl import Maximize, NotARunError, OnBest, Patience, Run, SettingError
 from stopctl.report import page as module
+from stopctl.report.data import page_run
 from stopctl.report.page import embedded, page, write_report
-from stopctl.report.pagedata import page_run
 
 HOSTILE = '</script><script>alert("1")</script><!-- & <img src=x onerror=alert(2)>'
 

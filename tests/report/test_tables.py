@@ -9,7 +9,7 @@ import pytest
 
 from stopctl import Run
 from stopctl.report import tables
-from stopctl.report.pagedata import Told, page_run
+from stopctl.report.data import Told, page_run
 
 
 @pytest.fixture

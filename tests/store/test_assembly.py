@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from stopctl.report.verifying import check
-from stopctl.store import CheckpointInfo, DamagedError, Reader, Sharded, Store, strict
+from stopctl.core.errors import DamagedError
+from stopctl.runs.checkpoints import check
+from stopctl.store import CheckpointInfo, Reader, Sharded, Store, strict
 from support.faults.counts import count
 from support.recorder import Recorder
 from support.sharded import commit, part_files, resign

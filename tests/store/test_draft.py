@@ -13,20 +13,8 @@ from typing import Any
 
 import pytest
 
-from stopctl.core.errors import OrderError, SettingError, StopctlError
-from stopctl.store import (
-    CheckpointInfo,
-    Leaf,
-    PartFact,
-    Piece,
-    Reader,
-    SaveError,
-    Sharded,
-    Store,
-    TreeError,
-    unlock,
-    write_part,
-)
+from stopctl.core.errors import OrderError, SaveError, SettingError, StopctlError, TreeError
+from stopctl.store import CheckpointInfo, Leaf, PartFact, Piece, Reader, Sharded, Store, unlock, write_part
 from stopctl.store.files import FILES, Files
 from stopctl.store.lock import _held
 from support import powercut

@@ -15,7 +15,7 @@ import torch  # noqa: F401  # before TensorFlow, where both live in one process
 import stopctl
 from stopctl import Patience
 from stopctl.ports import choose, leaf_array
-from stopctl.reading import reports
+from stopctl.runs.history import reports
 from stopctl.store import Leaf, Reader
 
 FOLDER = Path(__file__).parent.parent / "fixtures" / "format-1"

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stopctl.store import FILES, DamagedError, Files, hashed
+from stopctl.core.errors import DamagedError
+from stopctl.store import FILES, Files, hashed
 from stopctl.store.files import Handle
 from stopctl.store.hashed import CHUNK, SMALL, FileFact, Hasher, read_file, read_whole, write_file
 from support.recorder import Op, Recorder

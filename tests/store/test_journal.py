@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stopctl.store import FILES, Files, TreeError, journal
+from stopctl.core.errors import TreeError
+from stopctl.store import FILES, Files, journal
 from stopctl.store.files import Handle
 from stopctl.store.journal import BLOCK, Journal, Lines, newest_first
 from support.recorder import Op, Recorder

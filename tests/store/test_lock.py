@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from stopctl.store import FILES, Files, LockedError, lock
+from stopctl.core.errors import LockedError
+from stopctl.store import FILES, Files, lock
 from stopctl.store.files import Handle
 from stopctl.store.lock import RunLock
 from support.recorder import Op, Recorder

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stopctl.core.errors import SettingError
-from stopctl.store import CheckpointInfo, DamagedError
+from stopctl.core.errors import DamagedError, SettingError
+from stopctl.store import CheckpointInfo
 from stopctl.store.hashed import FileFact
 from stopctl.store.manifest import LIMIT, MAX_RANKS, NAME, directory_name, draft, encode, order, parse
 

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 
 from stopctl import Run, SettingError
-from stopctl.store import DamagedError, Leaf, Reader, Store, unchanged
+from stopctl.core.errors import DamagedError
+from stopctl.store import Leaf, Reader, Store, frozen
 from stopctl.store.packed import Packed, unpack
 from support.trees import components as any_components
 from support.trees import same
@@ -73,8 +74,8 @@ def test_one_run_may_have_compressed_and_other_checkpoints(run: Path) -> None:
 
 
 def test_what_does_not_change_is_linked_and_not_compressed(packing: Store, monkeypatch: Any) -> None:
-    monkeypatch.setattr(unchanged, "LEAF", 64)
-    monkeypatch.setattr(unchanged, "TOTAL", 128)
+    monkeypatch.setattr(frozen, "LEAF", 64)
+    monkeypatch.setattr(frozen, "TOTAL", 128)
     for number in range(1, 5):
         moving = Leaf("U8", (99,), bytes([number]) * 99)
         path = save(packing, number, {"model": {"base": Leaf("U8", (999,), bytes(999)), "head": moving}})

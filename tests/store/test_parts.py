@@ -15,18 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 
-from stopctl.core.errors import SettingError
-from stopctl.store import (
-    DamagedError,
-    Leaf,
-    PartFact,
-    Piece,
-    SaveError,
-    Sharded,
-    Store,
-    TreeError,
-    write_part,
-)
+from stopctl.core.errors import DamagedError, SaveError, SettingError, TreeError
+from stopctl.store import Leaf, PartFact, Piece, Sharded, Store, write_part
 from stopctl.store.files import FILES
 from stopctl.store.manifest import MAX_RANKS
 from support.recorder import Recorder

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from stopctl.core.errors import OrderError, SettingError
-from stopctl.store import FILES, CheckpointInfo, NotARunError, Reader, SaveError, Store, pin, unpin
+from stopctl.core.errors import NotARunError, OrderError, SaveError, SettingError
+from stopctl.store import FILES, CheckpointInfo, Reader, Store, pin, unpin
 from stopctl.store.pins import Pins, read_pins
 from support.recorder import Op, Recorder, failing
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from stopctl.core.errors import StopctlError
-from stopctl.store import CheckpointInfo, SaveError, Store
+from stopctl.core.errors import SaveError, StopctlError
+from stopctl.store import CheckpointInfo, Store
 from stopctl.store.commit import RESERVE
 from support.recorder import CODES, Op, Recorder, failing
 

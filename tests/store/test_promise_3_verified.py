@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stopctl.core.errors import SettingError
-from stopctl.store import CheckpointInfo, DamagedError, Reader, SaveError, Store
+from stopctl.core.errors import DamagedError, SaveError, SettingError
+from stopctl.store import CheckpointInfo, Reader, Store
 from stopctl.store.files import Handle
 from support.recorder import Recorder, failing
 from support.trees import components, leaf, same

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 import stopctl.store
-from stopctl.store import CheckpointInfo, DamagedError, Store
+from stopctl.core.errors import DamagedError
+from stopctl.store import CheckpointInfo, Store
 
 Save = Callable[..., CheckpointInfo]
 SOURCES = sorted(Path(stopctl.store.__file__).parent.glob("*.py"))

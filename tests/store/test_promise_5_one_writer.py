@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from stopctl.core.errors import OrderError
-from stopctl.store import CheckpointInfo, LockedError, Reader, SaveError, Store
+from stopctl.core.errors import LockedError, OrderError, SaveError
+from stopctl.store import CheckpointInfo, Reader, Store
 from support.recorder import Op, Recorder
 
 Save = Callable[..., CheckpointInfo]

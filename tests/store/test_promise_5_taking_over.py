@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from stopctl.core.errors import SettingError
-from stopctl.store import CheckpointInfo, Files, LockedError, NotARunError, Reader, SaveError, Store, unlock
+from stopctl.core.errors import LockedError, NotARunError, SaveError, SettingError
+from stopctl.store import CheckpointInfo, Files, Reader, Store, unlock
 from stopctl.store.lock import _held
 from support.recorder import Op, Recorder
 

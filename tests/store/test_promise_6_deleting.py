@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from stopctl.core.errors import OrderError, SettingError
-from stopctl.store import CheckpointInfo, DamagedError, Store
+from stopctl.core.errors import DamagedError, OrderError, SettingError
+from stopctl.store import CheckpointInfo, Store
 from support.recorder import Recorder
 
 Save = Callable[..., CheckpointInfo]

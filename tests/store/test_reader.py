@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from stopctl.store import CheckpointInfo, DamagedError, Files, Reader, Store, flatten, strict
+from stopctl.core.errors import DamagedError
+from stopctl.store import CheckpointInfo, Files, Reader, Store, flatten, strict
 from stopctl.store.files import Entry
 from support.recorder import Op, Recorder
 from support.trees import leaf

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from stopctl.store import FILES, DamagedError, NotARunError, Reader, SaveError, Store
+from stopctl.core.errors import DamagedError, NotARunError, SaveError
+from stopctl.store import FILES, Reader, Store
 from stopctl.store.rundir import check_writer, make_directory, read_meta
 from support.recorder import Op, Recorder
 
@@ -187,7 +188,7 @@ def test_a_parent_that_may_not_be_read_is_none_of_ours(run: Path) -> None:
 
 
 def test_run_json_may_hold_plain_json_only(run: Path) -> None:
-    from stopctl.store import TreeError
+    from stopctl.core.errors import TreeError
 
     store = Store.lock(run)
     bad: dict[str, Any] = {"notes": {"device": object()}}

@@ -11,9 +11,10 @@ import safetensors as library
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stopctl.store import DamagedError, Leaf
-from stopctl.store.leaf import ITEMSIZE
+from stopctl.core.errors import DamagedError
+from stopctl.store import Leaf
 from stopctl.store.safetensors import decode, encode
+from stopctl.store.tree import ITEMSIZE
 from support.trees import leaf, leaves
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=8).filter(

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 import stopctl.store
-from stopctl.core.errors import SettingError
-from stopctl.store import CheckpointInfo, Leaf, SaveError, Store, TreeError
+from stopctl.core.errors import SaveError, SettingError, TreeError
+from stopctl.store import CheckpointInfo, Leaf, Store
 
 Save = Callable[..., CheckpointInfo]
 

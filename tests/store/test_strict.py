@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from stopctl.store import TreeError, strict
+from stopctl.core.errors import TreeError
+from stopctl.store import strict
 
 
 @pytest.mark.parametrize(

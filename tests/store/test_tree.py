@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 
-from stopctl.store import DamagedError, Leaf, Piece, Sharded, TreeError, flatten, unflatten
+from stopctl.core.errors import DamagedError, TreeError
+from stopctl.store import Leaf, Piece, Sharded, flatten, unflatten
 from stopctl.store.tree import MAX_DEPTH
 from support.trees import components, leaf, same
 

@@ -22,18 +22,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stopctl import OnBest, Patience, Run, StopctlError
-from stopctl.reading import choose
-from stopctl.store import (
-    CheckpointInfo,
-    DamagedError,
-    Reader,
-    Sharded,
-    Store,
-    manifest,
-    partfacts,
-    pieces,
-    safetensors,
-)
+from stopctl.core.errors import DamagedError
+from stopctl.runs.choose import choose
+from stopctl.store import CheckpointInfo, Reader, Sharded, Store, manifest, partfile, safetensors
 from stopctl.store.files import FILES
 from stopctl.store.journal import Lines, newest_first
 from stopctl.store.tree import unflatten
@@ -239,15 +230,15 @@ def test_fuzzed_tellings_of_parts(data: st.DataObject) -> None:
     checkpoint = newest(team())
     text = (checkpoint / "parts.json").read_bytes()
     part = (checkpoint / "part-00001.json").read_bytes()
-    arrays = partfacts.parse_parts(text).arrays
+    arrays = partfile.parse_parts(text).arrays
     changed = json.dumps(data.draw(mutated(json.loads(text)))).encode()
     with suppress(DamagedError):
-        found = partfacts.parse_parts(data.draw(st.just(changed) | harmed(text)))
-        assert all(partfacts.PART.fullmatch(name) for name in found.files)
+        found = partfile.parse_parts(data.draw(st.just(changed) | harmed(text)))
+        assert all(partfile.PART.fullmatch(name) for name in found.files)
         assert all(rank < found.ranks for rank in found.having())
     changed = json.dumps(data.draw(mutated(json.loads(part)))).encode()
     with suppress(DamagedError):
-        one = pieces.parse_part(data.draw(st.just(changed) | harmed(part)), 1, arrays)
+        one = partfile.parse_part(data.draw(st.just(changed) | harmed(part)), 1, arrays)
         assert one.pieces.keys() <= arrays.keys()
         assert all(len(piece.shape) == len(piece.offsets) for of in one.pieces.values() for piece in of)
 

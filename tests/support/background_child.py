@@ -21,7 +21,7 @@ import numpy as np
 
 from stopctl import Every, Last, Run
 from stopctl.ports import leaf_array
-from stopctl.settings import Settings
+from stopctl.run.settings import Settings
 from stopctl.store import Reader
 from stopctl.store.files import Files, Handle
 from support.brake import finished

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from stopctl import snapshot
-from stopctl.keeping import Checkpoints
+from stopctl.run.checkpoints import Checkpoints
+from stopctl.state import snapshot
 
 PATIENCE = 60.0
 """Seconds after which a test that waits for ever is broken off."""

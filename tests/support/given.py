@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from stopctl import Run
-from stopctl.arrays import array_leaf
+from stopctl.state.arrays import array_leaf
 from stopctl.store.tree import Leaf, Tree
 
 

@@ -7,7 +7,7 @@ import random
 
 from stopctl import Minimize
 from stopctl.core.progress import Report
-from stopctl.report.curves import Curve
+from stopctl.curves.curve import Curve
 
 
 def losses(seed: int, length: int = 60) -> list[float]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stopctl import DamagedError, MismatchError, Preempted, SaveError, TeamError
-from stopctl.position import DATA
+from stopctl.state.data import DATA
 from stopctl.store import CheckpointInfo, Reader
 from stopctl.store.commit import is_ours
 from support import schedules_shelf as shelf

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from stopctl.store import CheckpointInfo, Files, Listing, LockedError, SaveError, Store, manifest, strict
+from stopctl.core.errors import LockedError, SaveError
+from stopctl.store import CheckpointInfo, Files, Listing, Store, manifest, strict
 from stopctl.store.parts import PartFact
 from stopctl.store.rundir import CHECKPOINTS
-from stopctl.team.following import Follower
+from stopctl.team.follower import Follower
 from support.schedules_stage import Wrong
 
 

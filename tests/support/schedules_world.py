@@ -12,10 +12,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from stopctl import keeping, opening, saving, session
+from stopctl.run import checkpoints, saver, session
+from stopctl.run import open as opening
 from stopctl.store import CheckpointInfo, Store, lock
 from stopctl.store.files import Files, Handle
-from stopctl.team import committing, ranks
+from stopctl.team import ranks, save
 from support import schedules_shelf as shelf
 from support.recorder import OPERATIONS, READS
 from support.schedules_stage import Stage
@@ -101,7 +102,7 @@ WORLD = World()
 
 
 class Work:
-    """`stopctl.background.Task` without a thread: done when it is waited for, or, "busy", some waits later."""
+    """`stopctl.state.task.Task` without a thread: done when it is waited for, or, "busy", some waits later."""
 
     def __init__(self, call: Callable[[], Any], name: str) -> None:
         self._call = call
@@ -154,9 +155,9 @@ def patched(*changes: tuple[Any, str, Any]) -> Iterator[None]:
 def world(level: str) -> Iterator[World]:
     """Whatever ranks do within the block they do in `WORLD`; `level`: "exchanges", with a store in memory, or "files"."""
     clock = SimpleNamespace(monotonic=WORLD.clock)
-    commit, delete = keeping.Checkpoints.commit, Store.delete
+    commit, delete = checkpoints.Checkpoints.commit, Store.delete
 
-    def committed(self: keeping.Checkpoints, *args: Any) -> Any:
+    def committed(self: checkpoints.Checkpoints, *args: Any) -> Any:
         info = commit(self, *args)
         WORLD.told[info.name] = info
         return info
@@ -169,8 +170,8 @@ def world(level: str) -> Iterator[World]:
     changes: list[tuple[Any, str, Any]] = [
         (ranks, "Task", Work),
         (session, "time", clock),
-        (saving, "time", clock),
-        (keeping.Checkpoints, "commit", committed),
+        (saver, "time", clock),
+        (checkpoints.Checkpoints, "commit", committed),
     ]
     if level == "files":
         deleting = delete
@@ -183,7 +184,7 @@ def world(level: str) -> Iterator[World]:
             (shelf, "step", WORLD.step),
             (opening, "Store", shelf.Shelf),
             (opening, "Follower", shelf.ShelfFollower),
-            (committing, "write_part", shelf.shelf_part),
+            (save, "write_part", shelf.shelf_part),
         ]
     with patched(*changes), quiet(), seldom_collected():
         yield WORLD

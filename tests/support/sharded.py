@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from stopctl.store import CheckpointInfo, Draft, Leaf, PartFact, Piece, Sharded, Store, strict, write_part
-from stopctl.store.blocks import Block
 from stopctl.store.files import FILES, Files
-from stopctl.store.leaf import ITEMSIZE
-from stopctl.store.partfacts import PART
+from stopctl.store.partfile import PART
+from stopctl.store.tree import ITEMSIZE, Block
 
 OWN = ("rng", "position")
 """The components that each rank has for itself."""

@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from stopctl.store import Leaf
-from stopctl.store.leaf import ITEMSIZE
+from stopctl.store.tree import ITEMSIZE
 
 
 def leaf(data: bytes = b"\x00\x01\x02\x03", dtype: str = "U8", **more: Any) -> Leaf:

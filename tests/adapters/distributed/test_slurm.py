@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from stopctl.reading import reports
+from stopctl.runs.history import reports
 from stopctl.store import Reader
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

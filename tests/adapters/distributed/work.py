@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stopctl.reading import reports
+from stopctl.runs.history import reports
 from stopctl.store import Leaf, Reader, Sharded
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from stopctl import Every, Preempted
 from stopctl.store import Reader
-from stopctl.testing import verify_resume
+from stopctl.testing.verify import verify_resume
 from stopctl_tf import FitCallback
 
 

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from adapters.exact.proof import note_pair
-from stopctl.reading import reports
+from stopctl.runs.history import reports
 from stopctl.store import Reader
 
 PAGE = (Path(__file__).parents[3] / "docs" / "slurm.md").read_text()

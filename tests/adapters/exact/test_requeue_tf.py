@@ -10,8 +10,8 @@ import pytest
 
 from adapters.exact import test_requeue
 from adapters.exact.proof import note_pair
-from stopctl.bitwise import differences_of
 from stopctl.store import Reader
+from stopctl.testing.bitwise import differences_of
 
 SCRIPT = """\
 import beside

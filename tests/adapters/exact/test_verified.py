@@ -11,7 +11,7 @@ import torch
 from torch.optim import swa_utils
 
 from stopctl import Every, Preempted
-from stopctl.testing import verify_resume
+from stopctl.testing.verify import verify_resume
 from stopctl_torch import Run
 
 

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from stopctl import Every
-from stopctl.testing import verify_resume
+from stopctl.testing.verify import verify_resume
 from stopctl_tf import Run
 
 

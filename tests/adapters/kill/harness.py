@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from stopctl.reading import reports
+from stopctl.runs.history import reports
 from stopctl.store import Reader
 
 HERE = Path(__file__).parent

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from stopctl import Every, SettingError
-from stopctl_tf import Run, epoch_shuffled, feeds
+from stopctl_tf import Run, datasets, epoch_shuffled
 
 
 def numbers(batches: Any) -> list[list[int]]:
@@ -48,10 +48,10 @@ def test_other_orders_and_iterators_are_refused_with_what_to_write() -> None:
     plain = tf.data.Dataset.range(4).batch(2)
     shuffled = strategy.experimental_distribute_dataset(tf.data.Dataset.range(4).shuffle(4, seed=1).batch(2))
     with pytest.raises(SettingError, match="reshuffle_each_iteration=True"):
-        feeds.batches(shuffled, None)
+        datasets.batches(shuffled, None)
     with pytest.raises(SettingError, match=r"iterator of a distributed dataset.*pass the dataset itself"):
-        feeds.batches(iter(strategy.experimental_distribute_dataset(plain)), 2)
+        datasets.batches(iter(strategy.experimental_distribute_dataset(plain)), 2)
     with pytest.raises(SettingError, match=r"of a function.*experimental_distribute_dataset\(dataset\)"):
-        feeds.batches(strategy.distribute_datasets_from_function(lambda context: plain), None)
+        datasets.batches(strategy.distribute_datasets_from_function(lambda context: plain), None)
     with pytest.raises(SettingError, match="endless"):
-        feeds.batches(strategy.experimental_distribute_dataset(plain.repeat()), None)
+        datasets.batches(strategy.experimental_distribute_dataset(plain.repeat()), None)

@@ -33,7 +33,7 @@ from stopctl import (
     SaveError,
     SettingError,
 )
-from stopctl.reading import reports
+from stopctl.runs.history import reports
 from stopctl.store import Reader, Store
 from stopctl.store.files import FILES
 from stopctl_tf import FitCallback, Run, epoch_shuffled

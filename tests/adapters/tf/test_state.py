@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from stopctl import MismatchError
-from stopctl.ports import State
+from stopctl.state.protocols import State
 from stopctl_tf import TfState
 
 layers, optimizers = keras.layers, keras.optimizers

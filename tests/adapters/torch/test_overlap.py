@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from stopctl import Every, SaveError
-from stopctl.ports import Leaf, Overlap
+from stopctl.ports import Leaf
+from stopctl.state.protocols import Overlap
 from stopctl.store import Reader
 from stopctl_torch import Run, TorchState
 from stopctl_torch.overlap import Overlapping

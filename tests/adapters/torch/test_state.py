@@ -15,7 +15,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, TensorDataset
 
 from stopctl import TreeError
-from stopctl.ports import State, Tree
+from stopctl.ports import Tree
+from stopctl.state.protocols import State
 from stopctl.store.tree import flatten
 from stopctl_torch.state import TorchState
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from stopctl.core.errors import StopctlError
-from stopctl.store import DamagedError, LockedError, Reader, Store
+from stopctl.core.errors import DamagedError, LockedError, StopctlError
+from stopctl.store import Reader, Store
 from support.faults.counts import count
 from support.faults.overtaking import outrun, overtaken, woken_late
 from support.faults.promises import NONE, Expected, Undriven, begun, commit, is_save, survives

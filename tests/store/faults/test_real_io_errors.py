@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from stopctl.store import FILES, Files, Reader, SaveError, Store
+from stopctl.core.errors import SaveError
+from stopctl.store import FILES, Files, Reader, Store
 from support.faults.counts import count
 from support.faults.limited import SIZE
 from support.faults.promises import Expected, begun, commit, survives

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from stopctl.store import DamagedError, strict
+from stopctl.core.errors import DamagedError
+from stopctl.store import strict
 from stopctl.store.manifest import MANIFEST, parse
 from support.faults.counts import COUNTS, count
 from support.faults.rot import Specimen, damage_all, flip_all, flip_beside, flips

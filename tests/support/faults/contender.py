@@ -16,8 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-from stopctl.core.errors import StopctlError
-from stopctl.store import LockedError
+from stopctl.core.errors import LockedError, StopctlError
 from support.faults.promises import Undriven, begun, commit
 from support.recorder import Op, Recorder
 

@@ -16,7 +16,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from stopctl.store import FILES, SaveError
+from stopctl.core.errors import SaveError
+from stopctl.store import FILES
 from support.faults.promises import begun, commit
 
 SIZE = 20_000

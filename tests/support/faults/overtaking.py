@@ -7,8 +7,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from stopctl.core.errors import StopctlError
-from stopctl.store import Reader, SaveError, Store, lock
+from stopctl.core.errors import SaveError, StopctlError
+from stopctl.store import Reader, Store, lock
 from stopctl.store.files import Entry
 from support.faults.promises import NONE, Expected, Loss, Undriven, begun, commit, survives
 from support.faults.refusals import refused

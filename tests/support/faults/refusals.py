@@ -12,19 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from stopctl.core.errors import OrderError, StopctlError
-from stopctl.store import (
-    DamagedError,
-    LockedError,
-    NotARunError,
-    Piece,
-    SaveError,
-    Sharded,
-    Store,
-    byhand,
-    strict,
-    write_part,
-)
+from stopctl.core.errors import DamagedError, LockedError, NotARunError, OrderError, SaveError, StopctlError
+from stopctl.store import Piece, Sharded, Store, manual, strict, write_part
 from stopctl.store.files import Handle
 from stopctl.store.manifest import MANIFEST, parse
 from support.faults.promises import Loss, Undriven, begun, commit
@@ -115,7 +104,7 @@ def _pins_hold(run: Path) -> None:
     store = begun(run, Undriven())
     name = commit(store, 7).name
     commit(store, 8)
-    byhand.pin(run, name, files=Undriven())
+    manual.pin(run, name, files=Undriven())
     store.delete([name], guarded=())
     if name not in store.names():
         raise Loss("deleted, although pinned by hand")

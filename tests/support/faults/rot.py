@@ -8,7 +8,8 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from stopctl.store import DamagedError, NotARunError, Reader
+from stopctl.core.errors import DamagedError, NotARunError
+from stopctl.store import Reader
 from support.faults.promises import OF_A_CHECKPOINT, Expected, Loss, Undriven, begun, commit, survives
 
 

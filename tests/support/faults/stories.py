@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from stopctl.core.errors import StopctlError
-from stopctl.store import FILES, Store, byhand
+from stopctl.store import FILES, Store, manual
 from support import powercut
 from support.faults.disk import Tree, read
 from support.faults.models import MODELS
@@ -95,13 +95,13 @@ class Story:
 
     def pin(self, number: int) -> None:
         with _reading():
-            byhand.pin(self.run, self._find(number), files=self.files)
+            manual.pin(self.run, self._find(number), files=self.files)
         self._note(pinned=self.expected.pinned | {number})
 
     def unpin(self, number: int) -> None:
         self._note(pinned=self.expected.pinned - {number})
         with _reading():
-            byhand.unpin(self.run, self._find(number), files=self.files)
+            manual.unpin(self.run, self._find(number), files=self.files)
 
     def take_over(self) -> None:
         """Open a run that another process has (here a lock that this one does not know of); its writes are verified."""

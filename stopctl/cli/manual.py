@@ -1,0 +1,92 @@
+"""`stopctl pin`, `unpin` and `unlock`: what a person does to a run from outside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stopctl.cli.output import AsJson, RunPath, emit
+from stopctl.core.errors import SettingError
+
+Name = Annotated[
+    str, typer.Argument(metavar="NAME", help="A checkpoint's label, or the name of its directory.")
+]
+
+
+def pin(run: RunPath, name: Name, as_json: AsJson = False) -> None:
+    """Never delete a checkpoint, whatever the run's keep rule says; works while the run trains.
+
+    Example: `stopctl pin runs/mnist epoch-0010-step-000004300-w0001`
+
+    Exit codes: 0; 2 if it is no run, or has no such checkpoint.
+    """
+    _set(run, name, as_json, pinned=True)
+
+
+def unpin(run: RunPath, name: Name, as_json: AsJson = False) -> None:
+    """Let the run's keep rule decide on a pinned checkpoint again; works while the run trains.
+
+    Example: `stopctl unpin runs/mnist epoch-0010-step-000004300-w0001`
+
+    Exit codes: 0; 2 if it is no run, or has no such checkpoint.
+    """
+    _set(run, name, as_json, pinned=False)
+
+
+def _set(run: Path, name: str, as_json: bool, *, pinned: bool) -> None:
+    from stopctl.store import manual
+
+    info = (manual.pin if pinned else manual.unpin)(run, name)
+    if as_json:
+        emit({"name": info.name, "pinned": info.pinned})
+    else:
+        typer.echo(f"{info.name} is {'pinned: it is never deleted' if pinned else 'not pinned any more'}")
+
+
+def unlock(
+    run: RunPath,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do not ask, and do it even if no process is seen to have it open.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Take a run from the process that has it open, so that another one can resume it.
+
+    Only for a process that is lost: one that hangs, or one on a host that cannot be reached. The lock of a
+    process that has died is free already. That process may go on, but saves and deletes nothing more: its
+    next write raises SaveError. All that it saved before stays.
+
+    Example: `stopctl unlock runs/mnist`
+
+    Exit codes: 0; 1 if you say no; 2 if it is no run, or nobody is there to be asked.
+    """
+    from stopctl.runs.standing import holder
+    from stopctl.store import Reader, manual
+
+    reader = Reader(run)
+    found = holder(reader.path)
+    if found is None and not yes:
+        told = f"{run} is not open in any process: nothing is to be unlocked"
+        if as_json:
+            emit({"path": reader.path, "unlocked": False, "held_by": None, "writer": None})
+        else:
+            typer.echo(told)
+        return
+    who = "nobody" if found is None else f"process {found.pid} on {found.host} (since {found.started})"
+    if not yes:
+        typer.echo(f"{run} is open in {who}. It will save and delete nothing more.", err=True)
+        try:
+            agreed = typer.confirm("Take the run from it?", err=True)
+        except typer.Abort:
+            typer.echo(err=True)
+            raise SettingError("nobody is there to be asked: write --yes to unlock the run") from None
+        if not agreed:
+            raise typer.Exit(1)
+    writer = manual.unlock(run)
+    if as_json:
+        held = None if found is None else {"pid": found.pid, "host": found.host, "started": found.started}
+        emit({"path": reader.path, "unlocked": True, "held_by": held, "writer": writer})
+    else:
+        typer.echo(f"taken from {who}: the next process that opens the run is writer {writer + 1}")

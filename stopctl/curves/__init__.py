@@ -1,0 +1,1 @@
+"""Recorded curves of any tool: read, replayed, and rules chosen by them."""

@@ -1,0 +1,77 @@
+"""What the page and the commands say of a run, in words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from stopctl.runs.history import Line, Place, mapping, seconds
+
+if TYPE_CHECKING:
+    from stopctl.runs.history import History
+    from stopctl.runs.standing import Standing
+
+
+def told(history: History) -> dict[int, str]:
+    """What was decided at each standing report, and saved there; reports without a decision are left out."""
+    known = reasons(history)
+    at = enumerate(moment.place for moment in history.standing() if moment.event == "report")
+    return {i: known[place] for i, place in at if place in known}
+
+
+def reasons(history: History) -> dict[Place, str]:
+    """What was decided and saved at each place, the first one first: at reports, and between them."""
+    found: dict[Place, list[str]] = {}
+    for moment in history.standing():
+        text = moment.text
+        if moment.event in ("saved", "save_failed"):
+            what = "saved" if moment.event == "saved" else "the save failed"
+            text = f"{what}: {moment.line.get('why')}"
+        elif moment.event not in ("report", "boundary"):
+            continue
+        if text:
+            found.setdefault(moment.place, []).append(text)
+    return {
+        place: "; ".join(one for one in said if not any(one in other for other in said if other != one))
+        for place, said in sorted(found.items())
+    }
+
+
+def summary(lines: Sequence[Line], best: int | None, unit: str, metric: str) -> str:
+    """What the figure on the card is: the best of how much training."""
+    if not lines:
+        return f"{metric}: nothing was reported yet"
+    spent = duration(seconds(lines[-1]))
+    if best is None:
+        return f"{metric} was never finite, in {lines[-1][unit]} {unit}s · {spent}"
+    return f"best {metric}, at {unit} {lines[best][unit]} of {lines[-1][unit]} · {spent}"
+
+
+def duration(seconds: float) -> str:
+    """``"11.7 s"``, ``"25 min"``, ``"3 h 20 min"``."""
+    if seconds < 100:
+        return f"{seconds:.3g} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def ending(history: History, standing: Standing, unit: str) -> str:
+    """How the run stands: stopped and why, at its planned end, running, or broken off."""
+    stop, reports = history.stop(), history.reports()
+    if stop is not None:
+        return f"Stopped after {unit} {stop[unit]}: {mapping(stop.get('stop')).get('text')}."
+    newest = f"{unit} {reports[-1][unit]} is the newest" if reports else "nothing was reported yet"
+    if standing.state == "finished" and reports:
+        return f"Ended after {unit} {reports[-1][unit]}, the last that was planned."
+    if standing.state in ("new", "running"):
+        return f"{'Running' if standing.state == 'running' else 'Not begun'}: {newest}."
+    return f"Not ended, {standing.reason}: {newest}."
+
+
+def texts(value: object) -> dict[str, str]:
+    """Rules, notes or versions of run.json, each as one text."""
+    return {
+        name: text if isinstance(text, str) else json.dumps(text, ensure_ascii=False)
+        for name, text in mapping(value).items()
+    }

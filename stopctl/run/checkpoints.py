@@ -1,0 +1,106 @@
+"""Keeping: the checkpoints that an opened run has, and which of them go when another one comes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import replace
+from typing import Any
+
+from stopctl.core.keep import doomed, ranked
+from stopctl.run.settings import Settings
+from stopctl.store import FILES, CheckpointInfo, Store, Tree
+from stopctl.store.files import without_sync
+from stopctl.store.oserrors import as_save_error
+from stopctl.team.follower import Follower
+from stopctl.team.ranks import Ranks
+from stopctl.team.save import commit_together, writer
+
+
+class Checkpoints:
+    """The committed ones, oldest first. Used by one thread at a time, but for `told`.
+
+    Args:
+        store: the run's, begun; on a rank that does not write, what it reads.
+        ranks: all that keep them together.
+        per_rank: the components that every rank has for itself.
+        settings: what to keep, and what is better.
+        infos: the good ones that opening has found.
+        resumed: the one that this opening went on from; it is never deleted.
+    """
+
+    def __init__(
+        self,
+        store: Store | Follower,
+        settings: Settings,
+        infos: Iterable[CheckpointInfo],
+        resumed: CheckpointInfo | None,
+        ranks: Ranks | None = None,
+        per_rank: Collection[str] = (),
+    ) -> None:
+        self._store = store
+        self._ranks = ranks or Ranks()
+        self._per_rank = per_rank
+        self._settings = settings
+        self._infos = list(infos)
+        self._guarded = {resumed.name} if resumed else set()
+
+    def told(self, best: float | None) -> tuple[CheckpointInfo, ...]:
+        """All of them; those of the value ``best`` say so."""
+        return tuple(replace(info, is_best=best is not None and info.value == best) for info in self._infos)
+
+    def best_value(self) -> float | None:
+        """The best finite value among them."""
+        best: list[Any] = ranked(self._infos, self._settings.goal)[:1]
+        return best[0].value if best else None
+
+    def commit(self, capture: Callable[[], dict[str, Tree]], facts: dict[str, Any]) -> CheckpointInfo:
+        """Write one more, of what ``capture`` gives."""
+        if self._ranks.several:
+            full = self._settings.durability == "full"
+            info = commit_together(
+                self._store,
+                self._ranks,
+                capture,
+                facts,
+                self._per_rank,
+                files=FILES if full else without_sync(FILES),
+                verify=self._settings.verify_writes,
+            )
+        else:
+            info = writer(self._store).commit(capture(), **facts)
+        self._infos.append(info)
+        return info
+
+    def cost(self, took: float, blocked: float) -> tuple[float, float]:
+        """What a save has cost, in seconds: on all ranks what it has cost rank 0."""
+        told = {"took": took, "blocked": blocked}
+        first = self._ranks.exchange("cost", "the end of a save", told=told)[0]["told"]
+        return first["took"], first["blocked"]
+
+    def prune(self) -> None:
+        """Delete what is not to be kept; SaveError if that fails, or nobody can say what there is."""
+        if self._settings.keep is None:
+            return
+        done = self._ranks.lead("deleting checkpoints", self._prune, lambda names: names)
+        left = done.told[0] if done.mine is None else done.mine
+        self._infos = [info for info in self._infos if info.name in left]
+
+    def set_aside(self, info: CheckpointInfo, why: str) -> None:
+        """Count a damaged one no more."""
+        self._infos = [other for other in self._infos if other.name != info.name]
+        self._ranks.lead(
+            f"setting {info.name} aside",
+            lambda: writer(self._store).set_aside(info.name, why),
+            lambda _: None,
+        )
+
+    def _prune(self) -> list[str]:
+        """The names of those that are left."""
+        store = writer(self._store)
+        with as_save_error("looking which checkpoints there are", store.path):
+            self._infos = list(store.refreshed(self._infos))
+        names = doomed(self._settings.keep, self._infos, self._settings.goal, self._guarded)
+        stay = [info.name for info in self._infos if info.name not in names]
+        if names:
+            store.delete(names, guarded=stay)
+        return stay

@@ -1,0 +1,127 @@
+"""What a run tells while it goes on: the journal, its observers, the log; of several ranks rank 0 does."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
+from typing import Any
+
+from stopctl.core.decision import Decision
+from stopctl.core.progress import Progress
+from stopctl.core.values import float_to_json, number
+from stopctl.core.words import figure
+from stopctl.sinks.observer import Audience
+from stopctl.store import CheckpointInfo, Store
+from stopctl.team.follower import Follower
+from stopctl.team.ranks import Ranks
+
+
+def fields(decision: Decision, metrics: Mapping[str, object] | None) -> dict[str, Any]:
+    """The journal's fields; ``metrics`` is None at a loop boundary."""
+    told: dict[str, Any] = {}
+    if metrics is not None:
+        told["metrics"] = {name: float_to_json(number(value, name)) for name, value in metrics.items()}
+        told["new_best"] = decision.new_best
+        if decision.lr_factor is not None:
+            told["lr_factor"] = decision.lr_factor
+    stop, save = decision.stop, decision.save
+    told["stop"] = None if stop is None else {"reason": stop.reason.value, "text": str(stop)}
+    told["save"] = None if save is None else [reason.value for reason in save.reasons]
+    return told
+
+
+def line(decision: Decision, now: Progress, saved: CheckpointInfo | None, *, reported: bool) -> str | None:
+    """One line for the log, None when nothing was decided."""
+    parts = [f"epoch {now.epoch}, step {now.step}"]
+    if reported:
+        best = " (new best)" if decision.new_best else ""
+        parts.append(f"{now.goal.metric} {figure(now.value)}{best}")
+    if decision.lr_factor is not None:
+        parts.append(f"learning rate times {figure(decision.lr_factor)}")
+    if saved is not None:
+        parts.append(f"saved {saved.name} ({decision.save})")
+    if decision.stop is not None:
+        parts.append(f"stop: {decision.stop}")
+    decided = decision.new_best or decision.stop or saved or decision.lr_factor is not None
+    return "; ".join(parts) if decided else None
+
+
+def standing(now: Progress) -> str:
+    """``"val_loss 0.2113, best 0.2101 (epoch 12)"``; empty before the first report."""
+    if now.value is None:
+        return ""
+    if now.best is None:
+        return f"{now.goal.metric} {figure(now.value)}, no finite value yet"
+    at = f"epoch {now.best_epoch}" if now.best_epoch else f"step {now.best_step}"
+    return f"{now.goal.metric} {figure(now.value)}, best {figure(now.best)} ({at})"
+
+
+def disk_use(checkpoints: Collection[CheckpointInfo]) -> str:
+    """``"3 checkpoints, 1.2 MB"``, and how much of that is in files that they may share."""
+    many = "1 checkpoint" if len(checkpoints) == 1 else f"{len(checkpoints)} checkpoints"
+    told = f"{many}, {_size(sum(info.bytes for info in checkpoints))}"
+    shared = sum(info.frozen for info in checkpoints)
+    return f"{told} ({_size(shared)} of it in files that they may share)" if shared else told
+
+
+def _size(count: int) -> str:
+    size, unit = float(count), "bytes"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if size < 1000:
+            break
+        size, unit = size / 1000, larger
+    return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+
+
+log = logging.getLogger("stopctl")
+
+
+class Journaling:
+    """The lines of one opening.
+
+    Args:
+        store: whose journal it is.
+        ranks: all that learn of it when a line cannot be written.
+        audience: told of every line.
+        now: the counters that a line gets.
+        seconds: those, too.
+    """
+
+    def __init__(
+        self,
+        store: Store | Follower,
+        ranks: Ranks,
+        audience: Audience,
+        now: Callable[[], Progress],
+        seconds: Callable[[], float],
+    ) -> None:
+        self._store = store
+        self._ranks = ranks
+        self._audience = audience
+        self._now = now
+        self._seconds = seconds
+        self._level = logging.INFO if ranks.leads else logging.DEBUG
+
+    def note(self, event: str, **fields: Any) -> None:
+        """Write a line of the journal.
+
+        Raises:
+            SaveError: it was not written; on all ranks alike, as long as they talk to each other.
+        """
+        write = partial(self._write, event, fields)
+        if self._ranks.over:
+            write()
+        else:
+            self._ranks.agree(f"the journal's {event} line", write)
+
+    def say(self, text: str, *args: object) -> None:
+        """Tell the log; for people once, whatever the number of ranks."""
+        log.log(self._level, text, *args)
+
+    def _write(self, event: str, fields: Mapping[str, Any]) -> None:
+        now = self._now()
+        counters = {"epoch": now.epoch, "step": now.step, "seconds": round(self._seconds(), 6)}
+        told = self._store.append(event, **{**counters, **fields})
+        if told is not None:
+            self._audience.tell(told)

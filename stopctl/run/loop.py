@@ -1,0 +1,229 @@
+"""The loop of an opened run: which pass and which batch it is in, and what may be called there."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping
+from typing import Any
+
+from stopctl.core.decision import Decision
+from stopctl.core.errors import OrderError
+from stopctl.run.session import Session
+from stopctl.state.data import Feed, batches_of, generators_of
+from stopctl.state.protocols import State
+
+
+class Loop:
+    """Drives a session through passes and batches; Run is its public face."""
+
+    def __init__(self, session: Session, state: State) -> None:
+        self.going_on = False
+        self._session = session
+        self._state = state
+        self._number: int | None = None  # the pass we are in
+        self._reported: Mapping[str, int] | None = None  # the state's version at the report we stand at
+        self._feed: Feed | None = None  # the batches of this pass
+
+    @property
+    def batch(self) -> int:
+        """The batch that the loop is in, from 1; 0 outside."""
+        feed = self._feed
+        return 0 if feed is None or not feed.body else feed.done + (self._reported is None)
+
+    @property
+    def where(self) -> str:
+        """``epoch 3``, or ``batch 7 of epoch 3``."""
+        told = f"{self._session.unit} {self._number}"
+        return f"batch {self.batch} of {told}" if self.batch else told
+
+    @property
+    def failed_in(self) -> int | None:
+        """The pass that an error has ended, None where none is going on or its batches are not all done."""
+        inside = self._feed is not None and self._feed.inside
+        return None if self._reported is not None or inside else self._number
+
+    @property
+    def in_the_middle(self) -> bool:
+        """Whether counters and state do not belong together: a pass or a batch is being worked on."""
+        return self._number is not None and self._reported is None and not self._stopped_inside()
+
+    @property
+    def at_report(self) -> bool:
+        """Whether a report has been made in this pass, or this batch, and nothing may move after it."""
+        return self.going_on and self._number is not None and self._reported is not None
+
+    def passes(self, unit: str, n: int) -> Generator[int, None, None]:
+        """The passes that are still to be done."""
+        session = self._session
+        self.going_on = True
+        if unit != "epoch":
+            self._data_was_used()
+        session.begin_loop(unit, n)
+        try:
+            while session.goes_on():
+                self._number, self._reported, self._feed = session.done + 1, None, None
+                yield self._number
+                self._end_pass(self._number)
+        finally:
+            self.going_on = False
+            if self._feed is not None and self._feed.body:  # left in a body that somebody still holds
+                self._leave(self._feed)
+            if self.at_end_of_pass():  # left after its report: it is complete
+                session.count(self._number)  # type: ignore[arg-type]
+                self._number = None
+
+    def at_end_of_pass(self) -> bool:
+        """Whether the present pass has been reported on as a whole."""
+        return self._number is not None and self._reported is not None and not self.batch
+
+    def step(self, n: int) -> None:
+        """Count ``n`` optimizer steps."""
+        if not self.going_on or self._session.unit != "epoch":
+            raise OrderError("run.step() counts steps inside run.epochs(n); run.steps(n) counts its own")
+        if self.batch:
+            raise OrderError("run.step() inside run.batches(): each of its batches is counted as one step")
+        if self._reported is not None:
+            raise OrderError("run.step() after run.report(): report() is the last thing in the pass")
+        self._session.step += n
+
+    def batches(self, source: Any, steps: int | None, accumulate: int) -> Iterator[Any]:
+        """The batches of this pass, from where it was saved."""
+        session, number = self._session, self._number
+        if not self.going_on or number is None or session.unit != "epoch":
+            raise OrderError(
+                "run.batches() outside a loop of epochs: write `for epoch in run.epochs(n):` around"
+            )
+        if self._reported is not None:
+            raise OrderError("run.batches() after run.report(): report() is the last thing in the pass")
+        if self._feed is not None:
+            raise OrderError(
+                f"run.batches() a second time in epoch {number}: the position of one loop is saved; "
+                "chain the data, or give each its own epoch"
+            )
+        feed = Feed(
+            batches_of(self._state, source, steps),
+            generators_of(self._state),
+            source=type(source).__name__,
+            number=number,
+            limit=steps,
+            group=accumulate,
+            drop=session.last_drop(number - 1),
+        )
+        self._feed = feed
+        return self._bodies(feed)
+
+    def _begin(self, feed: Feed) -> None:
+        """Find the position that was saved, if there is one; nothing of the user's runs after this."""
+        place = self._session.place
+        if place.position is None:
+            feed.begin()
+        else:
+            self._unmoved(place.position.done)
+            feed.resume(place.position)
+        place.enter(feed)
+
+    def _bodies(self, feed: Feed) -> Iterator[Any]:
+        session = self._session
+        self._still_in(feed)
+        self._begin(feed)
+        try:
+            for batch in feed:
+                feed.body = True
+                yield batch
+                self._still_in(feed)
+                self._end_batch(feed)
+                if session.stopped:
+                    return
+        finally:
+            if self._feed is feed and feed.inside:
+                self._leave(feed)
+
+    def _still_in(self, feed: Feed) -> None:
+        if self._feed is not feed or not feed.inside:
+            raise OrderError(f"a batch of epoch {feed.number} was asked for after that epoch's loop was left")
+
+    def _leave(self, feed: Feed) -> None:
+        """The loop over the batches is over, or was left."""
+        self._reported = None
+        if self._session.stopped:
+            feed.freeze()
+        else:
+            feed.leave()
+
+    def _end_batch(self, feed: Feed) -> None:
+        self._check_unchanged()
+        if self._reported is None:
+            feed.done += 1
+            self._session.step += feed.whole(feed.done)
+        feed.body, self._reported = False, None
+        if feed.whole(feed.done) and (not feed.ended or self._session.preempted):
+            self._session.step_done()
+
+    def report(self, metrics: Mapping[str, object]) -> Decision:
+        """Decide on the pass, or on the batch that the loop is in."""
+        session, number = self._session, self._number
+        if not self.going_on or number is None:
+            raise OrderError("report() outside a loop: call it inside run.epochs(n) or run.steps(n)")
+        if self._reported is not None:
+            raise OrderError(f"report() was called twice in {self.where}: report all metrics at once")
+        if self._stopped_inside():
+            return Decision(stop=session.stopped)
+        self._data_was_used()
+        feed = self._feed
+        if self.batch and feed is not None:
+            if not feed.whole(feed.done + 1):
+                raise OrderError(
+                    f"report() in {self.where}, where the gradients of {feed.group} batches are still being "
+                    "added up: call it when the optimizer has stepped"
+                )
+            decision = session.report_inside(metrics)
+            feed.done += 1
+        else:
+            if feed is not None:
+                feed.leave()
+            decision = session.report(number, metrics)
+        self._reported = dict(self._state.version())
+        session.carry_out(decision, reported=True)
+        return decision
+
+    def _end_pass(self, number: int) -> None:
+        self._check_unchanged()
+        self._data_was_used()
+        self._number = None
+        if self._stopped_inside():
+            return
+        if self._feed is not None:
+            self._feed.leave()
+        self._session.pass_done(number)
+
+    def _stopped_inside(self) -> bool:
+        """Whether the run has stopped between two batches of this pass, which is not completed then."""
+        return self._session.stopped is not None and self._feed is not None and self._feed.inside
+
+    def _check_unchanged(self) -> None:
+        if self._reported is not None:
+            moved = _moved(self._reported, self._state.version())
+            if moved:
+                raise OrderError(
+                    f"{moved} ran after run.report(); a resumed run would skip it: call it before report()"
+                )
+
+    def _unmoved(self, done: int) -> None:
+        moved = _moved(self._session.restored, self._state.version())
+        if done and moved:
+            raise OrderError(
+                f"{moved} ran before run.batches() in an epoch that goes on after batch {done}: it would "
+                "run a second time; call it at the end of the epoch"
+            )
+
+    def _data_was_used(self) -> None:
+        position = self._session.place.position
+        if position is not None and position.done:
+            raise OrderError(
+                f"this run was saved inside epoch {position.epoch}, after batch {position.done}: in the loop "
+                "of epochs write `for batch in run.batches(data):`, which goes on at the next one "
+                "(allow_missing={'run.data'} begins that epoch anew)"
+            )
+
+
+def _moved(before: Mapping[str, int], now: Mapping[str, int]) -> str | None:
+    return next((call for call, count in before.items() if now.get(call) != count), None)

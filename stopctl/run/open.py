@@ -1,0 +1,329 @@
+"""Opening a run directory: what is found there, what ``resume`` makes of it, and which checkpoint goes on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from stopctl.core.controller import Controller
+from stopctl.core.errors import DamagedError, OrderError, StateError
+from stopctl.core.goal import Goal
+from stopctl.core.keep import ranked
+from stopctl.runs.choose import candidates, starting_weights, weights
+from stopctl.runs.history import goal_of
+from stopctl.state.data import DATA, Position
+from stopctl.state.protocols import State
+from stopctl.store import CheckpointInfo, Store, Tree
+from stopctl.team.follower import Follower, heard_info, tell_info
+from stopctl.team.ranks import Ranks
+from stopctl.team.restore import check_ranks, restore_first
+
+
+def other_versions(before: object, now: Mapping[str, str]) -> dict[str, list[str | None]]:
+    """What differs between the versions in run.json and those of this process: ``{name: [before, now]}``.
+
+    Args:
+        before: run.json's ``versions``; whatever it is, as files may be written by anybody.
+        now: of this process: libraries, Python, thread counts.
+    """
+    if not isinstance(before, Mapping):
+        return {}
+    then = {str(name): str(version) for name, version in before.items()}
+    names = [*then, *(name for name in now if name not in then)]
+    return {name: [then.get(name), now.get(name)] for name in names if then.get(name) != now.get(name)}
+
+
+def versions_line(differ: Mapping[str, list[str | None]]) -> str:
+    """``"numpy 1.26 before, 2.4 now; torch threads 2 before, 1 now: ..."``."""
+    told = [
+        f"{name} {then or 'not there'} before, {now or 'not there'} now"
+        for name, (then, now) in differ.items()
+    ]
+    return f"{'; '.join(told)}: results may differ from an undisturbed run's in their last bits"
+
+
+def slow_saves(newest_lines: Iterable[Mapping[str, Any]], grace_seconds: float | None) -> str | None:
+    """What to say if the newest save took longer than a signal leaves time for; else None.
+
+    Args:
+        newest_lines: of the journal, the newest first.
+        grace_seconds: from the signal to the end of the process; None asks for nothing.
+    """
+    if grace_seconds is None:
+        return None
+    took = next((line.get("took") for line in newest_lines if line.get("event") == "saved"), None)
+    if not isinstance(took, int | float) or not took > grace_seconds:
+        return None
+    return (
+        f"the last save took {took:.3g} s, but a signal leaves grace_seconds={grace_seconds:g}: have the "
+        "signal sent earlier, or save less; a save that is broken off loses what came after the one before it"
+    )
+
+
+log = logging.getLogger("stopctl")
+
+MAX_SECONDS = 1e12
+"""A journal that tells of more was not written by us."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An opened run.
+
+    Attributes:
+        store: locked and begun; on a rank that does not write, what it reads.
+        checkpoints: the good ones, oldest first.
+        told: what the journal's first line says besides: the parent run, the ranks.
+        resumed: the checkpoint that was restored, None for a new run.
+        seconds: spent so far, by the larger of that checkpoint and the journal's newest line.
+        position: where that checkpoint stands in the data, None where nothing is known of data.
+    """
+
+    store: Store | Follower
+    checkpoints: tuple[CheckpointInfo, ...]
+    told: dict[str, Any]
+    resumed: CheckpointInfo | None
+    seconds: float
+    position: Position | None = None
+
+
+@dataclass(slots=True)
+class Found:
+    """What lies in the directory: good checkpoints, why others are none, and the seconds spent so far."""
+
+    good: list[CheckpointInfo]
+    seconds: float
+    broken: dict[str, str] = field(default_factory=dict)
+
+
+def open_run(
+    directory: Path,
+    controller: Controller,
+    state: State,
+    ranks: Ranks,
+    *,
+    resume: str,
+    meta: dict[str, Any],
+    allow_missing: Collection[str],
+    start_from_run: str | Path | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Opened:
+    """Lock the directory and resume what is there; on any error the lock is given back, nothing has changed.
+
+    Rank 0 locks, looks and begins; every rank restores. ``options`` are those of `Store.lock`. Other versions
+    than the process before had are told in one line.
+
+    Raises:
+        NotARunError, LockedError: the directory is not ours to write.
+        OrderError: ``resume`` does not accept what was found.
+        DamagedError: the run has checkpoints, and none loads.
+        StateError: the run has another goal.
+        MismatchError: the saved state does not fit the user's objects.
+        TeamError: the ranks cannot open it together.
+    """
+    where = f"opening {directory}"
+
+    def lock() -> Store:
+        if resume == "require" and not (directory / "run.json").exists() and not _ours(directory):
+            raise OrderError(
+                f"{directory} holds no run, but resume='require': check the path, or write resume='auto'"
+            )
+        return Store.lock(directory, **(options or {}))
+
+    locked: list[Store] = []
+    try:
+        ranks.lead(where, lambda: locked.append(lock()), lambda _: None)
+        store = locked[0] if ranks.leads else Follower(directory)
+        return _open(store, directory, controller, state, ranks, resume, meta, allow_missing, start_from_run)
+    except BaseException:
+        for store in locked:
+            store.close()
+        raise
+
+
+def _ours(directory: Path) -> bool:
+    return directory.is_dir() and any(directory.iterdir())
+
+
+def _open(
+    store: Store | Follower,
+    directory: Path,
+    controller: Controller,
+    state: State,
+    ranks: Ranks,
+    resume: str,
+    meta: dict[str, Any],
+    allow_missing: Collection[str],
+    start_from_run: str | Path | None,
+) -> Opened:
+    found = ranks.lead(
+        f"looking into {directory}", lambda: _look(store, directory, controller.goal, resume), _tell
+    )
+    here = found.mine or _heard(found.told[0], directory)
+    told: dict[str, Any] = {"ranks": ranks.size} if ranks.several else {}
+    resumed: Resumed | None = None
+    if here.good or here.broken:
+        resumed = _resume(store, directory, here, controller, state, ranks, allow_missing)
+    elif start_from_run is not None:
+        told["parent"] = ranks.agree(
+            f"beginning with {start_from_run}", lambda: _begin_with(start_from_run, state, allow_missing)
+        ).mine
+    begun = ranks.lead(
+        f"beginning in {directory}", lambda: _begin(store, directory, here, meta, told, resumed), lambda n: n
+    )
+
+    def find() -> None:
+        if isinstance(store, Follower):
+            store.join(begun.told[0], ranks.rank, ranks.patience)
+
+    ranks.work("finding the run", find)
+    if resumed is None:
+        return Opened(store, (), told, None, here.seconds)
+    good = tuple(info for info in here.good if info.name not in here.broken)
+    return Opened(store, good, told, resumed.info, max(resumed.info.seconds, here.seconds), resumed.position)
+
+
+def _look(store: Store | Follower, directory: Path, goal: Goal, resume: str) -> Found:
+    """What there is, refused where ``resume`` or the goal says so."""
+    listing = store.list()
+    if not listing.good and not listing.damaged:
+        lost = next((line.get("name") for line in store.newest_lines() if line.get("event") == "saved"), None)
+        if lost is not None:
+            raise DamagedError(
+                f"{directory}: the journal tells of saved checkpoints (the last is {lost}), but none is "
+                "there: put them back, or use another directory"
+            )
+        if resume == "require":
+            raise OrderError(f"{directory} has no checkpoint yet, but resume='require': write resume='auto'")
+    _same_goal(store.meta, goal, directory)
+    if resume == "never" and listing.good:
+        raise OrderError(
+            f"{directory} holds a run (newest checkpoint: {listing.good[-1].name}), but resume='never': "
+            "use another directory, or write resume='auto' to go on"
+        )
+    broken = {damage.name: damage.why for damage in listing.damaged}
+    return Found(list(listing.good), _seconds(store), broken)
+
+
+class Resumed(NamedTuple):
+    """The checkpoint that goes on, what changed in the rules since, and where it stands in the data."""
+
+    info: CheckpointInfo
+    notes: tuple[str, ...]
+    position: Position | None
+
+
+def _resume(
+    store: Store | Follower,
+    directory: Path,
+    here: Found,
+    controller: Controller,
+    state: State,
+    ranks: Ranks,
+    allow_missing: Collection[str],
+) -> Resumed:
+    """Restore the newest checkpoint that loads; ``here.broken`` learns of those that do not."""
+
+    def damaged(info: CheckpointInfo, error: DamagedError) -> None:
+        here.broken[info.name] = str(error)
+
+    def take(info: CheckpointInfo, saved: Any, data: Tree) -> Resumed:
+        if not isinstance(saved, dict):
+            raise StateError(f"{info.name}: the controller's state is {saved!r}, not an object")
+        notes = controller.load_state_dict(saved)
+        begins_anew = data is None or DATA in allow_missing
+        position = None if begins_anew else Position.of(data, info.epoch)
+        check_ranks(info, position, ranks)
+        return Resumed(info, notes, position)
+
+    newest_first = candidates(here.good, "latest", controller.goal)
+    found = restore_first(store, ranks, state, newest_first, damaged, allow_missing=allow_missing, take=take)
+    if found is None:
+        told = "\n  ".join(f"{name}: {why}" for name, why in here.broken.items())
+        raise DamagedError(
+            f"{directory}: no checkpoint loads, and a run is not started over silently:\n  {told}"
+        )
+    best = ranked([info for info in here.good if info.name not in here.broken], controller.goal)[:1]
+    controller.saved_best(best[0].value if best else None)
+    return found[1]
+
+
+def _begin(
+    store: Any,
+    directory: Path,
+    here: Found,
+    meta: dict[str, Any],
+    told: Mapping[str, Any],
+    resumed: Resumed | None,
+) -> int:
+    """Mark the run as this writer's, and set aside and tell what was found; returns the writer's number."""
+    before = dict(store.meta or {})
+    parent = {"parent": told["parent"]} if "parent" in told else {}
+    writer: int = store.begin(_merged(store.meta, meta | parent))
+    _set_late_ones_aside(store, {*(info.name for info in here.good), *here.broken})
+    for name, why in here.broken.items():
+        log.warning("%s is damaged and set aside: %s", name, why)
+        store.set_aside(name, why)
+    if resumed is None:
+        return writer
+    if before.get("rules") != meta["rules"]:
+        store.append("rules", before=before.get("rules"), now=meta["rules"])
+    for note in resumed.notes:
+        store.append("rules", note=note)
+    if differ := other_versions(before.get("versions"), meta["versions"]):
+        store.append("versions", differ=differ)
+        log.warning("%s: %s", directory, versions_line(differ))
+    return writer
+
+
+def _tell(found: Found) -> dict[str, Any]:
+    good = [tell_info(info) for info in found.good]
+    return {"good": good, "seconds": found.seconds, "broken": found.broken}
+
+
+def _heard(told: Mapping[str, Any], directory: Path) -> Found:
+    good = [heard_info(info, directory) for info in told["good"]]
+    return Found(good, told["seconds"], dict(told["broken"]))
+
+
+def _begin_with(parent: str | Path, state: State, allow_missing: Collection[str]) -> dict[str, str]:
+    """Put the best weights of another run into the user's objects; the rest of them stays as it is."""
+    info, saved = starting_weights(parent)
+    given = state.capture()
+    others = given.keys() - weights(given).keys()
+    state.restore(saved, allow_missing={*allow_missing, *others})
+    log.info("begins with the best weights of %s: %s, value %s", parent, info.name, info.value)
+    return {"directory": str(Path(parent).absolute()), "checkpoint": info.name}
+
+
+def _set_late_ones_aside(store: Store, known: Collection[str]) -> None:
+    """What a writer that was taken over saved between our look at the directory and our first mark in it."""
+    for name in sorted(store.names().difference(known)):
+        why = "saved by a writer while the run was being taken over from it"
+        log.warning("%s is set aside: %s", name, why)
+        store.set_aside(name, why)
+
+
+def _seconds(store: Store | Follower) -> float:
+    """The seconds of the newest line that tells them."""
+    for line in store.newest_lines():
+        seconds = line.get("seconds")
+        if isinstance(seconds, int | float) and 0 <= seconds < MAX_SECONDS:
+            return float(seconds)
+    return 0.0
+
+
+def _same_goal(meta: dict[str, Any] | None, goal: Goal, directory: Path) -> None:
+    if meta is not None and goal_of(meta) != goal:
+        raise StateError(
+            f"{directory} was begun with goal={goal_of(meta)!r}, but goal={goal!r} was "
+            "given: give the saved goal, or use another directory"
+        )
+
+
+def _merged(before: dict[str, Any] | None, now: dict[str, Any]) -> dict[str, Any]:
+    """run.json's next content: how the run was created stays as it was."""
+    return {**(before or {}), **now, "created": (before or {}).get("created", now["created"])}

@@ -1,0 +1,238 @@
+"""Saving: has written what the machine proposes, here or in the background, and answers it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+from stopctl.core.controller import Controller
+from stopctl.core.decision import Reason, Save
+from stopctl.core.errors import DamagedError, SaveError, TeamError
+from stopctl.run.checkpoints import Checkpoints
+from stopctl.run.settings import Settings
+from stopctl.state.protocols import Overlap, State
+from stopctl.state.snapshot import Buffers, Changed, Snapshot
+from stopctl.state.task import Task
+from stopctl.store import CheckpointInfo, Tree
+
+log = logging.getLogger("stopctl")
+
+AWAITED = {Reason.STOP, Reason.END, Reason.PREEMPTED}
+"""Why a save is waited for: no pass comes after it."""
+
+
+class Outcome(NamedTuple):
+    """What came of a save: the checkpoint, if there is one, and what went wrong, in it or after it."""
+
+    info: CheckpointInfo | None
+    error: BaseException | None
+    ended: float
+
+
+@dataclass(slots=True)
+class Job:
+    """A save that was begun: the proposal, what the store is told, its pass, and what it costs (seconds)."""
+
+    save: Save
+    facts: dict[str, Any]
+    number: int | None
+    began: float
+    blocked: float = 0.0
+    snapshot: Snapshot | None = None
+    task: Task[Outcome] | None = None
+
+
+class Saver:
+    """The saves of an opened run; at most one is being written, by this thread or by another.
+
+    Args:
+        controller: answered after every save, by this thread.
+        checkpoints: where they go.
+        state: whose arrays may perhaps be copied while training goes on.
+        capture: what is saved, by component, as it is now.
+        settings: how to save.
+        note: writes a journal line.
+
+    Attributes:
+        failed_in: the pass whose save did not happen; None when the newest one did.
+    """
+
+    def __init__(
+        self,
+        controller: Controller,
+        checkpoints: Checkpoints,
+        state: State,
+        capture: Callable[[], dict[str, Tree]],
+        settings: Settings,
+        note: Callable[..., None],
+    ) -> None:
+        self.failed_in: int | None = None
+        self._controller = controller
+        self._checkpoints = checkpoints
+        self._capture = capture
+        self._settings = settings
+        self._note = note
+        self._buffers = Buffers()
+        overlap = settings.async_save == "overlap" and isinstance(state, Overlap)
+        self._overlap: Overlap | None = state if overlap else None  # type: ignore[assignment]
+        self._job: Job | None = None  # the one in the background
+        self._error: BaseException | None = None  # to be raised by the next report, or on closing
+        self._owed: BaseException | None = None  # to be raised on closing, unless a save succeeds before
+
+    def save(self, save: Save, *, label: str | None = None, pinned: bool = False) -> CheckpointInfo:
+        """Write what the user asks for, and wait for it.
+
+        Raises:
+            SaveError, TreeError: it did not happen, or (DamagedError) what is not kept could not be deleted.
+        """
+        self.take(wait=True)
+        job = self._new(save, None, label, pinned)
+        outcome = self._write(self._capture, job.facts)
+        error = self._answer(job, outcome)
+        if error is not None:
+            raise error
+        assert outcome.info is not None
+        return outcome.info
+
+    def begin(self, save: Save, number: int) -> CheckpointInfo | None:
+        """Save what the rules propose in pass ``number``.
+
+        Returns:
+            The checkpoint, or None: it is being written, or an error is to be told later.
+
+        Raises:
+            SaveError, TreeError, DamagedError: as in `save`, where nobody has said to go on over that.
+        """
+        self.take(wait=True)
+        job = self._new(save, number)
+        if not self._settings.async_save or not AWAITED.isdisjoint(save.reasons):
+            return self._finish(job, self._write(self._capture, job.facts))
+        try:
+            job.snapshot = self._snapshot()
+        except BaseException as error:
+            return self._finish(job, Outcome(None, error, job.began))
+        job.task = Task(partial(self._write, job.snapshot.whole, job.facts), "stopctl-save")
+        self._job = job
+        job.task.start()
+        job.blocked = time.monotonic() - job.began
+        return None
+
+    def take(self, *, wait: bool = False) -> None:
+        """Answer the save in the background, if it has come to an end; ``wait`` until it has."""
+        job = self._job
+        if job is None or job.task is None or not (wait or job.task.done):
+            return
+        if not job.task.here:  # a forked child: the save is its parent's
+            self._job = None
+            return
+        began = time.monotonic()
+        outcome = job.task.result()
+        job.blocked += time.monotonic() - began
+        self._job = None
+        error = self._answer(job, outcome)
+        if outcome.info is not None:
+            log.info("saved %s (%s)", outcome.info.name, job.save)
+        if error is not None and not self._tolerated(error):
+            if not isinstance(error, Exception):
+                raise error
+            self._error = self._error or error
+
+    def copied(self) -> None:
+        """Return once nothing of the present state is left to be copied."""
+        job = self._job
+        if job is not None and job.snapshot is not None and job.task is not None and job.task.here:
+            began = time.monotonic()
+            job.snapshot.wait()
+            job.blocked += time.monotonic() - began
+
+    def raise_error(self) -> None:
+        """Raise what went wrong in the background since the last report."""
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    def close(self) -> BaseException | None:
+        """Wait for the save in the background; what went wrong and was neither raised nor made good."""
+        self.take(wait=True)
+        self._buffers = Buffers()
+        error = self._error or self._owed
+        self._error = self._owed = None
+        return error
+
+    def _new(self, save: Save, number: int | None, label: str | None = None, pinned: bool = False) -> Job:
+        progress = self._controller.progress
+        facts = {
+            "state": self._controller.state_dict(counting=save),
+            "epoch": progress.epoch,
+            "step": progress.step,
+            "seconds": progress.seconds,
+            "value": self._controller.current_value,
+            "reasons": tuple(reason.value for reason in save.reasons),
+            "label": label,
+            "pinned": pinned,
+        }
+        return Job(save, facts, number, time.monotonic())
+
+    def _snapshot(self) -> Snapshot:
+        components = self._capture()
+        held = None if self._overlap is None else self._overlap.overlap(components, self.copied)
+        return self._buffers.take(components, held)
+
+    def _write(self, components: Callable[[], dict[str, Tree]], facts: dict[str, Any]) -> Outcome:
+        """Commit and prune, in whatever thread this is; nothing else of a Saver is touched."""
+        info = error = None
+        try:
+            info = self._checkpoints.commit(components, facts)
+            self._checkpoints.prune()
+        except BaseException as caught:
+            error = caught
+        return Outcome(info, error, time.monotonic())
+
+    def _finish(self, job: Job, outcome: Outcome) -> CheckpointInfo | None:
+        error = self._answer(job, outcome)
+        if error is not None and not self._tolerated(error):
+            raise error
+        return outcome.info
+
+    def _answer(self, job: Job, outcome: Outcome) -> BaseException | None:
+        """Tell machine, journal and log what came of a save; returns what went wrong."""
+        info, error, ended = outcome
+        where = {"epoch": job.facts["epoch"], "step": job.facts["step"]}
+        if info is None:
+            self.failed_in = self.failed_in if job.number is None else job.number
+            self._controller.save_failed(job.save)
+            if isinstance(error, TeamError):  # what was reported is there, and this one perhaps
+                log.error("the save was not told to be there by all ranks: %s", error)
+            elif isinstance(error, Exception):
+                with contextlib.suppress(SaveError):  # the disk is full, say: the first error is the one
+                    self._note("save_failed", why=str(error), **where)
+                log.error("the save did not happen: %s", error)
+            return error
+        self.failed_in = self._owed = None
+        took = ended - job.began
+        if error is None:
+            cost, blocked = self._checkpoints.cost(took, took if job.task is None else job.blocked)
+            self._controller.saved(job.save, blocked=blocked, took=cost)
+        else:
+            self._controller.saved(job.save)
+        told = {"name": info.name, "bytes": info.bytes, "took": round(took, 6), "why": str(job.save)}
+        try:
+            self._note("saved", **told, **where)
+        except SaveError as failure:
+            return error or failure
+        return error
+
+    def _tolerated(self, error: BaseException) -> bool:
+        """Whether training goes on over an error; closing tells it then, unless it is made good."""
+        if isinstance(error, Changed):
+            log.warning("from now on the state is copied before training goes on, as %s", error)
+            self._overlap = None
+        elif self._settings.save_errors == "raise" or not isinstance(error, SaveError | DamagedError):
+            return False
+        self._owed = error
+        return True

@@ -1,0 +1,151 @@
+"""What the user gave to Run, checked before any file is touched."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from stopctl.core.controller import Controller
+from stopctl.core.errors import SettingError
+from stopctl.core.goal import Goal
+from stopctl.core.keep import KeepPolicy
+from stopctl.core.lr import ReduceOnPlateau
+from stopctl.core.policy import SavePolicy, StopPolicy, checked_rule
+from stopctl.sinks.observer import Audience
+from stopctl.state.dictstate import DictState
+from stopctl.state.protocols import LearningRate, Ranked, State, Team
+from stopctl.team.ranks import Ranks
+from stopctl.team.reduce import Reduce, checked_reduce
+
+
+def checked_state(state: dict[str, Any] | State, lr: ReduceOnPlateau | None) -> State:
+    """The State behind what was given as ``state=``, able to do what ``lr=`` asks of it."""
+    if not isinstance(state, dict) and not hasattr(state, "capture"):
+        raise SettingError(
+            f"state={state!r}: write a dict, such as state={{'params': params}}, or an adapter's State"
+        )
+    checked: State = DictState(state) if isinstance(state, dict) else state
+    if lr is not None:
+        if not isinstance(checked, LearningRate):
+            raise SettingError(
+                f"lr={lr!r}: this state has no learning rate of its own; use Controller(lr=...)"
+            )
+        checked.check_lr()
+    return checked
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the user gave to Run, checked."""
+
+    goal: Goal
+    stop: StopPolicy | None
+    save: SavePolicy | None
+    keep: KeepPolicy | None
+    lr: ReduceOnPlateau | None
+    resume: str
+    notes: Mapping[str, Any] | None
+    allow_missing: Collection[str]
+    start_from_run: str | Path | None
+    take_over: bool
+    durability: str
+    verify_writes: bool
+    compress: str | None
+    async_save: bool | str
+    save_errors: str
+    grace_seconds: float | None
+    audience: Audience
+    team: Team | str | None
+    timeout: float
+    reduce: Reduce
+
+    def __post_init__(self) -> None:
+        if self.resume not in ("auto", "require", "never"):
+            raise SettingError(f"resume={self.resume!r}: write 'auto', 'require' or 'never'")
+        if self.durability not in ("full", "process"):
+            raise SettingError(f"durability={self.durability!r}: write 'full' or 'process'")
+        if type(self.async_save) is not bool and self.async_save != "overlap":
+            raise SettingError(f"async_save={self.async_save!r}: write True, 'overlap' or False")
+        if self.save_errors not in ("raise", "continue"):
+            raise SettingError(f"save_errors={self.save_errors!r}: write 'raise' or 'continue'")
+        if self.compress not in (None, "zstd"):
+            raise SettingError(f"compress={self.compress!r}: write 'zstd' or None")
+        if self.grace_seconds is not None and not (
+            type(self.grace_seconds) in (int, float) and 0 < self.grace_seconds < math.inf
+        ):
+            raise SettingError(
+                f"grace_seconds={self.grace_seconds!r}: write the seconds from the signal to the end of the "
+                "process, such as 30, or None"
+            )
+        if type(self.timeout) not in (int, float) or not 0 < self.timeout < math.inf:
+            raise SettingError(
+                f"timeout={self.timeout!r}: write the seconds to wait for another rank, such as 60"
+            )
+        if self.team not in ("auto", None) and not hasattr(self.team, "share"):
+            raise SettingError(f"team={self.team!r}: write 'auto', None for this process alone, or a Team")
+        checked_reduce(self.reduce, self.goal.metric)
+        for name in ("take_over", "verify_writes"):
+            if type(getattr(self, name)) is not bool:
+                raise SettingError(f"{name}={getattr(self, name)!r}: write True or False")
+        if self.start_from_run is not None and not isinstance(self.start_from_run, str | Path):
+            raise SettingError(f"start_from_run={self.start_from_run!r}: write another run's directory")
+        checked_rule(self.keep, KeepPolicy, "keep", "Last(2) | Best(1)")
+        self.controller()
+        if isinstance(self.allow_missing, str):
+            name = self.allow_missing
+            raise SettingError(f"allow_missing={name!r}: write a set of names, such as {{{name!r}}}")
+        if self.notes is not None and not isinstance(self.notes, Mapping):
+            raise SettingError(f"notes={self.notes!r}: write a dict of plain JSON")
+        try:
+            json.dumps(self.notes, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise SettingError(f"notes={self.notes!r}: write plain JSON ({error})") from error
+
+    def controller(self) -> Controller:
+        """A new machine with these rules."""
+        return Controller(goal=self.goal, stop=self.stop, save=self.save, lr=self.lr)
+
+    def ranks(self, state: State) -> Ranks:
+        """This process among those it trains with; every rank calls it.
+
+        Raises:
+            TeamError: they cannot reach each other.
+            SettingError: something that several ranks cannot do.
+        """
+        team: Team | None = None
+        if isinstance(self.team, str):
+            team = state.team(float(self.timeout)) if isinstance(state, Ranked) else None
+        else:
+            team = self.team
+        if team is not None and self.async_save:
+            team.close()
+            raise SettingError(
+                f"async_save={self.async_save!r} with {team.size} ranks: saves are waited for; write False"
+            )
+        return Ranks(team)
+
+    def same(self) -> dict[str, Any]:
+        """What all ranks must have been given alike."""
+        names = ("goal", "stop", "save", "keep", "lr", "resume", "reduce")
+        return {name: repr(getattr(self, name)) for name in names}
+
+    def store_options(self) -> dict[str, Any]:
+        """How the store is to be opened."""
+        names = ("take_over", "durability", "verify_writes", "compress")
+        return {name: getattr(self, name) for name in names}
+
+    def meta(self, state: State) -> dict[str, Any]:
+        """What run.json says of them."""
+        told = {
+            "goal": {"metric": self.goal.metric, "mode": self.goal.mode},
+            "rules": {name: repr(getattr(self, name)) for name in ("stop", "save", "keep", "lr")},
+            "versions": dict(state.versions()),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        return told if self.notes is None else {**told, "notes": copy.deepcopy(dict(self.notes))}

@@ -1,0 +1,1 @@
+"""Run directories read back: their history, checkpoints and standing."""

@@ -1,0 +1,77 @@
+"""A run's checkpoints as people are told of them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from stopctl.core.errors import DamagedError
+from stopctl.runs.history import mapping
+from stopctl.store import CheckpointInfo, strict
+from stopctl.store.assembly import read_parts
+from stopctl.store.files import FILES
+from stopctl.store.hashed import check_file, read_whole
+from stopctl.store.manifest import LIMIT, MANIFEST, PARTS, STATE, parse
+from stopctl.store.oserrors import ROTTEN, as_damage
+
+if TYPE_CHECKING:
+    from stopctl.runs.standing import ReadRun
+
+
+def check(info: CheckpointInfo, tick: Callable[[int], object] = lambda size: None) -> None:
+    """Read each file of a checkpoint, from the disk where the system allows that; a few MiB at a time.
+
+    Args:
+        info: one that `Reader.list` gave.
+        tick: told the bytes of each file once it is read.
+
+    Raises:
+        DamagedError: a file is not what was written; the text names it.
+        OSError: for a reason that lies in this process, not in the checkpoint.
+    """
+    with as_damage(MANIFEST, ROTTEN):
+        data = read_whole(FILES, info.path / MANIFEST, LIMIT)
+    found, facts = parse(data, info.path.parent)
+    if found.name != info.name:
+        raise DamagedError(f"{MANIFEST}: it is that of {found.name}")
+    tick(len(data))
+    if PARTS in facts:
+        facts |= read_parts(FILES, found, facts[PARTS]).files
+    for name, fact in facts.items():
+        with as_damage(name, ROTTEN):
+            check_file(FILES, info.path / name, fact)
+        tick(fact.size)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A checkpoint, why it was saved, and what it is: best, latest, pinned."""
+
+    info: CheckpointInfo
+    why: str
+    tags: tuple[str, ...]
+
+
+def kept(run: ReadRun) -> tuple[Kept, ...]:
+    """The good checkpoints of a run, oldest first."""
+    saves = (moment.line for moment in run.history.moments if moment.event == "saved")
+    why = {line.get("name"): str(line.get("why")) for line in saves}
+    infos, best = run.listing.good, run.best()
+    found = []
+    for info in infos:
+        holds = {"best": info is best, "latest": info is infos[-1], "pinned": info.pinned}
+        tags = tuple(tag for tag, true in holds.items() if true)
+        found.append(Kept(info, why.get(info.name) or ", ".join(info.reasons), tags))
+    return tuple(found)
+
+
+def planned(infos: Sequence[CheckpointInfo]) -> int | None:
+    """The planned length as the newest readable checkpoint has it; None where it does not say."""
+    for info in reversed(infos):
+        with contextlib.suppress(OSError, ValueError):
+            state = mapping(strict.loads((info.path / STATE).read_bytes()))
+            found = mapping(state.get("state")).get("planned")
+            return found if type(found) is int and found > 0 else None
+    return None

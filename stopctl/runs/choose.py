@@ -1,0 +1,112 @@
+"""Choosing a checkpoint to load: the best, the latest, or one by its name."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+from stopctl.core.errors import DamagedError, SettingError
+from stopctl.core.goal import Goal
+from stopctl.core.keep import ranked
+from stopctl.runs.history import best_reported, goal_of
+from stopctl.store import CheckpointInfo, Reader
+from stopctl.store.tree import Tree
+
+log = logging.getLogger("stopctl")
+T = TypeVar("T")
+
+
+def candidates(checkpoints: Collection[CheckpointInfo], which: str, goal: Goal) -> list[CheckpointInfo]:
+    """The checkpoints that ``which`` may mean, the first choice first.
+
+    ``which`` is "best" (finite values, best first), "latest" (newest first), or the label or directory name
+    of one.
+    """
+    if which == "best":
+        return list(ranked(tuple(checkpoints), goal))
+    newest_first = list(reversed(tuple(checkpoints)))
+    if which == "latest":
+        return newest_first
+    return [info for info in newest_first if which in (info.label, info.name)][:1]
+
+
+def first_good(
+    infos: Collection[CheckpointInfo],
+    load: Callable[[CheckpointInfo], T],
+    damaged: Callable[[CheckpointInfo, DamagedError], None],
+) -> tuple[CheckpointInfo, T] | None:
+    """The first of ``infos`` that loads, with what it held; ``damaged`` is told of each that does not."""
+    for info in infos:
+        try:
+            return info, load(info)
+        except DamagedError as error:
+            damaged(info, error)
+    return None
+
+
+def choose(
+    directory: str | Path, which: str = "best", *, only: Collection[str] | None = None
+) -> tuple[CheckpointInfo, dict[str, Tree]]:
+    """Read one checkpoint of a run, verified, without its lock.
+
+    Args:
+        directory: the run's directory.
+        which: "best", "latest", or a checkpoint's label or directory name. Where the first choice is
+            damaged, the next one is taken and said in the log (its ``is_best`` is False); a named one is
+            an error instead.
+        only: the components to build, None for all.
+
+    Raises:
+        NotARunError: no run is there.
+        SettingError: the run has no such checkpoint.
+        DamagedError: none of them verifies.
+    """
+    reader = Reader(directory)
+    goal = goal_of(reader.meta)
+    while True:
+        found, errors = _try_to_load(reader, directory, which, goal, only)
+        if not errors.keys() - reader.names():
+            break  # else a writer deleted one between our look and our loading, and there may be a newer
+    for error in errors.values():
+        log.warning("%s%s", error, "" if found is None else "; taking the next")
+    if found is None:
+        raise DamagedError("; ".join(errors.values()))
+    info, components = found
+    best = best_reported(reader, goal)
+    return replace(info, is_best=best is not None and info.value == best), components
+
+
+def _try_to_load(
+    reader: Reader, directory: str | Path, which: str, goal: Goal, only: Collection[str] | None
+) -> tuple[tuple[CheckpointInfo, dict[str, Tree]] | None, dict[str, str]]:
+    """The first choice that loads, and by name why others before it did not."""
+    listing = reader.list()
+    infos = candidates(listing.good, which, goal)
+    if not infos:
+        have = ", ".join(info.label or info.name for info in listing.good) or "none"
+        what = "checkpoint with a finite value" if which == "best" else "checkpoint"
+        broken = "".join(f"; damaged: {d.name} ({d.why})" for d in listing.damaged)
+        raise SettingError(f"{directory} has no {what} for which={which!r}; it has: {have}{broken}")
+    errors: dict[str, str] = {}
+
+    def damaged(info: CheckpointInfo, error: DamagedError) -> None:
+        errors[info.name] = str(error)
+
+    return first_good(infos, lambda info: reader.load(info, only)[0], damaged), errors
+
+
+def starting_weights(directory: str | Path) -> tuple[CheckpointInfo, dict[str, Tree]]:
+    """The best checkpoint of another run, and the weights that it holds; the errors are those of `choose`."""
+    info, components = choose(directory)
+    return info, weights(components)
+
+
+def weights(components: Mapping[str, Tree]) -> dict[str, Tree]:
+    """The models ("model", "model.encoder"); where there are none, all but generators and position."""
+    models = {name: tree for name, tree in components.items() if name.partition(".")[0] == "model"}
+    return models or {
+        name: tree for name, tree in components.items() if not name.startswith(("rng.", "run."))
+    }

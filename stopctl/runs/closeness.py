@@ -1,0 +1,62 @@
+"""How close each rule of a run is to being met: its journal led through the core that decides."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stopctl.core.errors import StopctlError
+from stopctl.core.machine import advance, begin, judge
+from stopctl.core.plan import Plan, explain
+from stopctl.core.progress import Report
+from stopctl.runs.checkpoints import planned
+from stopctl.runs.history import Line, Place, mapping, metrics, place, seconds
+from stopctl.runs.ruletext import parse_lr, parse_save, parse_stop
+from stopctl.runs.standing import ReadRun
+
+PARSERS: dict[str, Any] = {"stop": parse_stop, "save": parse_save, "lr": parse_lr}
+
+
+def closeness(run: ReadRun) -> tuple[list[str], list[str]]:
+    """A sentence for each stop, save and learning-rate rule, and what could not be told, and why.
+
+    The rules are those of run.json, the reports those that stand, the saves those that the journal tells
+    of. The planned length is that of the newest checkpoint, as the journal does not have it.
+
+    Returns:
+        The sentences, in the order of the rules as written; and notes.
+    """
+    rules, notes = _rules(mapping(run.reader.meta.get("rules")))
+    try:
+        plan = Plan(run.goal, rules["stop"], rules["save"], lr=rules["lr"])
+        state = begin(plan)
+        length, saved = planned(run.listing.good), _saved(run)
+        for line in run.history.reports():
+            decision = advance(plan, state, _report(line, length))
+            if decision.save is not None:
+                state.settle(decision.save.id, done=place(line) in saved)
+        lines = list(explain(plan, state, judge(plan, state)))[1:]
+    except StopctlError as error:
+        return [], [*notes, f"the journal cannot be replayed with these rules: {error}"]
+    return lines, notes
+
+
+def _rules(texts: Any) -> tuple[dict[str, Any], list[str]]:
+    found: dict[str, Any] = dict.fromkeys(PARSERS)
+    notes = []
+    for name, parse in PARSERS.items():
+        text = str(texts.get(name, "None"))
+        if text != "None":
+            try:
+                found[name] = parse(text)
+            except StopctlError:
+                notes.append(f"{name} {text}: it has a rule of your own, which cannot be replayed here")
+    return found, notes
+
+
+def _saved(run: ReadRun) -> set[Place]:
+    return {moment.place for moment in run.history.standing() if moment.event == "saved"}
+
+
+def _report(line: Line, length: int | None) -> Report:
+    inside = line.get("inside") is True
+    return Report(metrics(line), line["epoch"], line["step"], seconds(line), length, inside=inside)

@@ -1,0 +1,233 @@
+"""What happened in a run: every line of its journal as a moment, told in a sentence."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from stopctl.core.errors import DamagedError, SettingError, StateError
+from stopctl.core.goal import Goal, Maximize, Minimize
+from stopctl.core.values import float_from_json
+from stopctl.core.words import figure
+from stopctl.store import Reader
+
+Line = dict[str, Any]
+
+
+class Place(NamedTuple):
+    """Passes and steps completed."""
+
+    epoch: int
+    step: int
+
+
+def place(line: Line) -> Place:
+    """Where a line stands."""
+    return Place(line["epoch"], line["step"])
+
+
+def number(value: object) -> float | None:
+    """A number of the journal, "NaN" and the infinities included; None for anything else.
+
+    >>> number(1), number("NaN"), number("one")
+    (1.0, nan, None)
+    """
+    if type(value) is float:  # nearly all of them
+        return value
+    try:
+        return float_from_json(value, "value")
+    except StateError:
+        return None
+
+
+def metrics(line: Mapping[str, Any]) -> dict[str, float]:
+    """The metrics of a report's line that are numbers."""
+    told = ((name, number(value)) for name, value in line["metrics"].items())
+    return {name: value for name, value in told if value is not None}
+
+
+def seconds(line: Mapping[str, Any]) -> float:
+    """Seconds of training by then; 0 where the line does not say."""
+    found = number(line.get("seconds"))
+    return found if found is not None and math.isfinite(found) else 0.0
+
+
+def mapping(value: object) -> Mapping[str, Any]:
+    """The value if it is an object of the journal's, else an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def goal_of(meta: dict[str, Any]) -> Goal:
+    """The goal that run.json tells of; DamagedError if it tells of none."""
+    try:
+        saved = meta["goal"]
+        return {"min": Minimize, "max": Maximize}[saved["mode"]](saved["metric"])
+    except (KeyError, TypeError, SettingError) as error:
+        raise DamagedError(f"run.json tells of no goal: {str(meta.get('goal'))[:100]}") from error
+
+
+def owned(lines: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Journal lines with counters, but not those of a writer that had been taken over by then."""
+    writer = 0
+    for line in lines:
+        by = line.get("writer", writer)
+        counters = (line.get("epoch"), line.get("step"))
+        if type(by) is int and by >= writer and all(type(n) is int and n >= 0 for n in counters):
+            writer = by
+            yield line
+
+
+def reports(reader: Reader) -> list[dict[str, Any]]:
+    """The journal's report lines that stand: those that a later start or resume did not void.
+
+    A line of a writer that had been taken over by then, or one without its fields, is none.
+    """
+    standing: list[dict[str, Any]] = []
+    for line in owned(reader.journal()):
+        if line.get("event") in ("start", "resume"):
+            counters = (line["epoch"], line["step"])
+            while standing and (standing[-1]["epoch"], standing[-1]["step"]) > counters:
+                standing.pop()
+        elif line.get("event") == "report" and type(line.get("metrics")) is dict:
+            standing.append(line)
+    return standing
+
+
+def best_reported(reader: Reader, goal: Goal) -> float | None:
+    """The best finite value among the reports that stand."""
+    values = []
+    for line in reports(reader):
+        with contextlib.suppress(KeyError, StateError):
+            values.append(float_from_json(line["metrics"][goal.metric], goal.metric))
+    finite = [value for value in values if value - value == 0.0]
+    return min(finite, key=lambda value: goal.sign * value, default=None)
+
+
+LAST_PASS = "the last planned pass"
+"""What the reason of a run's last save says."""
+
+
+@dataclass(slots=True)
+class Moment:
+    """One line of the journal.
+
+    Args:
+        event: its kind. place: passes and steps completed. line: all of it.
+        text: what was decided or what happened; empty for a report that decided nothing.
+        voided: a later start or resume went back before it, so it does not count any more.
+    """
+
+    event: str
+    place: Place
+    line: Line
+    text: str
+    voided: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """A run's journal, read once.
+
+    Args:
+        moments: every good line that has counters, oldest first, the voided ones too.
+        skipped: how many lines a crash garbled; a last line that is still being written does not count.
+        metric: the goal's.
+    """
+
+    moments: tuple[Moment, ...]
+    skipped: int
+    metric: str
+
+    def standing(self) -> list[Moment]:
+        """Those that no later start or resume voided."""
+        return [moment for moment in self.moments if not moment.voided]
+
+    def reports(self) -> list[Line]:
+        """The report lines that stand."""
+        return [moment.line for moment in self.standing() if moment.event == "report"]
+
+    def stop(self) -> Line | None:
+        """The line of the stop that ended the run, if one stands."""
+        found = None
+        for moment in self.standing():
+            if moment.event in ("report", "boundary"):
+                found = moment.line if moment.line.get("stop") else None
+        return found
+
+    def finished(self) -> bool:
+        """Whether all planned passes are done: the save of the last one stands, and nothing after it."""
+        standing = self.standing()
+        ends = [m for m in standing if m.event == "saved" and LAST_PASS in str(m.line.get("why"))]
+        decided = [m for m in standing if m.event in ("report", "boundary")]
+        return bool(ends) and (not decided or ends[-1].place >= decided[-1].place)
+
+    def newest(self) -> Moment | None:
+        """The newest line."""
+        return self.moments[-1] if self.moments else None
+
+
+def history(reader: Reader, metric: str) -> History:
+    """Read the journal of a run; a writer may be at work in it.
+
+    Lines without counters, and those of a writer that had been taken over by then, are passed over.
+    """
+    lines = reader.journal()
+    moments = _moments(lines, metric)
+    return History(tuple(moments), lines.skipped, metric)
+
+
+def best_of(reports: Sequence[Line], goal: Goal) -> int | None:
+    """The number of the report with the best finite value, the first of equals; None if none is finite."""
+    values = ((i, number(line["metrics"].get(goal.metric))) for i, line in enumerate(reports))
+    finite = [(goal.sign * value, i) for i, value in values if value is not None and math.isfinite(value)]
+    return min(finite)[1] if finite else None
+
+
+def _moments(lines: Iterable[Line], metric: str) -> list[Moment]:
+    moments: list[Moment] = []
+    for line in owned(lines):
+        event, at = str(line.get("event")), place(line)
+        if event == "report" and type(line.get("metrics")) is not dict:
+            continue
+        if event in ("start", "resume"):
+            for moment in moments:
+                moment.voided = moment.voided or moment.place > at
+        moments.append(Moment(event, at, line, told(line, metric)))
+    return moments
+
+
+def told(line: Line, metric: str) -> str:
+    """What one line of the journal says, in words."""
+    event = line.get("event")
+    if event in ("report", "boundary"):
+        return "; ".join(_decided(line, metric))
+    sentences = {
+        "start": "the run begins",
+        "resume": f"resumed from {line.get('checkpoint')}",
+        "saved": f"saved {line.get('name')}: {line.get('why')}",
+        "save_failed": f"the save failed: {line.get('why')}",
+        "preempted": f"preempted by {line.get('signal')}",
+        "restored": f"restored {line.get('name')}",
+        "close": "closed",
+    }
+    return sentences.get(str(event), str(event))
+
+
+def _decided(line: Line, metric: str) -> Iterable[str]:
+    if line.get("new_best") is True:
+        yield f"new best {figure(number(mapping(line.get('metrics')).get(metric)))}"
+    factor = number(line.get("lr_factor"))
+    if factor is not None:
+        yield f"learning rate times {figure(factor)}"
+    if stop := line.get("stop"):
+        yield f"stop: {mapping(stop).get('text')}"
+
+
+def where(at: Place | Any, *, steps: bool = True) -> str:
+    """``"epoch 12, step 5640"``; the epoch or the step alone where the other is not counted."""
+    if not at.epoch:
+        return f"step {at.step}"
+    return f"epoch {at.epoch}, step {at.step}" if at.step and steps else f"epoch {at.epoch}"

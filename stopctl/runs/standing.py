@@ -1,0 +1,235 @@
+"""How a run stands now, from what its directory tells."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from stopctl.core.errors import StopctlError
+from stopctl.core.goal import Goal
+from stopctl.core.keep import ranked
+from stopctl.runs.history import History, best_of, goal_of, history, mapping, number, seconds
+from stopctl.store import CheckpointInfo, Listing, Reader, strict
+from stopctl.store.lock import LOCK
+
+LOCKS = Path("/proc/locks")
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """The process that has a run open, as its lock file says."""
+
+    pid: int
+    host: str
+    started: str
+
+
+def holder(directory: Path, *, locks: Path = LOCKS) -> Holder | None:
+    """The process that holds the lock now, as far as it can be known here.
+
+    Taking the lock for a moment would keep a writer out that opens the run just then. So on Linux
+    ``/proc/locks`` is looked at; elsewhere it is enough that the process lives. A process on another host
+    counts as holding it until its journal says "close": see `stopctl.runs.standing`.
+    """
+    try:
+        inode = (directory / LOCK).stat().st_ino
+        line = strict.loads((directory / LOCK).read_bytes()[:1024].partition(b"\n")[0])
+    except (OSError, ValueError):
+        return None
+    if type(line) is not dict or type(line.get("pid")) is not int:
+        return None
+    found = Holder(line["pid"], str(line.get("host")), str(line.get("started")))
+    if found.host != os.uname().nodename:
+        return found
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        return found if _listed(locks.read_text(), inode) else None
+    return found if _lives(found.pid) else None
+
+
+def _listed(text: str, inode: int) -> bool:
+    fields = (line.split() for line in text.splitlines())
+    return any("FLOCK" in parts and any(p.endswith(f":{inode}") for p in parts) for parts in fields)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A run's state now.
+
+    Args:
+        path: the run's directory, absolute.
+        state: "new" (nothing reported yet), "running" (a process has it open), "stopped" (by its rules),
+            "finished" (all planned passes are done), "preempted" (a signal ended it, resumable),
+            "interrupted" (it ended in another way, resumable), "damaged" (no checkpoint can be used).
+        epoch, step: completed.
+        seconds: of training, all processes together.
+        metric, mode: the goal's.
+        value, best: the newest value, and the best finite one; None where there is none.
+        best_epoch, best_step: where the best was reported; ``best_inside``: inside the epoch after these.
+        reason: why it stands so, in words; empty where there is nothing to say.
+        size: bytes on the disk, all of the directory.
+        age: seconds since the newest line of the journal.
+        holder: the process that has it open.
+        checkpoints: how many good ones; ``damaged``: their names and why they are not.
+        skipped: garbled lines of the journal.
+    """
+
+    path: Path
+    state: str
+    epoch: int
+    step: int
+    seconds: float
+    metric: str
+    mode: str
+    value: float | None
+    best: float | None
+    best_epoch: int | None
+    best_step: int | None
+    reason: str
+    size: int
+    age: float | None
+    holder: Holder | None
+    checkpoints: int
+    damaged: tuple[tuple[str, str], ...]
+    skipped: int
+    best_inside: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ReadRun:
+    """All that was read of a run at one moment."""
+
+    reader: Reader
+    goal: Goal
+    history: History
+    listing: Listing
+    standing: Standing
+
+    def best(self) -> CheckpointInfo | None:
+        """The checkpoint with the best finite value."""
+        found = ranked(self.listing.good, self.goal)
+        return found[0] if found else None
+
+
+def read_run(directory: str | os.PathLike[str], now: datetime | None = None) -> ReadRun:
+    """Read a run without its lock.
+
+    Args:
+        directory: the run's.
+        now: what time it is, with its zone; the clock's if it is not given.
+
+    Raises:
+        NotARunError: no run is there, or one of a newer format.
+        DamagedError: run.json is not what stopctl writes.
+    """
+    reader = Reader(directory)
+    goal = goal_of(reader.meta)
+    told, listing = history(reader, goal.metric), reader.list()
+    return ReadRun(reader, goal, told, listing, _standing(reader, goal, told, listing, now))
+
+
+def _standing(reader: Reader, goal: Goal, told: History, listing: Listing, now: datetime | None) -> Standing:
+    reports, newest = told.reports(), told.newest()
+    found = holder(reader.path)
+    if found is not None and found.host != os.uname().nodename and newest and newest.event == "close":
+        found = None
+    state, reason = _state(told, listing, found)
+    at = best_of(reports, goal)
+    best = None if at is None else reports[at]
+    last = told.standing()[-1] if told.standing() else None
+    return Standing(
+        path=reader.path,
+        state=state,
+        epoch=last.place.epoch if last else 0,
+        step=last.place.step if last else 0,
+        seconds=seconds(last.line) if last else 0.0,
+        metric=goal.metric,
+        mode=goal.mode,
+        value=number(reports[-1]["metrics"].get(goal.metric)) if reports else None,
+        best=None if best is None else number(best["metrics"][goal.metric]),
+        best_epoch=None if best is None else best["epoch"],
+        best_step=None if best is None else best["step"],
+        reason=reason,
+        size=_size(reader.path),
+        age=_age(newest.line.get("time") if newest else reader.meta.get("created"), now),
+        holder=found,
+        checkpoints=len(listing.good),
+        damaged=tuple((one.name, one.why) for one in listing.damaged),
+        skipped=told.skipped,
+        best_inside=best is not None and best.get("inside") is True,
+    )
+
+
+def _state(told: History, listing: Listing, found: Holder | None) -> tuple[str, str]:
+    standing = told.standing()
+    stop = told.stop()
+    if found is not None:
+        return "running", f"process {found.pid} on {found.host}"
+    if not listing.good and (listing.damaged or any(m.event == "saved" for m in standing)):
+        why = "; ".join(f"{one.name}: {one.why}" for one in listing.damaged)
+        return "damaged", why or "the journal tells of checkpoints, but none is there"
+    if stop is not None:
+        return "stopped", str(mapping(stop["stop"]).get("text"))
+    if told.finished():
+        return "finished", "all planned passes are done"
+    last = next((m for m in reversed(standing) if m.event not in ("close", "restored")), None)
+    if last is not None and last.event == "preempted":
+        return "preempted", last.text
+    if not listing.good and not any(m.event in ("report", "boundary") for m in standing):
+        return "new", "nothing was reported yet"
+    closed = bool(standing) and standing[-1].event == "close"
+    return "interrupted", "closed before its end" if closed else "its process is gone"
+
+
+def _size(path: Path) -> int:
+    """Bytes of all files below, those with several names counted once."""
+    sizes: dict[tuple[int, int], int] = {}
+    for folder, _, names in os.walk(path):
+        for name in names:
+            with contextlib.suppress(OSError):  # a writer has just taken it away
+                stat = os.lstat(os.path.join(folder, name))
+                sizes[stat.st_dev, stat.st_ino] = stat.st_size
+    return sum(sizes.values())
+
+
+def _age(time: object, now: datetime | None) -> float | None:
+    with contextlib.suppress(ValueError, TypeError):
+        then = datetime.fromisoformat(str(time))
+        return max(0.0, ((now or datetime.now(UTC)) - then).total_seconds())
+    return None
+
+
+def find_runs(folder: Path) -> list[Path]:
+    """The run directories at and below a folder, sorted; nothing is looked for inside of one."""
+    found = []
+    for where, folders, names in os.walk(folder):
+        if "run.json" in names:
+            found.append(Path(where))
+            folders.clear()
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+    return found
+
+
+def read_runs(folder: Path, now: datetime | None = None) -> tuple[list[Standing], list[tuple[Path, str]]]:
+    """How each run at or below a folder stands; and those that cannot be read, and why."""
+    good, bad = [], []
+    for path in find_runs(folder):
+        try:
+            good.append(read_run(path, now).standing)
+        except StopctlError as error:
+            bad.append((path, str(error)))
+        except OSError as error:
+            bad.append((path, f"{error.filename or path}: {error.strerror or error}"))
+    return good, bad

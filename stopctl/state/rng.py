@@ -1,0 +1,103 @@
+"""The random number generators that every Python program shares, as components of a checkpoint."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+from stopctl.state.arrays import array_leaf, from_tree, leaf_array, to_tree
+from stopctl.store.tree import Tree
+
+
+class PythonRng:
+    """``random``: the global Mersenne Twister."""
+
+    def capture(self) -> Tree:
+        """The words of the generator as one array."""
+        import numpy as np
+
+        version, words, gauss = random.getstate()
+        state = array_leaf(np.array(words, np.uint32), "rng.python/state")
+        return {"version": version, "state": state, "gauss": gauss}
+
+    def check(self, saved: Tree, path: str) -> list[str]:
+        """The version of Python's own format, and whether a generator takes the rest."""
+        wrong = differing(saved, "version", random.getstate()[0], path)
+        return wrong or _refused(lambda: random.Random().setstate(self._python(saved)), path)
+
+    def load(self, saved: Tree) -> None:
+        """Go on from the saved position."""
+        random.setstate(self._python(saved))
+
+    def _python(self, saved: Tree) -> tuple[Any, ...]:
+        gauss = saved["gauss"]
+        words = tuple(leaf_array(saved["state"]).tolist())
+        return saved["version"], words, None if gauss is None else float(gauss)
+
+
+class NumpyRng:
+    """``numpy.random``: the global (legacy) generator; ``default_rng()`` objects are the user's own."""
+
+    def capture(self) -> Tree:
+        """What ``numpy.random.get_state(legacy=False)`` gives."""
+        return to_tree(_numpy_state(), "rng.numpy")
+
+    def check(self, saved: Tree, path: str) -> list[str]:
+        """The bit generator's name, and whether such a one takes the rest."""
+        given = _numpy_state()["bit_generator"]
+        return differing(saved, "bit_generator", given, path) or _refused(lambda: _try(given, saved), path)
+
+    def load(self, saved: Tree) -> None:
+        """Go on from the saved position."""
+        import numpy as np
+
+        np.random.set_state(from_tree(saved, None))
+
+
+def _try(kind: str, saved: Tree) -> None:
+    """Set a generator that nobody uses; NumPy itself takes any position, and would read beyond its words."""
+    import numpy as np
+
+    state = from_tree(saved, None)
+    for name, last in (("pos", 624), ("buffer_pos", 4)):
+        if not 0 <= state["state"].get(name, state.get(name, 0)) <= last:
+            raise ValueError(f"{name} is out of range")
+    np.random.RandomState(getattr(np.random, kind)()).set_state(state)
+
+
+def _refused(attempt: Callable[[], None], path: str) -> list[str]:
+    try:
+        attempt()
+    except (TypeError, ValueError, LookupError, AttributeError, OverflowError) as error:
+        return [f"{path}: saved is not the state of this generator ({error})"]
+    return []
+
+
+def differing(saved: Tree, key: str, given: object, path: str) -> list[str]:
+    """Whether ``saved`` is the state of a generator whose ``key`` (its kind) is ``given``; None fits any."""
+    if not isinstance(saved, dict) or key not in saved:
+        return [f"{path}: saved is not the state of this generator"]
+    return [] if given in (None, saved[key]) else [f"{path}: saved {key} {saved[key]}, given {given}"]
+
+
+def _numpy_state() -> dict[str, Any]:
+    import numpy as np
+
+    return {**np.random.get_state(legacy=False)}
+
+
+class SharedGenerators:
+    """Python's and NumPy's global generators."""
+
+    def __init__(self) -> None:
+        self._rngs: dict[str, PythonRng | NumpyRng] = {"python": PythonRng(), "numpy": NumpyRng()}
+
+    def capture(self) -> Tree:
+        """Where they stand."""
+        return {name: rng.capture() for name, rng in self._rngs.items()}
+
+    def load(self, saved: Tree) -> None:
+        """Put them there."""
+        for name, rng in self._rngs.items():
+            rng.load(saved[name])

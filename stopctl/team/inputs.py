@@ -1,0 +1,270 @@
+"""Sharing: before each decision of a distributed run all ranks get the same inputs, and so decide the same.
+
+Of rank 0 come the metrics (unless they are reduced over all ranks) and the seconds; of every rank its signal
+and what it asked for. Nothing else is shared, no verdict either: each rank decides alone, and a digest of
+its state travels with its next message.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from stopctl.core.controller import Controller
+from stopctl.core.errors import TeamError
+from stopctl.core.values import float_to_json, number
+from stopctl.store import strict
+from stopctl.team.ranks import Message, Ranks
+from stopctl.team.reduce import Reduce, how_of, judged, split_count
+
+
+def state_of(controller: Controller) -> dict[str, Any]:
+    """All that a machine's next decisions follow from, and the stop it has decided."""
+    stopped = controller.stopped
+    return {**controller.state_dict(), "stopped": None if stopped is None else str(stopped)}
+
+
+def digest(state: Mapping[str, Any]) -> str:
+    """Equal for equal states, 32 hexadecimal digits."""
+    return hashlib.blake2b(strict.dumps(state, sort_keys=True), digest_size=16).hexdigest()
+
+
+def disagreement(where: str, states: list[Mapping[str, Any]]) -> TeamError:
+    """The error of all ranks, whose states differ; it names the first place."""
+    for rank, other in enumerate(states):
+        if found := _first_difference(states[0], other, ""):
+            path, ours, theirs = found
+            return TeamError(
+                f"the ranks have decided differently before {where}: {path} is {ours} on rank 0, {theirs} on "
+                f"rank {rank}: give every rank the same rules, and rules of your own no clock and no chance"
+            )
+    return TeamError(f"the ranks differ at {where}, and no longer when asked how")
+
+
+def _first_difference(ours: Any, theirs: Any, path: str) -> tuple[str, Any, Any] | None:
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        for key in {**ours, **theirs}:
+            found = _first_difference(ours.get(key), theirs.get(key), f"{path}/{key}" if path else key)
+            if found:
+                return found
+        return None
+    if isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
+        pairs = enumerate(zip(ours, theirs, strict=True))
+        return next((d for i, (a, b) in pairs if (d := _first_difference(a, b, f"{path}/{i}"))), None)
+    return None if ours == theirs else (path, ours, theirs)
+
+
+EVERY = 1.0
+"""Seconds between two exchanges at boundaries that come faster than that."""
+
+SHARE = 0.01
+"""What such exchanges may take of all time: where one takes long, they are rarer."""
+
+
+class Alone:
+    """The inputs of a run on one rank: its own metrics, clock and signals.
+
+    Args:
+        controller: asked to stop.
+        reduce: whether a report may have a weight.
+        clock: the seconds.
+        signal: the signal that has come, if one has.
+    """
+
+    def __init__(
+        self,
+        controller: Controller,
+        reduce: Reduce,
+        clock: Callable[[], float],
+        signal: Callable[[], str | None],
+    ) -> None:
+        self._controller = controller
+        self._reduce = reduce
+        self._clock = clock
+        self._own_signal = signal
+
+    @property
+    def seconds(self) -> float:
+        """The seconds that a decision goes by."""
+        return self._clock()
+
+    @property
+    def signal(self) -> str | None:
+        """The signal that came, if any."""
+        return self._own_signal()
+
+    def wish(self, text: str) -> None:
+        """Stop at the next report or boundary."""
+        self._controller.request_stop(text)
+
+    def due(self, step: int) -> bool:
+        """Whether the boundary after this step is one at which the ranks talk."""
+        return False
+
+    def report(
+        self, where: str, counters: Message, metrics: Mapping[str, object], versions: Message | None
+    ) -> Mapping[str, object]:
+        """The metrics to judge."""
+        return split_count(self._reduce, metrics)[0]
+
+    def boundary(self, where: str, counters: Message) -> None:
+        """Nobody is to be asked."""
+
+
+class Sharing(Alone):
+    """What one of several ranks tells, and what it makes of what all told.
+
+    Args:
+        ranks: all of them.
+        seconds: that the run has spent so far.
+        others: as for `Alone`; the controller's state has to be the same everywhere.
+    """
+
+    def __init__(self, ranks: Ranks, seconds: float, *others: Any) -> None:
+        super().__init__(*others)
+        self._ranks = ranks
+        self._wishes: list[str] = []
+        self._rhythm = Rhythm()
+        self._seconds = seconds
+        self._cost = 0.0  # seconds that the newest exchange took this rank; the last to come waits for none
+        self._signal: str | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Those of rank 0 at the newest exchange."""
+        return self._seconds
+
+    @property
+    def signal(self) -> str | None:
+        """The first signal that came to any rank and that all know of."""
+        return self._signal
+
+    def wish(self, text: str) -> None:
+        """Ask all ranks to stop, at the next exchange."""
+        self._wishes.append(text)
+
+    def due(self, step: int) -> bool:
+        """Whether the boundary after this step is one at which the ranks talk."""
+        return self._rhythm.due(step)
+
+    def report(
+        self, where: str, counters: Message, metrics: Mapping[str, object], versions: Message | None
+    ) -> Mapping[str, object]:
+        """Exchange what a report needs; returns the metrics that all ranks judge.
+
+        Args:
+            where: for people.
+            counters: must be equal on all ranks.
+            metrics: of this rank.
+            versions: how far the user's objects are, should another rank fail; None: not at a pass's end.
+
+        Raises:
+            ReportError: a rank lacks a metric that is reduced, on all ranks alike; nothing has changed.
+            MetricError: this rank's value is no number; the others wait for another report.
+            RankFailed, TeamError: see `Ranks.exchange`.
+        """
+        given, weight = split_count(self._reduce, metrics)
+        ours = {
+            name: float_to_json(number(value, name))
+            for name, value in given.items()
+            if self._ranks.leads or how_of(self._reduce, name)
+        }
+        told = {"metrics": ours, "count": weight, "versions": versions}
+        messages = self._exchange("report", where, counters, told)
+        self.take(messages, counters)
+        return self.judged(messages)
+
+    def boundary(self, where: str, counters: Message) -> None:
+        """Exchange what a loop boundary needs."""
+        self.take(self._exchange("boundary", where, counters, {}), counters)
+
+    def farewell(
+        self, where: str, counters: Message, error: BaseException, versions: Message | None
+    ) -> list[Message]:
+        """Tell the others that this rank leaves because of an error."""
+        text = f"{type(error).__name__}: {error}"[:1000]
+        told = {"error": text, "versions": versions, "metrics": {}, "count": None}
+        return self._exchange("failed", where, counters, told)
+
+    def close(self) -> None:
+        """Take leave at the end; a signal that has come since the last boundary is everybody's, too."""
+        self._hear(self._ranks.exchange("close", "closing the run", told={"signal": self._own_signal()}))
+
+    def take(self, messages: list[Message], counters: Message) -> None:
+        """Make everybody's inputs this rank's own."""
+        told = [each["told"] for each in messages]
+        self._seconds = max(self._seconds, told[0]["seconds"])
+        self._hear(messages)
+        for each in told:
+            for text in each["wishes"]:
+                self._controller.request_stop(text)
+        self._wishes.clear()
+        self._rhythm.beat(counters["step"], self._seconds, min(each["cost"] for each in told))
+
+    def _hear(self, messages: list[Message]) -> None:
+        signals = [each["told"]["signal"] for each in messages]
+        self._signal = self._signal or next(filter(None, signals), None)
+
+    def judged(self, messages: list[Message]) -> dict[str, float]:
+        """The metrics that count."""
+        return judged(self._reduce, [each["told"] for each in messages])
+
+    def complete(self, messages: list[Message]) -> bool:
+        """Whether all ranks, those that fail too, have trained the same pass, and rank 0 reports on it."""
+        first = messages[0]
+        return (
+            first["call"] == "report"
+            and self._reduce is None
+            and bool(first["told"]["versions"])
+            and all(
+                each["call"] in ("report", "failed")
+                and each["same"] == first["same"]
+                and each["told"]["digest"] == first["told"]["digest"]
+                and each["told"]["versions"] == first["told"]["versions"]
+                for each in messages
+            )
+        )
+
+    def _exchange(self, call: str, where: str, same: Message, told: Message) -> list[Message]:
+        state = state_of(self._controller)
+        mine = {
+            "digest": digest(state),
+            "seconds": self._clock(),
+            "signal": self._own_signal(),
+            "wishes": list(self._wishes),
+            "cost": self._cost,
+        }
+        began = self._clock()
+        messages = self._ranks.exchange(call, where, same, {**mine, **told})
+        self._cost = self._clock() - began
+        if call != "failed" and len({each["told"]["digest"] for each in messages}) > 1:
+            states = [each["told"] for each in self._ranks.exchange("states", where, told=state)]
+            self._ranks.over = True  # all raise the same, and wait for nobody
+            raise disagreement(where, states)
+        return messages
+
+
+class Rhythm:
+    """At which steps the ranks talk: after every one, or, where those come fast, once a second or less often.
+
+    It goes by numbers that all ranks have, so it is the same for all.
+    """
+
+    def __init__(self) -> None:
+        self._step: int | None = None
+        self._seconds = 0.0
+        self._gap = 1
+
+    def due(self, step: int) -> bool:
+        """Whether the ranks talk after this step."""
+        return self._step is None or step >= self._step + self._gap or step < self._step
+
+    def beat(self, step: int, seconds: float, cost: float) -> None:
+        """They did, at this time; the exchange before took so many seconds."""
+        if self._step is not None and step > self._step:
+            took = (seconds - self._seconds) / (step - self._step)
+            wanted = max(EVERY, cost / SHARE) / took if took > 0 else math.inf
+            self._gap = int(max(1, min(wanted, 2 * self._gap)))
+        self._step, self._seconds = step, seconds

@@ -1,0 +1,129 @@
+"""Training until a chosen boundary and no further, in this process or in a new one; for `stopctl.testing`."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import runpy
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from stopctl.core.errors import SettingError
+from stopctl.run.session import Session
+
+BROKEN_OFF = 75  # the exit code of a script that was broken off
+
+
+class Interrupted(BaseException):
+    """Breaks a training loop off, as a kill would; no ``except Exception`` catches it."""
+
+
+@contextmanager
+def watched(at: int | None, saved: list[str]) -> Iterator[None]:
+    """Note the newest checkpoint at each boundary, and break off behind number ``at``."""
+    before = {name: getattr(Session, name) for name in ("pass_done", "step_done")}
+
+    def patched(real: Callable[..., None]) -> Callable[..., None]:
+        def boundary(session: Session, *args: Any) -> None:
+            real(session, *args)
+            saved.append(session.checkpoints[-1].name if session.checkpoints else "")
+            if len(saved) == at:
+                session.close()  # also where the loop has no `with` block
+                raise Interrupted
+
+        return boundary
+
+    for name, real in before.items():
+        setattr(Session, name, patched(real))
+    try:
+        yield
+    finally:
+        for name, real in before.items():
+            setattr(Session, name, real)
+
+
+class Function:
+    """Calls a function in this process."""
+
+    def __init__(self, train: Callable[[Path], object]) -> None:
+        self._train = train
+        self._generators = _generators()
+
+    def __call__(self, directory: Path, at: int | None, *, fresh: bool = True) -> list[str]:
+        """The newest checkpoint at each boundary that was passed."""
+        for load, state, other in self._generators:
+            load(state if fresh else other)
+        saved: list[str] = []
+        with watched(at, saved), suppress(Interrupted):
+            self._train(directory)
+        _opened(directory)
+        return saved
+
+
+class Script:
+    """Runs a script in a process of its own."""
+
+    def __init__(self, script: Path, timeout: float) -> None:
+        if not script.is_file():
+            raise SettingError(f"verify_resume({str(script)!r}): there is no such script")
+        self._script, self._timeout = script, timeout
+
+    def __call__(self, directory: Path, at: int | None, *, fresh: bool = True) -> list[str]:
+        """The newest checkpoint at each boundary that was passed."""
+        with tempfile.TemporaryDirectory() as made:
+            told = Path(made) / "boundaries"
+            words = [self._script, directory, at or 0, told, 0 if fresh else 99]
+            command = [sys.executable, "-m", "stopctl.testing.interrupt", *map(str, words)]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=self._timeout, check=False)
+            if done.returncode not in (0, BROKEN_OFF):
+                raise AssertionError(f"{self._script} ended with {done.returncode}:\n{done.stderr[-4000:]}")
+            _opened(directory)
+            return list(json.loads(told.read_text()))
+
+
+def _opened(directory: Path) -> None:
+    if not (directory / "run.json").exists():
+        raise SettingError(f"train({str(directory)!r}) opened no Run in that directory")
+
+
+def _generators() -> list[tuple[Callable[[Any], object], Any, Any]]:
+    """How to set each shared generator that is in use, its present state, and another one."""
+    found: list[tuple[Callable[[Any], object], Any, Any]] = [
+        (random.setstate, random.getstate(), random.Random(99).getstate())
+    ]
+    if numpy := sys.modules.get("numpy"):
+        other = numpy.random.RandomState(99).get_state()
+        found.append((numpy.random.set_state, numpy.random.get_state(), other))
+    if torch := sys.modules.get("torch"):
+        other = torch.Generator().manual_seed(99).get_state()
+        found.append((torch.set_rng_state, torch.get_rng_state(), other))
+    return found
+
+
+def main(script: str, directory: str, at: str, told: str, seed: str) -> None:
+    """Run a script as if it had been started itself, and write down the boundaries that it has passed."""
+    saved: list[str] = []
+    random.seed(int(seed))
+    with suppress(ImportError):
+        import numpy
+
+        numpy.random.seed(int(seed))
+    sys.argv = [script, directory]
+    sys.path[0] = os.path.dirname(os.path.abspath(script))
+    try:
+        with watched(int(at) or None, saved):
+            runpy.run_path(script, run_name="__main__")
+    except Interrupted:
+        sys.exit(BROKEN_OFF)
+    finally:
+        Path(told).write_text(json.dumps(saved))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

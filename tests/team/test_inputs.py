@@ -1,0 +1,63 @@
+"""What ranks tell each other: the rhythm of the exchanges, and a run alone that tells nobody."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stopctl import Controller
+from stopctl.team.inputs import EVERY, Alone, Rhythm
+
+
+def test_alone_the_own_clock_and_signal_count():
+    came = []
+    controller = Controller()
+    inputs = Alone(controller, "mean", lambda: 3.5, lambda: came[0] if came else None)
+    assert (inputs.seconds, inputs.signal, inputs.due(7)) == (3.5, None, False)
+    came.append("SIGTERM")
+    assert inputs.signal == "SIGTERM"
+    assert inputs.report("here", {}, {"val_loss": 0.5, "count": 3}, None) == {"val_loss": 0.5}
+    inputs.boundary("here", {})
+    inputs.wish("enough")
+    assert str(controller.boundary(epoch=1).stop) == "requested: enough"
+
+
+@given(took=st.lists(st.floats(1e-6, 30), min_size=1, max_size=200))
+def test_slow_steps_are_all_shared_and_fast_ones_about_once_a_second(took):
+    rhythm, seconds, last, gaps = Rhythm(), 0.0, 0.0, []
+    for step, each in enumerate(took, 1):
+        seconds += each
+        if rhythm.due(step):
+            rhythm.beat(step, seconds, 0.0)
+            gaps.append((step, seconds - last))
+            last = seconds
+    assert gaps[0][0] == 1, "the first is shared"
+    slowest = max(took)
+    if min(took) >= EVERY:
+        assert len(gaps) == len(took)
+    assert all(gap <= 2 * len(took) * slowest for _, gap in gaps)
+
+
+@pytest.mark.parametrize(("cost", "gap"), [(0.0, 1000), (0.01, 1000), (0.03, 3000)])
+def test_steady_fast_steps_are_shared_once_a_second_or_as_rarely_as_costs_one_percent(cost, gap):
+    rhythm, shared = Rhythm(), []
+    for step in range(1, 40_001):
+        if rhythm.due(step):
+            rhythm.beat(step, step * 0.001, cost)
+            shared.append(step)
+    gaps = [b - a for a, b in itertools.pairwise(shared)]
+    assert gaps[:4] == [1, 2, 4, 8], "the gap doubles at most"
+    assert set(gaps[12:]) <= {gap - 1, gap, gap + 1}
+    assert gaps[12:]
+
+
+def test_a_clock_that_stands_still_and_steps_that_begin_anew_do_no_harm():
+    rhythm = Rhythm()
+    rhythm.beat(5, 1.0, 0.0)
+    rhythm.beat(6, 1.0, 0.0)
+    assert not rhythm.due(7)
+    assert rhythm.due(8)
+    assert rhythm.due(1)
