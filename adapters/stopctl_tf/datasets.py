@@ -1,4 +1,7 @@
-"""The position inside ``tf.data``: datasets of a known order are counted, iterators write it themselves."""
+"""The position inside ``tf.data``: datasets of a known order are counted, iterators write it themselves.
+
+What draws from a position that nobody can save is refused by the operations a pipeline is made of.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""Variables as leaves and back: without a copy on the way out, into memory of their own on the way in."""
+"""Variables as leaves and back: without a copy on the way out, into memory of their own on the way in.
+
+``read_value()`` gives a tensor in the variable's present memory. Whoever assigns to the variable while that
+tensor lives, in a graph, under XLA or eagerly, writes to new memory. So a capture stays what it was; the next
+update of each captured variable takes longer, and the memory of both is in use until the save is written.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +19,7 @@ from stopctl.ports import Held, Leaf, Tree, array_leaf, leaf_array
 
 
 def held(components: Mapping[str, Tree]) -> Held:
-    """All leaves: those of variables for the reason above, those of the generators as they are copies."""
+    """All leaves: those of variables as they are copied on write, those of the generators as they are copies."""
     return Held(own=frozenset(_leaves(components)))
 
 

@@ -1,4 +1,4 @@
-"""One component of a checkpoint each: how it is captured, checked and loaded."""
+"""One component of a checkpoint each: how it is captured, checked and loaded; all are loaded, or none is."""
 
 from __future__ import annotations
 

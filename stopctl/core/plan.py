@@ -1,4 +1,4 @@
-"""The rules of one run, laid out so that a report costs little."""
+"""The rules of one run, laid out so that a report costs little, and where each stands in words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When to save: the save rules."""
+"""When to save: the save rules, and the seconds between two saves that their cost asks for."""
 
 from __future__ import annotations
 

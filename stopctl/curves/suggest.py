@@ -1,4 +1,4 @@
-"""Choosing a stop rule by recorded curves: the cheapest that loses little enough, and how sure that is."""
+"""Choosing one of a grid of stop rules by recorded curves: the cheapest that loses little, and how sure."""
 
 from __future__ import annotations
 

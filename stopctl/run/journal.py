@@ -1,4 +1,4 @@
-"""What a run tells while it goes on: the journal, its observers, the log; of several ranks rank 0 does."""
+"""What a run tells of its decisions: the journal, its observers, the log; of several ranks rank 0 does."""
 
 from __future__ import annotations
 

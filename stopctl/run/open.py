@@ -1,4 +1,4 @@
-"""Opening a run directory: what is found there, what ``resume`` makes of it, and which checkpoint goes on."""
+"""Opening a run directory: what is found there, what ``resume`` makes of it, and what it warns of."""
 
 from __future__ import annotations
 

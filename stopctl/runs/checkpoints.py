@@ -1,4 +1,4 @@
-"""A run's checkpoints as people are told of them."""
+"""A run's checkpoints as people are told of them, and every byte of one against its hash."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a run stands now, from what its directory tells."""
+"""How a run stands now and who holds its lock, from what its directory tells."""
 
 from __future__ import annotations
 

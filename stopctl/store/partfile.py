@@ -1,4 +1,7 @@
-"""``parts.json``: what a team's checkpoint says of the parts that its ranks have written."""
+"""``part-00001.json``: what one rank of a team has written; ``parts.json``: what the checkpoint says of all.
+
+Strict JSON of other processes, which anybody may have changed: it is trusted in nothing but its hash.
+"""
 
 from __future__ import annotations
 
