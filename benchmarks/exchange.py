@@ -70,7 +70,7 @@ class Reports:
 
         given = {"durability": "process", "save": None, "stop": None, **settings}
         self._run = Run(directory, model=model(), **given).open()
-        self._passes = self._run.epochs(10**9)
+        self._passes = iter(self._run.epochs(10**9))
         self._value = 1.0
         next(self._passes)
 

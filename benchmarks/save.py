@@ -316,7 +316,7 @@ def run(mode: bool | str, *, frozen: bool = False, compress: str | None = None) 
         opened = Run(folder, async_save=mode, compress=compress, **given)
         opened.open()
         stack.callback(opened.close)
-        steps: Iterator[int] = opened.steps(10**9)
+        steps: Iterator[int] = iter(opened.steps(10**9))
         number = next(steps)
 
         def save(path: Path) -> Cost:

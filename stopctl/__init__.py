@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from stopctl.core.stopper import EarlyStopper
     from stopctl.export import load_exported
     from stopctl.run.run import Run
+    from stopctl.run.settings import RunSettings
     from stopctl.state.data import Indices
     from stopctl.store import CheckpointInfo
 
@@ -55,7 +56,8 @@ _HOMES = {
     "stopctl.core.stopper": "EarlyStopper",
     "stopctl.export": "load_exported",
     "stopctl.state.data": "Indices",
-    "stopctl.run": "Run",
+    "stopctl.run.run": "Run",
+    "stopctl.run.settings": "RunSettings",
     "stopctl.store": "CheckpointInfo",
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names.split()}
@@ -94,6 +96,7 @@ __all__ = [
     "Report",
     "ReportError",
     "Run",
+    "RunSettings",
     "Save",
     "SaveError",
     "SavePolicy",

@@ -6,13 +6,13 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import keras
 import tensorflow as tf
 
 import stopctl
-from stopctl import OrderError, Preempted, SaveError, SettingError
+from stopctl import OrderError, Preempted, RunSettings, SaveError, SettingError
 from stopctl_tf import strategies
 from stopctl_tf.run import Run
 
@@ -81,7 +81,7 @@ class FitCallback(keras.callbacks.Callback):  # type: ignore[misc]
         epoch: Any = None,
         restore_best: bool = False,
         validation_freq: int | Sequence[int] = 1,
-        **settings: Any,
+        **settings: Unpack[RunSettings],
     ) -> None:
         super().__init__()
         strategies.refuse_fit(strategies.of((), ()))  # fit itself fails before it calls us
@@ -138,7 +138,7 @@ class FitCallback(keras.callbacks.Callback):  # type: ignore[misc]
                 with strategies.scope(strategies.of([model], ())):
                     # so that a save before the first step has all
                     model.optimizer.build(model.trainable_variables)
-            self._passes = run.epochs(epochs)
+            self._passes = iter(run.epochs(epochs))
             self._advance()
             model._initial_epoch = epochs if self._number is None else self._number - 1
 

@@ -19,7 +19,7 @@ from stopctl.ports import Held, Leaf, Tree, array_leaf, leaf_array
 
 
 def held(components: Mapping[str, Tree]) -> Held:
-    """All leaves: those of variables as they are copied on write, those of the generators as they are copies."""
+    """All leaves: variables are copied on write, and those of the generators are copies already."""
     return Held(own=frozenset(_leaves(components)))
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import stopctl
-from stopctl import SettingError
+from stopctl import RunSettings, SettingError
 from stopctl_tf.state import TfState
 
 
@@ -18,7 +18,7 @@ class Run(stopctl.Run):
         model: The Keras model, ``tf.Module`` or ``tf.Variable`` to train, or a dict of several by name.
         optimizer: The Keras optimizer that trains it, or a dict of several by name.
         extra: Whatever else moves while training, by name (see TfState).
-        settings: Those of stopctl.Run: goal, stop, save, keep, resume, notes, allow_missing.
+        settings: When to stop and save, what to keep, and the rest; see `stopctl.RunSettings`.
 
     Raises:
         SettingError, TreeError: arguments that do not belong together or cannot be saved. Opening raises what
@@ -32,7 +32,7 @@ class Run(stopctl.Run):
         model: Any = None,
         optimizer: Any = None,
         extra: Any = None,
-        **settings: Any,
+        **settings: Unpack[RunSettings],
     ) -> None:
         if "state" in settings:
             raise SettingError("stopctl_tf.Run has no state=: write model=..., and extra={...} for the rest")

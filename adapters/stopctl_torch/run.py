@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 
 import stopctl
-from stopctl import SettingError
+from stopctl import RunSettings, SettingError
 from stopctl_torch.state import TorchState
 
 
@@ -21,7 +21,7 @@ class Run(stopctl.Run):
         model: the module to train, or a dict of several by name.
         optimizer, scheduler, scaler: what trains it, one each or a dict of several by name.
         extra: whatever else moves while training, by name (see TorchState).
-        settings: those of stopctl.Run: goal, stop, save, keep, resume, notes, allow_missing, take_over, ...
+        settings: when to stop and save, what to keep, and the rest; see `stopctl.RunSettings`.
 
     Raises:
         SettingError: arguments that do not belong together. Opening raises what stopctl.Run raises, and
@@ -37,7 +37,7 @@ class Run(stopctl.Run):
         scheduler: Any = None,
         scaler: Any = None,
         extra: Mapping[str, Any] | None = None,
-        **settings: Any,
+        **settings: Unpack[RunSettings],
     ) -> None:
         if "state" in settings:
             raise SettingError(

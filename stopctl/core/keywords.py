@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection
 
 from stopctl.core.errors import SettingError
 
@@ -50,9 +50,9 @@ _STOPPER = {
 }
 
 
-def refuse_foreign(where: str, given: Mapping[str, object]) -> None:
-    """Raise SettingError when there is a keyword that ``where`` does not have."""
+def refuse_unknown(where: str, given: Collection[str]) -> None:
+    """Raise SettingError for keywords that ``where`` does not have."""
     table = _STOPPER if where == "EarlyStopper" else _HERE
-    for name in given:
+    for name in sorted(given):
         hint = f": write {table[name]}" if name in table else ""
         raise SettingError(f"{where} has no {name}={hint}" if hint else f"{where} has no argument {name!r}")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Never
 
 from stopctl.core.codec import dump_state, load_state
 from stopctl.core.decision import Decision, Stop
 from stopctl.core.errors import SettingError
 from stopctl.core.goal import Goal, Maximize, Minimize
-from stopctl.core.keywords import refuse_foreign
+from stopctl.core.keywords import refuse_unknown
 from stopctl.core.machine import begin, decide, judge, refuse_after_stop
 from stopctl.core.plan import Plan
 from stopctl.core.policy import StopPolicy
@@ -56,9 +56,9 @@ class EarlyStopper:
         target: float | None = None,
         diverged: float | None = None,
         nonfinite: Literal["stop", "wait"] = "stop",
-        **foreign: object,
+        **foreign: Never,
     ) -> None:
-        refuse_foreign("EarlyStopper", foreign)
+        refuse_unknown("EarlyStopper", foreign)
         if mode not in ("min", "max"):
             raise SettingError(f"EarlyStopper(mode={mode!r}): write 'min' (smaller is better) or 'max'")
         if nonfinite not in ("stop", "wait"):

@@ -85,14 +85,10 @@ class Checkpoints:
         left = done.told[0] if done.mine is None else done.mine
         self._infos = [info for info in self._infos if info.name in left]
 
-    def set_aside(self, info: CheckpointInfo, why: str) -> None:
+    def set_aside(self, name: str, why: str) -> None:
         """Count a damaged one no more."""
-        self._infos = [other for other in self._infos if other.name != info.name]
-        self._ranks.lead(
-            f"setting {info.name} aside",
-            lambda: writer(self._store).set_aside(info.name, why),
-            lambda _: None,
-        )
+        self._infos = [other for other in self._infos if other.name != name]
+        self._ranks.lead(f"setting {name} aside", lambda: writer(self._store).set_aside(name, why))
 
     def _prune(self) -> list[str]:
         """The names of those that are left."""

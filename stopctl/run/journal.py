@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from typing import Any
 
+from stopctl.core.controller import Controller
 from stopctl.core.decision import Decision
 from stopctl.core.progress import Progress
 from stopctl.core.values import float_to_json, number
@@ -14,6 +15,7 @@ from stopctl.core.words import figure
 from stopctl.sinks.observer import Audience
 from stopctl.store import CheckpointInfo, Store
 from stopctl.team.follower import Follower
+from stopctl.team.inputs import Alone, Counters
 from stopctl.team.ranks import Ranks
 
 
@@ -31,20 +33,23 @@ def fields(decision: Decision, metrics: Mapping[str, object] | None) -> dict[str
     return told
 
 
-def line(decision: Decision, now: Progress, saved: CheckpointInfo | None, *, reported: bool) -> str | None:
+def line(
+    decision: Decision, at: Counters, controller: Controller, saved: CheckpointInfo | None, *, reported: bool
+) -> str | None:
     """One line for the log, None when nothing was decided."""
-    parts = [f"epoch {now.epoch}, step {now.step}"]
+    if not (decision.new_best or decision.stop or saved or decision.lr_factor is not None):
+        return None
+    parts = [f"epoch {at.epoch}, step {at.step}"]
     if reported:
         best = " (new best)" if decision.new_best else ""
-        parts.append(f"{now.goal.metric} {figure(now.value)}{best}")
+        parts.append(f"{controller.goal.metric} {figure(controller.current_value)}{best}")
     if decision.lr_factor is not None:
         parts.append(f"learning rate times {figure(decision.lr_factor)}")
     if saved is not None:
         parts.append(f"saved {saved.name} ({decision.save})")
     if decision.stop is not None:
         parts.append(f"stop: {decision.stop}")
-    decided = decision.new_best or decision.stop or saved or decision.lr_factor is not None
-    return "; ".join(parts) if decided else None
+    return "; ".join(parts)
 
 
 def standing(now: Progress) -> str:
@@ -77,15 +82,15 @@ def _size(count: int) -> str:
 log = logging.getLogger("stopctl")
 
 
-class Journaling:
+class Journal:
     """The lines of one opening.
 
     Args:
         store: whose journal it is.
         ranks: all that learn of it when a line cannot be written.
         audience: told of every line.
-        now: the counters that a line gets.
-        seconds: those, too.
+        controller: whose counters a line gets that says no others.
+        inputs: the seconds of such a line.
     """
 
     def __init__(
@@ -93,14 +98,14 @@ class Journaling:
         store: Store | Follower,
         ranks: Ranks,
         audience: Audience,
-        now: Callable[[], Progress],
-        seconds: Callable[[], float],
+        controller: Controller,
+        inputs: Alone,
     ) -> None:
         self._store = store
         self._ranks = ranks
         self._audience = audience
-        self._now = now
-        self._seconds = seconds
+        self._controller = controller
+        self._inputs = inputs
         self._level = logging.INFO if ranks.leads else logging.DEBUG
 
     def note(self, event: str, **fields: Any) -> None:
@@ -109,19 +114,22 @@ class Journaling:
         Raises:
             SaveError: it was not written; on all ranks alike, as long as they talk to each other.
         """
-        write = partial(self._write, event, fields)
         if self._ranks.over:
-            write()
+            self._write(event, fields)
         else:
-            self._ranks.agree(f"the journal's {event} line", write)
+            self._ranks.agree(f"the journal's {event} line", partial(self._write, event, fields))
 
     def say(self, text: str, *args: object) -> None:
         """Tell the log; for people once, whatever the number of ranks."""
         log.log(self._level, text, *args)
 
     def _write(self, event: str, fields: Mapping[str, Any]) -> None:
-        now = self._now()
-        counters = {"epoch": now.epoch, "step": now.step, "seconds": round(self._seconds(), 6)}
-        told = self._store.append(event, **{**counters, **fields})
-        if told is not None:
-            self._audience.tell(told)
+        counters: dict[str, Any] = {}
+        if "seconds" not in fields:
+            now = self._controller.progress
+            counters = {"epoch": now.epoch, "step": now.step, "seconds": self._inputs.now().seconds}
+        counters |= fields
+        counters["seconds"] = round(counters["seconds"], 6)
+        written = self._store.append(event, **counters)
+        if written is not None:
+            self._audience.tell(written)

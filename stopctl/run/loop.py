@@ -7,18 +7,24 @@ from typing import Any
 
 from stopctl.core.decision import Decision
 from stopctl.core.errors import OrderError
+from stopctl.run.journal import standing
+from stopctl.run.progressbar import with_bar
 from stopctl.run.session import Session
 from stopctl.state.data import Feed, batches_of, generators_of
 from stopctl.state.protocols import State
+from stopctl.team.inputs import Counters
 
 
 class Loop:
-    """Drives a session through passes and batches; Run is its public face."""
+    """Drives a session through passes and batches, and owns their counters; Run is its public face."""
 
     def __init__(self, session: Session, state: State) -> None:
+        progress = session.controller.progress
         self.going_on = False
         self._session = session
         self._state = state
+        self._epoch, self._step = progress.epoch, progress.step  # completed ones
+        self._unit, self._planned = "epoch", 0
         self._number: int | None = None  # the pass we are in
         self._reported: Mapping[str, int] | None = None  # the state's version at the report we stand at
         self._feed: Feed | None = None  # the batches of this pass
@@ -32,14 +38,8 @@ class Loop:
     @property
     def where(self) -> str:
         """``epoch 3``, or ``batch 7 of epoch 3``."""
-        told = f"{self._session.unit} {self._number}"
+        told = f"{self._unit} {self._number}"
         return f"batch {self.batch} of {told}" if self.batch else told
-
-    @property
-    def failed_in(self) -> int | None:
-        """The pass that an error has ended, None where none is going on or its batches are not all done."""
-        inside = self._feed is not None and self._feed.inside
-        return None if self._reported is not None or inside else self._number
 
     @property
     def in_the_middle(self) -> bool:
@@ -51,44 +51,84 @@ class Loop:
         """Whether a report has been made in this pass, or this batch, and nothing may move after it."""
         return self.going_on and self._number is not None and self._reported is not None
 
-    def passes(self, unit: str, n: int) -> Generator[int, None, None]:
+    def at(self, number: int | None = None) -> Counters:
+        """The counters; with pass ``number`` completed, if given."""
+        epoch, step = self._epoch, self._step
+        if number is not None:
+            epoch, step = (number, step) if self._unit == "epoch" else (epoch, number)
+        inside = self._session.place.inside if self._feed is None else self._feed.inside
+        return Counters(epoch, step, self._unit, self._planned, inside)
+
+    def failed(self) -> tuple[Counters, bool]:
+        """Where an error has ended the loop, and whether that was a whole pass but for its report."""
+        inside = self._feed is not None and self._feed.inside
+        whole = self._number is not None and self._reported is None and not inside
+        return self.at(self._number if whole else None), whole
+
+    def passes(self, unit: str, n: int, *, bar: bool = False) -> Passes:
         """The passes that are still to be done."""
+        self._refuse_another(unit, n)
+        return Passes(self, unit, n, bar and self._session.leads)
+
+    def _refuse_another(self, unit: str, n: int) -> None:
+        if self.going_on:
+            raise OrderError(f"run.{unit}s({n}) inside another loop of this run: leave that one first")
+
+    def done(self, unit: str) -> int:
+        """Completed passes of that unit."""
+        return self._epoch if unit == "epoch" else self._step
+
+    def left(self, unit: str, n: int) -> int:
+        """How many passes are still to be done of ``n``."""
+        return 0 if self._session.stopped is not None else max(0, n - self.done(unit))
+
+    def standing(self) -> str:
+        """How the run stands, in a few words."""
+        stopped = self._session.stopped
+        return standing(self._session.controller.progress) if stopped is None else f"stopped: {stopped}"
+
+    def each(self, unit: str, n: int) -> Generator[int, None, None]:
+        """The numbers of the passes, one after the other."""
         session = self._session
+        self._refuse_another(unit, n)
         self.going_on = True
         if unit != "epoch":
             self._data_was_used()
-        session.begin_loop(unit, n)
+        self._unit, self._planned = unit, n
+        session.begin_loop(self.at())
         try:
-            while session.goes_on():
-                self._number, self._reported, self._feed = session.done + 1, None, None
+            while session.goes_on(at := self.at()):
+                self._number, self._reported, self._feed = at.done + 1, None, None
                 yield self._number
                 self._end_pass(self._number)
         finally:
             self.going_on = False
             if self._feed is not None and self._feed.body:  # left in a body that somebody still holds
                 self._leave(self._feed)
-            if self.at_end_of_pass():  # left after its report: it is complete
-                session.count(self._number)  # type: ignore[arg-type]
+            if self._number is not None and self._reported is not None and not self.batch:
+                self._count(self._number)  # left after its report: it is complete
                 self._number = None
 
-    def at_end_of_pass(self) -> bool:
-        """Whether the present pass has been reported on as a whole."""
-        return self._number is not None and self._reported is not None and not self.batch
+    def _count(self, number: int) -> None:
+        if self._unit == "epoch":
+            self._epoch = number
+        else:
+            self._step = number
 
     def step(self, n: int) -> None:
         """Count ``n`` optimizer steps."""
-        if not self.going_on or self._session.unit != "epoch":
+        if not self.going_on or self._unit != "epoch":
             raise OrderError("run.step() counts steps inside run.epochs(n); run.steps(n) counts its own")
         if self.batch:
             raise OrderError("run.step() inside run.batches(): each of its batches is counted as one step")
         if self._reported is not None:
             raise OrderError("run.step() after run.report(): report() is the last thing in the pass")
-        self._session.step += n
+        self._step += n
 
     def batches(self, source: Any, steps: int | None, accumulate: int) -> Iterator[Any]:
         """The batches of this pass, from where it was saved."""
         session, number = self._session, self._number
-        if not self.going_on or number is None or session.unit != "epoch":
+        if not self.going_on or number is None or self._unit != "epoch":
             raise OrderError(
                 "run.batches() outside a loop of epochs: write `for epoch in run.epochs(n):` around"
             )
@@ -106,7 +146,7 @@ class Loop:
             number=number,
             limit=steps,
             group=accumulate,
-            drop=session.last_drop(number - 1),
+            drop=session.last_drop(number - 1, self._planned),
         )
         self._feed = feed
         return self._bodies(feed)
@@ -153,10 +193,10 @@ class Loop:
         self._check_unchanged()
         if self._reported is None:
             feed.done += 1
-            self._session.step += feed.whole(feed.done)
+            self._step += feed.whole(feed.done)
         feed.body, self._reported = False, None
         if feed.whole(feed.done) and (not feed.ended or self._session.preempted):
-            self._session.step_done()
+            self._session.step_done(self.at())
 
     def report(self, metrics: Mapping[str, object]) -> Decision:
         """Decide on the pass, or on the batch that the loop is in."""
@@ -165,25 +205,31 @@ class Loop:
             raise OrderError("report() outside a loop: call it inside run.epochs(n) or run.steps(n)")
         if self._reported is not None:
             raise OrderError(f"report() was called twice in {self.where}: report all metrics at once")
-        if self._stopped_inside():
+        feed = self._feed
+        if feed is not None and self._stopped_inside():
             return Decision(stop=session.stopped)
         self._data_was_used()
-        feed = self._feed
-        if self.batch and feed is not None:
+        in_batch = feed is not None and feed.body
+        if feed is not None and in_batch:
             if not feed.whole(feed.done + 1):
                 raise OrderError(
                     f"report() in {self.where}, where the gradients of {feed.group} batches are still being "
                     "added up: call it when the optimizer has stepped"
                 )
-            decision = session.report_inside(metrics)
-            feed.done += 1
+            at = self.at()
+            at = at._replace(step=at.step + 1)
         else:
             if feed is not None:
                 feed.leave()
-            decision = session.report(number, metrics)
-        self._reported = dict(self._state.version())
-        session.carry_out(decision, reported=True)
-        return decision
+            at = self.at(number)
+        version = dict(self._state.version())
+        judged = session.report(at, metrics, version)
+        if feed is not None and in_batch:
+            self._step = at.step
+            feed.done += 1
+        self._reported = version
+        session.carry_out(judged)
+        return judged.decision
 
     def _end_pass(self, number: int) -> None:
         self._check_unchanged()
@@ -193,11 +239,12 @@ class Loop:
             return
         if self._feed is not None:
             self._feed.leave()
-        self._session.pass_done(number)
+        self._count(number)
+        self._session.pass_done(self.at())
 
     def _stopped_inside(self) -> bool:
         """Whether the run has stopped between two batches of this pass, which is not completed then."""
-        return self._session.stopped is not None and self._feed is not None and self._feed.inside
+        return self._feed is not None and self._feed.inside and self._session.stopped is not None
 
     def _check_unchanged(self) -> None:
         if self._reported is not None:
@@ -223,6 +270,29 @@ class Loop:
                 "of epochs write `for batch in run.batches(data):`, which goes on at the next one "
                 "(allow_missing={'run.data'} begins that epoch anew)"
             )
+
+
+class Passes:
+    """The passes of a loop that are still to be done: iterate over it once, as the loop itself.
+
+    ``len()`` is how many they are at this moment, for progress bars; none when the run is finished.
+    """
+
+    def __init__(self, loop: Loop, unit: str, n: int, bar: bool) -> None:
+        self._loop = loop
+        self._unit = unit
+        self._n = n
+        self._bar = bar
+
+    def __len__(self) -> int:
+        return self._loop.left(self._unit, self._n)
+
+    def __iter__(self) -> Iterator[int]:
+        passes = self._loop.each(self._unit, self._n)
+        if not self._bar:
+            return passes
+        done = self._loop.done(self._unit)
+        return with_bar(passes, done, self._n, self._unit, self._loop.standing)
 
 
 def _moved(before: Mapping[str, int], now: Mapping[str, int]) -> str | None:

@@ -6,20 +6,21 @@ import logging
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from stopctl.core.controller import Controller
 from stopctl.core.errors import DamagedError, OrderError, StateError
 from stopctl.core.goal import Goal
 from stopctl.core.keep import ranked
+from stopctl.run.settings import Settings
 from stopctl.runs.choose import candidates, starting_weights, weights
 from stopctl.runs.history import goal_of
-from stopctl.state.data import DATA, Position
+from stopctl.state.data import Position
 from stopctl.state.protocols import State
-from stopctl.store import CheckpointInfo, Store, Tree
+from stopctl.store import CheckpointInfo, Store
 from stopctl.team.follower import Follower, heard_info, tell_info
 from stopctl.team.ranks import Ranks
-from stopctl.team.restore import check_ranks, restore_first
+from stopctl.team.restore import Restored, restore_first
 
 
 def other_versions(before: object, now: Mapping[str, str]) -> dict[str, list[str | None]]:
@@ -75,16 +76,18 @@ class Opened:
 
     Attributes:
         store: locked and begun; on a rank that does not write, what it reads.
+        controller: a new machine with the rules given, restored.
         checkpoints: the good ones, oldest first.
-        told: what the journal's first line says besides: the parent run, the ranks.
+        first: what the journal's first line says besides: the parent run, the ranks.
         resumed: the checkpoint that was restored, None for a new run.
         seconds: spent so far, by the larger of that checkpoint and the journal's newest line.
         position: where that checkpoint stands in the data, None where nothing is known of data.
     """
 
     store: Store | Follower
+    controller: Controller
     checkpoints: tuple[CheckpointInfo, ...]
-    told: dict[str, Any]
+    first: dict[str, Any]
     resumed: CheckpointInfo | None
     seconds: float
     position: Position | None = None
@@ -99,22 +102,11 @@ class Found:
     broken: dict[str, str] = field(default_factory=dict)
 
 
-def open_run(
-    directory: Path,
-    controller: Controller,
-    state: State,
-    ranks: Ranks,
-    *,
-    resume: str,
-    meta: dict[str, Any],
-    allow_missing: Collection[str],
-    start_from_run: str | Path | None = None,
-    options: Mapping[str, Any] | None = None,
-) -> Opened:
+def open_run(directory: Path, settings: Settings, state: State, ranks: Ranks) -> Opened:
     """Lock the directory and resume what is there; on any error the lock is given back, nothing has changed.
 
-    Rank 0 locks, looks and begins; every rank restores. ``options`` are those of `Store.lock`. Other versions
-    than the process before had are told in one line.
+    Rank 0 locks, looks and begins; every rank restores. Other versions than the process before had are told
+    in one line.
 
     Raises:
         NotARunError, LockedError: the directory is not ours to write.
@@ -124,66 +116,66 @@ def open_run(
         MismatchError: the saved state does not fit the user's objects.
         TeamError: the ranks cannot open it together.
     """
-    where = f"opening {directory}"
-
-    def lock() -> Store:
-        if resume == "require" and not (directory / "run.json").exists() and not _ours(directory):
-            raise OrderError(
-                f"{directory} holds no run, but resume='require': check the path, or write resume='auto'"
-            )
-        return Store.lock(directory, **(options or {}))
-
     locked: list[Store] = []
     try:
-        ranks.lead(where, lambda: locked.append(lock()), lambda _: None)
+        if ranks.several:
+            ranks.exchange("open", f"opening {directory}", same=settings.same())
+        ranks.lead(f"opening {directory}", lambda: locked.append(_lock(directory, settings)))
         store = locked[0] if ranks.leads else Follower(directory)
-        return _open(store, directory, controller, state, ranks, resume, meta, allow_missing, start_from_run)
+        return _open(store, directory, settings, state, ranks)
     except BaseException:
-        for store in locked:
-            store.close()
+        for each in locked:
+            each.close()
         raise
+
+
+def _lock(directory: Path, settings: Settings) -> Store:
+    if settings.resume == "require" and not (directory / "run.json").exists() and not _ours(directory):
+        raise OrderError(
+            f"{directory} holds no run, but resume='require': check the path, or write resume='auto'"
+        )
+    return Store.lock(directory, **settings.store_options())
 
 
 def _ours(directory: Path) -> bool:
     return directory.is_dir() and any(directory.iterdir())
 
 
-def _open(
-    store: Store | Follower,
-    directory: Path,
-    controller: Controller,
-    state: State,
-    ranks: Ranks,
-    resume: str,
-    meta: dict[str, Any],
-    allow_missing: Collection[str],
-    start_from_run: str | Path | None,
-) -> Opened:
-    found = ranks.lead(
-        f"looking into {directory}", lambda: _look(store, directory, controller.goal, resume), _tell
-    )
-    here = found.mine or _heard(found.told[0], directory)
-    told: dict[str, Any] = {"ranks": ranks.size} if ranks.several else {}
-    resumed: Resumed | None = None
+def _open(store: Store | Follower, directory: Path, settings: Settings, state: State, ranks: Ranks) -> Opened:
+    goal, resume = settings.goal, settings.resume
+    looked = ranks.lead(f"looking into {directory}", lambda: _look(store, directory, goal, resume), _fields)
+    here = looked.mine or _found(looked.told[0], directory)
+    controller = settings.controller()
+    first: dict[str, Any] = {"ranks": ranks.size} if ranks.several else {}
+    resumed: Restored | None = None
     if here.good or here.broken:
-        resumed = _resume(store, directory, here, controller, state, ranks, allow_missing)
-    elif start_from_run is not None:
-        told["parent"] = ranks.agree(
-            f"beginning with {start_from_run}", lambda: _begin_with(start_from_run, state, allow_missing)
-        ).mine
+        resumed = _resume(store, directory, here, settings, controller, state, ranks)
+    elif (parent := settings.start_from_run) is not None:
+        began = ranks.agree(
+            f"beginning with {parent}", lambda: _begin_with(parent, state, settings.allow_missing)
+        )
+        first["parent"] = began.mine
+    meta = settings.meta(state) | {"parent": first["parent"]} if "parent" in first else settings.meta(state)
     begun = ranks.lead(
-        f"beginning in {directory}", lambda: _begin(store, directory, here, meta, told, resumed), lambda n: n
+        f"beginning in {directory}", lambda: _begin(store, directory, here, meta, resumed), lambda n: n
     )
-
-    def find() -> None:
-        if isinstance(store, Follower):
-            store.join(begun.told[0], ranks.rank, ranks.patience)
-
-    ranks.work("finding the run", find)
+    if ranks.several:
+        _join(store, ranks, begun.told[0])
     if resumed is None:
-        return Opened(store, (), told, None, here.seconds)
+        return Opened(store, controller, (), first, None, here.seconds)
     good = tuple(info for info in here.good if info.name not in here.broken)
-    return Opened(store, good, told, resumed.info, max(resumed.info.seconds, here.seconds), resumed.position)
+    seconds = max(resumed.info.seconds, here.seconds)
+    return Opened(store, controller, good, first, resumed.info, seconds, resumed.position)
+
+
+def _join(store: Store | Follower, ranks: Ranks, number: int) -> None:
+    """Have every rank see the run that rank 0 has begun."""
+
+    def join() -> None:
+        if isinstance(store, Follower):
+            store.join(number, ranks.rank, ranks.patience)
+
+    ranks.work("finding the run", join)
 
 
 def _look(store: Store | Follower, directory: Path, goal: Goal, resume: str) -> Found:
@@ -208,47 +200,29 @@ def _look(store: Store | Follower, directory: Path, goal: Goal, resume: str) -> 
     return Found(list(listing.good), _seconds(store), broken)
 
 
-class Resumed(NamedTuple):
-    """The checkpoint that goes on, what changed in the rules since, and where it stands in the data."""
-
-    info: CheckpointInfo
-    notes: tuple[str, ...]
-    position: Position | None
-
-
 def _resume(
     store: Store | Follower,
     directory: Path,
     here: Found,
+    settings: Settings,
     controller: Controller,
     state: State,
     ranks: Ranks,
-    allow_missing: Collection[str],
-) -> Resumed:
+) -> Restored:
     """Restore the newest checkpoint that loads; ``here.broken`` learns of those that do not."""
-
-    def damaged(info: CheckpointInfo, error: DamagedError) -> None:
-        here.broken[info.name] = str(error)
-
-    def take(info: CheckpointInfo, saved: Any, data: Tree) -> Resumed:
-        if not isinstance(saved, dict):
-            raise StateError(f"{info.name}: the controller's state is {saved!r}, not an object")
-        notes = controller.load_state_dict(saved)
-        begins_anew = data is None or DATA in allow_missing
-        position = None if begins_anew else Position.of(data, info.epoch)
-        check_ranks(info, position, ranks)
-        return Resumed(info, notes, position)
-
     newest_first = candidates(here.good, "latest", controller.goal)
-    found = restore_first(store, ranks, state, newest_first, damaged, allow_missing=allow_missing, take=take)
-    if found is None:
-        told = "\n  ".join(f"{name}: {why}" for name, why in here.broken.items())
+    resumed, broken = restore_first(
+        store, ranks, state, newest_first, allow_missing=settings.allow_missing, controller=controller
+    )
+    here.broken.update(broken)
+    if resumed is None:
+        damage = "\n  ".join(f"{name}: {why}" for name, why in here.broken.items())
         raise DamagedError(
-            f"{directory}: no checkpoint loads, and a run is not started over silently:\n  {told}"
+            f"{directory}: no checkpoint loads, and a run is not started over silently:\n  {damage}"
         )
     best = ranked([info for info in here.good if info.name not in here.broken], controller.goal)[:1]
     controller.saved_best(best[0].value if best else None)
-    return found[1]
+    return resumed
 
 
 def _begin(
@@ -256,13 +230,11 @@ def _begin(
     directory: Path,
     here: Found,
     meta: dict[str, Any],
-    told: Mapping[str, Any],
-    resumed: Resumed | None,
+    resumed: Restored | None,
 ) -> int:
     """Mark the run as this writer's, and set aside and tell what was found; returns the writer's number."""
     before = dict(store.meta or {})
-    parent = {"parent": told["parent"]} if "parent" in told else {}
-    writer: int = store.begin(_merged(store.meta, meta | parent))
+    writer: int = store.begin(_merged(store.meta, meta))
     _set_late_ones_aside(store, {*(info.name for info in here.good), *here.broken})
     for name, why in here.broken.items():
         log.warning("%s is damaged and set aside: %s", name, why)
@@ -279,14 +251,15 @@ def _begin(
     return writer
 
 
-def _tell(found: Found) -> dict[str, Any]:
+def _fields(found: Found) -> dict[str, Any]:
+    """As plain JSON, for the other ranks."""
     good = [tell_info(info) for info in found.good]
     return {"good": good, "seconds": found.seconds, "broken": found.broken}
 
 
-def _heard(told: Mapping[str, Any], directory: Path) -> Found:
-    good = [heard_info(info, directory) for info in told["good"]]
-    return Found(good, told["seconds"], dict(told["broken"]))
+def _found(fields: Mapping[str, Any], directory: Path) -> Found:
+    good = [heard_info(info, directory) for info in fields["good"]]
+    return Found(good, fields["seconds"], dict(fields["broken"]))
 
 
 def _begin_with(parent: str | Path, state: State, allow_missing: Collection[str]) -> dict[str, str]:

@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self, Unpack
 
-from stopctl.core.controller import GOAL, SAVE, STOP
 from stopctl.core.decision import Decision, Stop
 from stopctl.core.errors import BestNotSaved, OrderError, Preempted
-from stopctl.core.goal import Goal
-from stopctl.core.keep import Best, KeepPolicy, Last
-from stopctl.core.keywords import refuse_foreign
-from stopctl.core.lr import ReduceOnPlateau
-from stopctl.core.policy import SavePolicy, StopPolicy
 from stopctl.core.progress import Progress
 from stopctl.core.values import count
-from stopctl.run.journal import standing
-from stopctl.run.loop import Loop
-from stopctl.run.progressbar import told
+from stopctl.run.loop import Loop, Passes
 from stopctl.run.session import Session
-from stopctl.run.settings import Settings, checked_state
-from stopctl.sinks.observer import Audience, Observer
-from stopctl.state.protocols import State, Team
+from stopctl.run.settings import RunSettings, checked_settings, checked_state
+from stopctl.state.protocols import State
 from stopctl.store import CheckpointInfo
-
-KEEP: KeepPolicy = Last(2) | Best(1)
 
 
 class Run:
@@ -35,30 +24,7 @@ class Run:
     Args:
         directory: where the run lives; made if need be.
         state: what is saved and restored: a dict (see DictState), or an adapter's State.
-        goal: what is better; its metric must be in every report.
-        stop: when to stop, or None. save: when to save, or None. keep: what to keep; None keeps all.
-        lr: when to lower the learning rate, or None; PyTorch's and TensorFlow's Run do it.
-        resume: "auto" goes on where the newest good checkpoint stands, or starts; "require" never starts;
-            "never" never resumes. The table is in docs/semantics.md.
-        notes: the user's own settings, plain JSON, kept in run.json.
-        allow_missing: names of components that may lack in the checkpoint or in ``state``.
-        start_from_run: another run, whose best weights a new run begins with; a resumed one ignores it.
-        take_over: take the run from a process that still has it open; that one then saves no more.
-        durability: "full", or "process" without fsync: saves outlive this process, but not a power cut.
-        verify_writes: read every file of a checkpoint back before it counts as saved.
-        compress: "zstd" compresses the arrays that change from save to save (the extra ``zstd``).
-        async_save: False, saving ends before ``report`` returns; True, a copy is written while training
-            goes on; "overlap", so is the copy itself made, see docs/saving.md.
-        save_errors: "raise" a failed save from ``report``, in the background from the next one, or
-            "continue": it is logged and due again, and closing raises if none has succeeded since.
-        grace_seconds: seconds that SIGTERM or SIGUSR1 leaves to save and end; when the last save took
-            longer, opening warns of it. None: unknown.
-        observers: told of every journal line, such as `stopctl.sinks.CsvSink`; they cannot hurt the run.
-        team: "auto" finds the ranks of a distributed program, which then all decide and save together, see
-            docs/distributed.md; None: this process alone; or a `stopctl.ports.Team`.
-        timeout: seconds to wait for another rank before it counts as lost; every rank then raises TeamError.
-        reduce: which metrics are the "mean" or the "sum" over all ranks, "mean" for all of them, or a dict by
-            name; of the others rank 0's count. ``count=`` in a report is then the weight of its means.
+        settings: when to stop and save, what to keep, and the rest; each is told of in `RunSettings`.
 
     Raises:
         SettingError: an argument that cannot be. Opening raises the errors of docs/semantics.md, "Opening".
@@ -74,57 +40,11 @@ class Run:
     """
 
     def __init__(
-        self,
-        directory: str | Path,
-        *,
-        state: dict[str, Any] | State,
-        goal: Goal = GOAL,
-        stop: StopPolicy | None = STOP,
-        save: SavePolicy | None = SAVE,
-        keep: KeepPolicy | None = KEEP,
-        lr: ReduceOnPlateau | None = None,
-        resume: Literal["auto", "require", "never"] = "auto",
-        notes: Mapping[str, Any] | None = None,
-        allow_missing: Collection[str] = (),
-        start_from_run: str | Path | None = None,
-        take_over: bool = False,
-        durability: Literal["full", "process"] = "full",
-        verify_writes: bool = False,
-        compress: Literal["zstd"] | None = None,
-        async_save: bool | Literal["overlap"] = False,
-        save_errors: Literal["raise", "continue"] = "raise",
-        grace_seconds: float | None = None,
-        observers: Iterable[Observer] = (),
-        team: Team | Literal["auto"] | None = "auto",
-        timeout: float = 60.0,
-        reduce: Literal["mean", "sum"] | Mapping[str, Literal["mean", "sum"]] | None = None,
-        **foreign: object,
+        self, directory: str | Path, *, state: dict[str, Any] | State, **settings: Unpack[RunSettings]
     ) -> None:
-        refuse_foreign(type(self).__name__, foreign)
         self.directory = Path(directory)
-        self._settings = Settings(
-            goal=goal,
-            stop=stop,
-            save=save,
-            keep=keep,
-            lr=lr,
-            resume=resume,
-            notes=notes,
-            allow_missing=allow_missing,
-            start_from_run=start_from_run,
-            take_over=take_over,
-            durability=durability,
-            verify_writes=verify_writes,
-            compress=compress,
-            async_save=async_save,
-            save_errors=save_errors,
-            grace_seconds=grace_seconds,
-            audience=Audience(observers),
-            team=team,
-            timeout=timeout,
-            reduce=reduce,
-        )
-        self._state = checked_state(state, lr)
+        self._settings = checked_settings(type(self).__name__, settings)
+        self._state = checked_state(state, self._settings.lr)
         self._session: Session | None = None
         self._loop: Loop | None = None
 
@@ -158,8 +78,8 @@ class Run:
         if kind is None:
             self.close()
         elif self._session is not None:
-            number = None if self._loop is None else self._loop.failed_in
-            self._session.close(error, number)
+            at, whole = self._open_loop().failed() if not self._session.closed else (None, False)
+            self._session.close(error, at, whole=whole)
 
     @property
     def stopped(self) -> Stop | None:
@@ -190,21 +110,22 @@ class Run:
         """Where the run stands, and how close each rule is to being met; a line each."""
         return self._any_session().controller.explain()
 
-    def epochs(self, n: int, *, bar: bool = False) -> Iterator[int]:
+    def epochs(self, n: int, *, bar: bool = False) -> Passes:
         """The epochs that are still to be done, numbered from 1 to ``n``; none when the run is finished.
 
-        ``bar`` shows the progress on stderr: drawn by rich in a terminal, in a notebook's cell, or as plain
-        lines in a log file.
+        What it returns knows its ``len()``, so ``tqdm(run.epochs(50))`` and ``rich.progress.track`` show how
+        far the run is. ``bar=True`` does so with tqdm: on stderr or in a notebook's cell, with the newest and
+        the best value, and at the end with the reason why the run has stopped.
 
         Raises:
-            SettingError: n is no whole number >= 1.
+            SettingError: n is no whole number >= 1, or tqdm is not installed.
             OrderError: another loop of this run is going on.
         """
-        return self._passes("epoch", count(n, "epochs(n): n", least=1), bar)
+        return self._open_loop().passes("epoch", count(n, "epochs(n): n", least=1), bar=bar)
 
-    def steps(self, n: int, *, bar: bool = False) -> Iterator[int]:
+    def steps(self, n: int, *, bar: bool = False) -> Passes:
         """The steps that are still to be done, numbered from 1 to ``n``, for loops without epochs."""
-        return self._passes("step", count(n, "steps(n): n", least=1), bar)
+        return self._open_loop().passes("step", count(n, "steps(n): n", least=1), bar=bar)
 
     def step(self, n: int = 1) -> None:
         """Count ``n`` optimizer steps inside an epoch; those in ``run.batches()`` are counted already."""
@@ -313,14 +234,6 @@ class Run:
         """
         session = self._restoring("restore_latest")
         return session.restore(session.newest_first())
-
-    def _passes(self, unit: str, n: int, bar: bool) -> Iterator[int]:
-        loop = self._open_loop()
-        if loop.going_on:
-            raise OrderError(f"run.{unit}s({n}) inside another loop of this run: leave that one first")
-        passes = loop.passes(unit, n)
-        shows = bar and self._open_session().leads
-        return told(passes, n, unit, lambda: standing(self.progress)) if shows else passes
 
     def _restoring(self, call: str) -> Session:
         session = self._open_session()

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from stopctl.core.decision import NOTHING, Decision, Save, Stop
 from stopctl.core.errors import DamagedError, Preempted
 from stopctl.core.keep import ranked
 from stopctl.run.checkpoints import Checkpoints
-from stopctl.run.journal import Journaling, disk_use, fields, line
+from stopctl.run.journal import Journal, disk_use, fields, line
 from stopctl.run.open import open_run, slow_saves
 from stopctl.run.saver import Saver
 from stopctl.run.settings import Settings
@@ -20,7 +19,7 @@ from stopctl.run.signals import Watch
 from stopctl.state.data import Place
 from stopctl.state.protocols import LearningRate, Ranked, State
 from stopctl.store import CheckpointInfo, Tree
-from stopctl.team.inputs import Alone, Sharing
+from stopctl.team.inputs import Alone, Counters, Now, Sharing
 from stopctl.team.leave import Parting
 from stopctl.team.ranks import RankFailed
 from stopctl.team.restore import restore_first
@@ -30,12 +29,23 @@ log = logging.getLogger("stopctl")
 RETRY = 60.0
 """Seconds after which a save that failed inside an epoch is tried again there."""
 
+interrupter: Callable[[Session], None] | None = None
+"""Called by every session at each boundary that it has passed; whoever breaks a loop off there raises."""
+
+
+class Judged(NamedTuple):
+    """A decision, and what it was made on; ``metrics`` is None at a boundary."""
+
+    decision: Decision
+    at: Counters
+    now: Now
+    metrics: Mapping[str, object] | None = None
+
 
 class Session:
     """From opening to closing; Run is its public face. Of several ranks each has one, all in step."""
 
     def __init__(self, directory: Path, state: State, settings: Settings) -> None:
-        self.controller = settings.controller()
         self.closed = False
         self._ended = False
         self._settings = settings
@@ -43,22 +53,12 @@ class Session:
         self._lr_floor = 0.0 if settings.lr is None else settings.lr.min_lr
         self._ranks = ranks = settings.ranks(state)
         try:
-            ranks.exchange("open", f"opening {directory}", same=settings.same())
-            opened = open_run(
-                directory,
-                self.controller,
-                state,
-                ranks,
-                resume=settings.resume,
-                meta=settings.meta(state),
-                allow_missing=settings.allow_missing,
-                start_from_run=settings.start_from_run,
-                options=settings.store_options(),
-            )
+            opened = open_run(directory, settings, state, ranks)
         except BaseException:
             ranks.close()
             raise
         self._store = opened.store
+        self.controller = controller = opened.controller
         self.resumed = opened.resumed
         per_rank = state.per_rank() if ranks.several and isinstance(state, Ranked) else ()
         self._checkpoints = Checkpoints(
@@ -67,29 +67,18 @@ class Session:
         self.place = Place(opened.position)
         self.restored = dict(state.version())
         self._failed_at: float | None = None
-        self._seconds_before = opened.seconds
-        self._began = time.monotonic()
         self._watch = Watch()
-        own = (self.controller, settings.reduce, self._clock, lambda: self._watch.came)
-        self._inputs = Sharing(ranks, opened.seconds, *own) if ranks.several else Alone(*own)
-        self._journal = Journaling(
-            opened.store,
-            ranks,
-            settings.audience,
-            lambda: self.controller.progress,
-            lambda: self._inputs.seconds,
+        inputs = (controller, settings.reduce, opened.seconds, self._watch)
+        self._inputs = Sharing(ranks, *inputs) if ranks.several else Alone(*inputs)
+        self._parting = (
+            Parting(ranks, self._inputs, self._save_last) if isinstance(self._inputs, Sharing) else None
         )
+        self._journal = Journal(opened.store, ranks, settings.audience, controller, self._inputs)
         note = self._journal.note
-        self._saver = Saver(self.controller, self._checkpoints, state, self._capture, settings, note)
-        self._parting = Parting(ranks, self._inputs, self._save_last)
-        progress = self.controller.progress
-        self.step = progress.step
-        self._epoch = progress.epoch
-        self.unit = "epoch"
-        self._planned = 0
+        self._saver = Saver(controller, self._checkpoints, state, self._capture, settings, note)
         self._journal.say("opened %s: %s", directory, disk_use(self.checkpoints))
         try:
-            self._begin(opened.told)
+            self._begin(opened.first)
         except BaseException:
             self._leave()
             self._store.close()
@@ -97,15 +86,17 @@ class Session:
         if slow := slow_saves(self._store.newest_lines(), settings.grace_seconds):
             log.warning("%s: %s", directory, slow)
 
-    def _begin(self, told: Mapping[str, Any]) -> None:
+    def _begin(self, first: Mapping[str, Any]) -> None:
         """Write the first line of this opening."""
         if self.resumed is None:
-            self._journal.note("start", **told)
+            self._journal.note("start", **first)
         else:
-            self._journal.note("resume", checkpoint=self.resumed.name, **told)
+            self._journal.note("resume", checkpoint=self.resumed.name, **first)
             self._journal.say("resumed from %s", self.resumed.name)
 
-    def close(self, error: BaseException | None = None, number: int | None = None) -> BaseException | None:
+    def close(
+        self, error: BaseException | None = None, at: Counters | None = None, *, whole: bool = False
+    ) -> BaseException | None:
         """Wait for a save in the background, journal the end, give back lock and signal handler.
 
         Returns what went wrong in the background and was neither raised nor made good. Broken off while it
@@ -113,14 +104,16 @@ class Session:
 
         Args:
             error: what ends this process, for the other ranks.
-            number: the pass that it has ended, if that was all but over.
+            at: where that was.
+            whole: the pass of ``at`` was all but over.
         """
         failure = None
         if not self.closed:
             failure = self._saver.close()
-            at = self.done if number is None else number
-            versions = None if number is None else self._versions()
-            left = self._parting.leave(error, self._report_of(at), at, self._same(at), versions)
+            left = None
+            if self._parting is not None:
+                versions = dict(self._state.version()) if whole else None
+                left = self._parting.leave(error, at or self._counters(), versions)
             self._leave()
             try:
                 if self._store.lost:
@@ -133,6 +126,11 @@ class Session:
                 self._store.close()
             failure = failure or left
         return failure
+
+    def _counters(self) -> Counters:
+        """Of a session whose loop has not begun."""
+        progress = self.controller.progress
+        return Counters(progress.epoch, progress.step, "epoch", 0, self.place.inside)
 
     def _leave(self) -> None:
         self.closed = True
@@ -148,12 +146,12 @@ class Session:
     @property
     def owed_signal(self) -> str | None:
         """A signal that came after the last report or boundary, so that nobody has ended the process yet."""
-        return None if self._ended else self._inputs.signal
+        return None if self._ended else self._inputs.now().signal
 
     @property
-    def preempted(self) -> str | None:
-        """The signal that came, if any; with several ranks the first that all know of."""
-        return self._inputs.signal
+    def preempted(self) -> bool:
+        """Whether a signal came; with several ranks one that all know of."""
+        return self._inputs.now().signal is not None
 
     def request_stop(self, reason: str) -> None:
         """End the run at the next report or boundary."""
@@ -171,11 +169,6 @@ class Session:
         return self.controller.stopped
 
     @property
-    def done(self) -> int:
-        """Completed passes of the present loop."""
-        return self._epoch if self.unit == "epoch" else self.step
-
-    @property
     def checkpoints(self) -> tuple[CheckpointInfo, ...]:
         """Committed checkpoints, oldest first."""
         return self._checkpoints.told(self.controller.progress.best)
@@ -188,121 +181,108 @@ class Session:
         """Checkpoints, newest first."""
         return list(reversed(self.checkpoints))
 
-    def counters(self, number: int) -> dict[str, Any]:
-        """The counters once pass ``number`` is completed, or ``inside`` the one after it."""
-        return {
-            "epoch": number if self.unit == "epoch" else self._epoch,
-            "step": number if self.unit == "step" else self.step,
-            "seconds": self._inputs.seconds,
-            "planned": self._planned,
-            "inside": self.place.inside,
-        }
+    def report(self, at: Counters, metrics: Mapping[str, object], version: Mapping[str, int]) -> Judged:
+        """Decide on what is completed at ``at``, and lower the learning rate if that is decided.
 
-    def report(self, number: int, metrics: Mapping[str, object]) -> Decision:
-        """The decision on pass ``number``, with the learning rate lowered if it says so."""
-        self._saver.take(wait=self.preempted is not None)
-        same = self._same(number)
+        Args:
+            at: the counters with what is reported on.
+            metrics: of this rank.
+            version: how far the user's objects are, should another rank fail.
+        """
+        self._saver.take(wait=self.preempted)
         try:
-            judged = self._inputs.report(self._report_of(number), same, metrics, self._versions())
+            metrics = self._inputs.report(at, metrics, None if at.inside else dict(version))
         except RankFailed as failure:
-            raise self._parting.failed(failure, number, same) from None
-        return self._decide(number, judged, self.preempted)
+            assert self._parting is not None
+            raise self._parting.failed(failure, at) from None
+        now = self._inputs.now()
+        return Judged(self._decide(at, now, metrics), at, now, metrics)
 
-    def _decide(self, number: int, metrics: Mapping[str, object], preempted: str | None) -> Decision:
-        counters = self.counters(number)
-        if self.place.inside and number:
+    def _decide(self, at: Counters, now: Now, metrics: Mapping[str, object]) -> Decision:
+        if at.inside and at.done:
             pending = self.place.drop  # how many steps a pass has is known at its end
         else:
-            pending = self.last_drop(max(number, 1))
-        decision = self.controller.report(metrics, **counters, lr_drop_pending=pending, preempted=preempted)
+            pending = self.last_drop(max(at.done, 1), at.planned)
+        decision = self.controller.report(
+            metrics, epoch=at.epoch, step=at.step, seconds=now.seconds, planned=at.planned, inside=at.inside,
+            lr_drop_pending=pending, preempted=now.signal,
+        )  # fmt: skip
         if decision.lr_factor is not None and isinstance(self._state, LearningRate):
             self._state.scale_lr(decision.lr_factor, self._lr_floor)
         return decision
 
-    def report_inside(self, metrics: Mapping[str, object]) -> Decision:
-        """The decision on the batch that has just been trained."""
-        self.step += 1
-        try:
-            return self.report(self._epoch, metrics)
-        except BaseException:
-            self.step -= 1
-            raise
-
-    def last_drop(self, number: int) -> int:
+    def last_drop(self, number: int, planned: int) -> int:
         """The pass of the last step-wise drop, as ``number`` completed passes tell; 0 if there is none."""
         if number and isinstance(self._state, LearningRate):
-            return self._state.lr_drop_pending(number, self._planned)
+            return self._state.lr_drop_pending(number, planned)
         return 0
 
-    def begin_loop(self, unit: str, planned: int) -> None:
-        """Say what the passes are and how many are planned; say so if there are none left."""
-        self.unit, self._planned = unit, planned
-        self._inputs.boundary(f"{unit}s({planned})", self._same(self.done))
-        if self.preempted:
+    def begin_loop(self, at: Counters) -> None:
+        """Take part in a loop; say so if it has no passes left."""
+        self._inputs.boundary(f"{at.unit}s({at.planned})", at)
+        now = self._inputs.now()
+        if now.signal is not None:
             self._saver.take(wait=True)
-            self.carry_out(self.controller.boundary(**self.counters(self.done), preempted=self.preempted))
-        if not self.goes_on():
-            why = self.controller.stopped or f"all {planned} {unit}s are done"
+            self._boundary(at, now)
+        if not self.goes_on(at):
+            why = self.controller.stopped or f"all {at.planned} {at.unit}s are done"
             self._journal.say("%s is finished: %s", self._store.path, why)
 
-    def goes_on(self) -> bool:
+    def goes_on(self, at: Counters) -> bool:
         """Whether another pass is to be done."""
-        return self.controller.stopped is None and self.done < self._planned
+        return self.controller.stopped is None and at.done < at.planned
 
-    def count(self, number: int) -> None:
-        """Pass ``number`` is completed."""
-        if self.unit == "epoch":
-            self._epoch = number
-        else:
-            self.step = number
-
-    def step_done(self) -> None:
+    def step_done(self, at: Counters) -> None:
         """The boundary between two batches."""
-        if self._inputs.due(self.step):
-            self._inputs.boundary(f"step {self.step}", self._same(self._epoch))
-        signal = self.preempted
-        self._saver.take(wait=signal is not None)
-        counters = self.counters(self._epoch)
-        decision = self.controller.boundary(**counters, preempted=signal, retry=self._retry())
-        if decision is not NOTHING or signal is not None:
-            self.carry_out(decision)
-        if decision.stop:
-            self._saver.take(wait=True)
-            self.carry_out(self.controller.boundary(**counters))
+        if self._inputs.due(at.step):
+            self._inputs.boundary(f"step {at.step}", at)
+        now = self._inputs.now()
+        self._saver.take(wait=now.signal is not None)
+        self._boundary(at, now, retry=self._retry(at, now))
+        if interrupter is not None:
+            interrupter(self)
 
-    def pass_done(self, number: int) -> None:
-        """The loop boundary after pass ``number``; what is saved last is committed when this returns."""
-        self.count(number)
-        if self.unit == "epoch" or self._inputs.due(number):
-            self._inputs.boundary(f"the end of {self.unit} {number}", self._same(number))
-        self._saver.take(wait=self.preempted is not None or not self.goes_on())
-        counters, retry = self.counters(number), self._saver.failed_in != number
-        decision = self.controller.boundary(**counters, preempted=self.preempted, retry=retry)
-        self.carry_out(decision)
+    def pass_done(self, at: Counters) -> None:
+        """The loop boundary after a pass; what is saved last is committed when this returns."""
+        if at.unit == "epoch" or self._inputs.due(at.step):
+            self._inputs.boundary(f"the end of {at.unit} {at.done}", at)
+        now = self._inputs.now()
+        self._saver.take(wait=now.signal is not None or not self.goes_on(at))
+        self._boundary(at, now, retry=self._saver.failed_in != at.done)
+        if interrupter is not None:
+            interrupter(self)
+
+    def _boundary(self, at: Counters, now: Now, *, retry: bool = True) -> None:
+        """Ask the machine between two passes or batches, and carry out what it says."""
+        decision = self.controller.boundary(**_facts(at, now), preempted=now.signal, retry=retry)
+        if decision is not NOTHING or now.signal is not None:
+            self.carry_out(Judged(decision, at, now))
         if decision.stop:  # this state may have been on its way already, and have failed
             self._saver.take(wait=True)
-            self.carry_out(self.controller.boundary(**counters))
+            again = self._inputs.now()
+            self.carry_out(Judged(self.controller.boundary(**_facts(at, again)), at, again))
 
-    def carry_out(self, decision: Decision, *, reported: bool = False) -> None:
+    def carry_out(self, judged: Judged) -> None:
         """Journal a decision, save what it proposes, and end the process if a signal asked for it."""
-        signal = self.preempted
-        self._record(decision, reported=reported)
+        self._record(judged)
+        signal = judged.now.signal
         if signal is not None:
             self._journal.note("preempted", signal=signal)
             self._ended = True
             raise Preempted(signal)
-        if reported:
+        if judged.metrics is not None:
             self._saver.raise_error()
 
-    def _record(self, decision: Decision, *, reported: bool) -> CheckpointInfo | None:
+    def _record(self, judged: Judged) -> CheckpointInfo | None:
         """Journal a decision and save what it proposes."""
-        now = self.controller.progress
-        if reported or decision.stop:
-            inside = {"inside": True} if self.place.inside else {}
-            told = fields(decision, now.metrics if reported else None)
-            self._journal.note("report" if reported else "boundary", **inside, **told)
-        info = None if decision.save is None else self._saver.begin(decision.save, getattr(now, self.unit))
-        if text := line(decision, now, info, reported=reported):
+        decision, at, now, metrics = judged
+        if metrics is not None or decision.stop:
+            inside = {"inside": True} if at.inside else {}
+            counters = {"epoch": at.epoch, "step": at.step, "seconds": now.seconds}
+            event = "boundary" if metrics is None else "report"
+            self._journal.note(event, **counters, **inside, **fields(decision, metrics))
+        info = None if decision.save is None else self._saver.begin(decision.save, at.done)
+        if text := line(decision, at, self.controller, info, reported=metrics is not None):
             self._journal.say("%s", text)
         return info
 
@@ -316,26 +296,16 @@ class Session:
 
     def restore(self, infos: Sequence[CheckpointInfo]) -> CheckpointInfo:
         """Restore the first of ``infos`` that loads; damaged ones are set aside."""
-        broken: list[str] = []
-
-        def damaged(info: CheckpointInfo, error: DamagedError) -> None:
-            broken.append(str(error))
-            log.warning("%s; it is set aside, taking the next", error)
-            self._checkpoints.set_aside(info, str(error))
+        missing = self._settings.allow_missing
+        restored, broken = restore_first(self._store, self._ranks, self._state, infos, allow_missing=missing)
+        for name, why in broken.items():
+            log.warning("%s; it is set aside, taking the next", why)
+            self._checkpoints.set_aside(name, why)
+        if broken:
             self.controller.saved_best(self._checkpoints.best_value())
-
-        found = restore_first(
-            self._store,
-            self._ranks,
-            self._state,
-            infos,
-            damaged,
-            allow_missing=self._settings.allow_missing,
-            take=lambda *_: None,
-        )
-        if found is None:
-            raise DamagedError("; ".join(broken) or "there is no checkpoint yet")
-        info = found[0]
+        if restored is None:
+            raise DamagedError("; ".join(broken.values()) or "there is no checkpoint yet")
+        info = restored.info
         self.restored = dict(self._state.version())
         self._journal.note("restored", name=info.name)
         self._journal.say("restored %s", info.name)
@@ -346,33 +316,25 @@ class Session:
         completed = self.controller.progress.epoch
         return {**self._state.capture(), **self.place.component(completed)}
 
-    def _retry(self) -> bool:
+    def _retry(self, at: Counters, now: Now) -> bool:
         """Whether a save may be tried: not for a while when one has failed in this epoch."""
-        if self._saver.failed_in != self._epoch:
+        if self._saver.failed_in != at.epoch:
             self._failed_at = None
             return True
-        now = self._inputs.seconds
-        if self._failed_at is None or now - self._failed_at >= RETRY:
-            self._failed_at, again = now, self._failed_at is not None
+        if self._failed_at is None or now.seconds - self._failed_at >= RETRY:
+            again, self._failed_at = self._failed_at is not None, now.seconds
             return again
         return False
 
-    def _save_last(self, number: int, metrics: Mapping[str, object], why: str) -> CheckpointInfo | None:
-        self.count(number)
-        info = self._record(self._decide(number, metrics, why), reported=True)
+    def _save_last(self, at: Counters, metrics: Mapping[str, object], why: str) -> CheckpointInfo | None:
+        now = self._inputs.now()._replace(signal=why)
+        info = self._record(Judged(self._decide(at, now, metrics), at, now, metrics))
         self._journal.note("preempted", signal=why)
         return info
 
-    def _versions(self) -> dict[str, int] | None:
-        """How far the user's objects are, at the end of a pass."""
-        return None if self.place.inside else dict(self._state.version())
 
-    def _same(self, number: int) -> dict[str, Any]:
-        """The counters that must be equal on all ranks."""
-        return {"unit": self.unit, **{k: v for k, v in self.counters(number).items() if k != "seconds"}}
-
-    def _report_of(self, number: int) -> str:
-        return f"report() in {self.unit} {number}"
-
-    def _clock(self) -> float:
-        return self._seconds_before + time.monotonic() - self._began
+def _facts(at: Counters, now: Now) -> dict[str, Any]:
+    """The arguments of `Controller.boundary` that say where the run is."""
+    return {
+        "epoch": at.epoch, "step": at.step, "seconds": now.seconds, "planned": at.planned, "inside": at.inside
+    }  # fmt: skip

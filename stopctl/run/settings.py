@@ -5,23 +5,26 @@ from __future__ import annotations
 import copy
 import json
 import math
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypedDict
 
-from stopctl.core.controller import Controller
+from stopctl.core.controller import GOAL, SAVE, STOP, Controller
 from stopctl.core.errors import SettingError
 from stopctl.core.goal import Goal
-from stopctl.core.keep import KeepPolicy
+from stopctl.core.keep import Best, KeepPolicy, Last
+from stopctl.core.keywords import refuse_unknown
 from stopctl.core.lr import ReduceOnPlateau
 from stopctl.core.policy import SavePolicy, StopPolicy, checked_rule
-from stopctl.sinks.observer import Audience
+from stopctl.sinks.observer import Audience, Observer
 from stopctl.state.dictstate import DictState
 from stopctl.state.protocols import LearningRate, Ranked, State, Team
 from stopctl.team.ranks import Ranks
 from stopctl.team.reduce import Reduce, checked_reduce
+
+KEEP: KeepPolicy = Last(2) | Best(1)
 
 
 def checked_state(state: dict[str, Any] | State, lr: ReduceOnPlateau | None) -> State:
@@ -40,32 +43,98 @@ def checked_state(state: dict[str, Any] | State, lr: ReduceOnPlateau | None) -> 
     return checked
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """What the user gave to Run, checked."""
+class RunSettings(TypedDict, total=False):
+    """What every Run and FitCallback takes besides its objects; all of it may be left out.
+
+    Attributes:
+        goal: what is better; its metric must be in every report. ``Minimize("val_loss")``.
+        stop: when to stop, or None. ``Patience(10) | NonFinite()``.
+        save: when to save, or None. ``Every(epochs=1) | OnBest()``.
+        keep: what to keep; None keeps all. ``Last(2) | Best(1)``.
+        lr: when to lower the learning rate, or None; PyTorch's and TensorFlow's Run do it.
+        resume: "auto" goes on where the newest good checkpoint stands, or starts; "require" never starts;
+            "never" never resumes. The table is in docs/semantics.md.
+        notes: your own settings, plain JSON, kept in run.json.
+        allow_missing: names of components that may lack in the checkpoint or in what is given.
+        start_from_run: another run, whose best weights a new run begins with; a resumed one ignores it.
+        take_over: take the run from a process that still has it open; that one then saves no more.
+        durability: "full", or "process" without fsync: saves outlive this process, but not a power cut.
+        verify_writes: read every file of a checkpoint back before it counts as saved.
+        compress: "zstd" compresses the arrays that change from save to save (the extra ``zstd``).
+        async_save: False, saving ends before ``report`` returns; True, a copy is written while training
+            goes on; "overlap", so is the copy itself made, see docs/saving.md.
+        save_errors: "raise" a failed save from ``report``, in the background from the next one, or
+            "continue": it is logged and due again, and closing raises if none has succeeded since.
+        grace_seconds: seconds that SIGTERM or SIGUSR1 leaves to save and end; when the last save took
+            longer, opening warns of it. None: unknown.
+        observers: told of every journal line, such as `stopctl.sinks.CsvSink`; they cannot hurt the run.
+        team: "auto" finds the ranks of a distributed program, which then all decide and save together, see
+            docs/distributed.md; None: this process alone; or a `stopctl.ports.Team`.
+        timeout: seconds to wait for another rank before it counts as lost; every rank then raises TeamError.
+        reduce: which metrics are the "mean" or the "sum" over all ranks, "mean" for all of them, or a dict by
+            name; of the others rank 0's count. ``count=`` in a report is then the weight of its means.
+    """
 
     goal: Goal
     stop: StopPolicy | None
     save: SavePolicy | None
     keep: KeepPolicy | None
     lr: ReduceOnPlateau | None
-    resume: str
+    resume: Literal["auto", "require", "never"]
     notes: Mapping[str, Any] | None
     allow_missing: Collection[str]
     start_from_run: str | Path | None
     take_over: bool
-    durability: str
+    durability: Literal["full", "process"]
     verify_writes: bool
-    compress: str | None
-    async_save: bool | str
-    save_errors: str
+    compress: Literal["zstd"] | None
+    async_save: bool | Literal["overlap"]
+    save_errors: Literal["raise", "continue"]
     grace_seconds: float | None
-    audience: Audience
-    team: Team | str | None
+    observers: Iterable[Observer]
+    team: Team | Literal["auto"] | None
     timeout: float
     reduce: Reduce
 
+
+def checked_settings(where: str, given: RunSettings) -> Settings:
+    """The settings that ``where`` (Run, FitCallback) was given, with the defaults of the others.
+
+    Raises:
+        SettingError: one that cannot be, or that has another name here.
+    """
+    refuse_unknown(where, given.keys() - RunSettings.__annotations__.keys())
+    return Settings(**given)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """RunSettings, checked, with their defaults."""
+
+    goal: Goal = GOAL
+    stop: StopPolicy | None = STOP
+    save: SavePolicy | None = SAVE
+    keep: KeepPolicy | None = KEEP
+    lr: ReduceOnPlateau | None = None
+    resume: Literal["auto", "require", "never"] = "auto"
+    notes: Mapping[str, Any] | None = None
+    allow_missing: Collection[str] = ()
+    start_from_run: str | Path | None = None
+    take_over: bool = False
+    durability: Literal["full", "process"] = "full"
+    verify_writes: bool = False
+    compress: Literal["zstd"] | None = None
+    async_save: bool | Literal["overlap"] = False
+    save_errors: Literal["raise", "continue"] = "raise"
+    grace_seconds: float | None = None
+    observers: Iterable[Observer] = ()
+    team: Team | Literal["auto"] | None = "auto"
+    timeout: float = 60.0
+    reduce: Reduce = None
+    audience: Audience = field(init=False)
+
     def __post_init__(self) -> None:
+        object.__setattr__(self, "audience", Audience(self.observers))
         if self.resume not in ("auto", "require", "never"):
             raise SettingError(f"resume={self.resume!r}: write 'auto', 'require' or 'never'")
         if self.durability not in ("full", "process"):

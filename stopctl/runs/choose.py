@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 
 from stopctl.core.errors import DamagedError, SettingError
 from stopctl.core.goal import Goal
@@ -16,7 +15,6 @@ from stopctl.store import CheckpointInfo, Reader
 from stopctl.store.tree import Tree
 
 log = logging.getLogger("stopctl")
-T = TypeVar("T")
 
 
 def candidates(checkpoints: Collection[CheckpointInfo], which: str, goal: Goal) -> list[CheckpointInfo]:
@@ -31,20 +29,6 @@ def candidates(checkpoints: Collection[CheckpointInfo], which: str, goal: Goal) 
     if which == "latest":
         return newest_first
     return [info for info in newest_first if which in (info.label, info.name)][:1]
-
-
-def first_good(
-    infos: Collection[CheckpointInfo],
-    load: Callable[[CheckpointInfo], T],
-    damaged: Callable[[CheckpointInfo, DamagedError], None],
-) -> tuple[CheckpointInfo, T] | None:
-    """The first of ``infos`` that loads, with what it held; ``damaged`` is told of each that does not."""
-    for info in infos:
-        try:
-            return info, load(info)
-        except DamagedError as error:
-            damaged(info, error)
-    return None
 
 
 def choose(
@@ -91,11 +75,12 @@ def _try_to_load(
         broken = "".join(f"; damaged: {d.name} ({d.why})" for d in listing.damaged)
         raise SettingError(f"{directory} has no {what} for which={which!r}; it has: {have}{broken}")
     errors: dict[str, str] = {}
-
-    def damaged(info: CheckpointInfo, error: DamagedError) -> None:
-        errors[info.name] = str(error)
-
-    return first_good(infos, lambda info: reader.load(info, only)[0], damaged), errors
+    for info in infos:
+        try:
+            return (info, reader.load(info, only)[0]), errors
+        except DamagedError as error:
+            errors[info.name] = str(error)
+    return None, errors
 
 
 def starting_weights(directory: str | Path) -> tuple[CheckpointInfo, dict[str, Tree]]:

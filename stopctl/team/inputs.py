@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping
-from typing import Any
+import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
 
 from stopctl.core.controller import Controller
 from stopctl.core.errors import TeamError
@@ -63,37 +64,64 @@ SHARE = 0.01
 """What such exchanges may take of all time: where one takes long, they are rarer."""
 
 
+class Counters(NamedTuple):
+    """What is completed, and of what: equal on all ranks at a report and at a boundary.
+
+    Attributes:
+        epoch, step: completed ones.
+        unit: of the loop's passes, "epoch" or "step".
+        planned: passes.
+        inside: between two batches of the epoch after ``epoch``.
+    """
+
+    epoch: int
+    step: int
+    unit: str
+    planned: int
+    inside: bool
+
+    @property
+    def done(self) -> int:
+        """Completed passes."""
+        return self.epoch if self.unit == "epoch" else self.step
+
+
+class Now(NamedTuple):
+    """What a decision goes by besides metrics and counters: the signal that came, if any, and the seconds."""
+
+    signal: str | None
+    seconds: float
+
+
+class Signals(Protocol):
+    """Whoever watches for signals."""
+
+    came: str | None
+
+
 class Alone:
     """The inputs of a run on one rank: its own metrics, clock and signals.
 
     Args:
         controller: asked to stop.
         reduce: whether a report may have a weight.
-        clock: the seconds.
-        signal: the signal that has come, if one has.
+        seconds: that the run has spent before this opening.
+        signals: its own.
     """
 
-    def __init__(
-        self,
-        controller: Controller,
-        reduce: Reduce,
-        clock: Callable[[], float],
-        signal: Callable[[], str | None],
-    ) -> None:
+    def __init__(self, controller: Controller, reduce: Reduce, seconds: float, signals: Signals) -> None:
         self._controller = controller
         self._reduce = reduce
-        self._clock = clock
-        self._own_signal = signal
+        self._signals = signals
+        self._before = seconds
+        self._began = time.monotonic()
 
-    @property
-    def seconds(self) -> float:
-        """The seconds that a decision goes by."""
-        return self._clock()
+    def now(self) -> Now:
+        """The signal that came and the seconds, as they are."""
+        return Now(self._signals.came, self._clock())
 
-    @property
-    def signal(self) -> str | None:
-        """The signal that came, if any."""
-        return self._own_signal()
+    def _clock(self) -> float:
+        return self._before + time.monotonic() - self._began
 
     def wish(self, text: str) -> None:
         """Stop at the next report or boundary."""
@@ -104,12 +132,12 @@ class Alone:
         return False
 
     def report(
-        self, where: str, counters: Message, metrics: Mapping[str, object], versions: Message | None
+        self, at: Counters, metrics: Mapping[str, object], versions: Message | None
     ) -> Mapping[str, object]:
         """The metrics to judge."""
         return split_count(self._reduce, metrics)[0]
 
-    def boundary(self, where: str, counters: Message) -> None:
+    def boundary(self, where: str, at: Counters) -> None:
         """Nobody is to be asked."""
 
 
@@ -118,12 +146,13 @@ class Sharing(Alone):
 
     Args:
         ranks: all of them.
-        seconds: that the run has spent so far.
-        others: as for `Alone`; the controller's state has to be the same everywhere.
+        controller, reduce, seconds, signals: as for `Alone`; the controller's state is the same everywhere.
     """
 
-    def __init__(self, ranks: Ranks, seconds: float, *others: Any) -> None:
-        super().__init__(*others)
+    def __init__(
+        self, ranks: Ranks, controller: Controller, reduce: Reduce, seconds: float, signals: Signals
+    ) -> None:
+        super().__init__(controller, reduce, seconds, signals)
         self._ranks = ranks
         self._wishes: list[str] = []
         self._rhythm = Rhythm()
@@ -131,15 +160,9 @@ class Sharing(Alone):
         self._cost = 0.0  # seconds that the newest exchange took this rank; the last to come waits for none
         self._signal: str | None = None
 
-    @property
-    def seconds(self) -> float:
-        """Those of rank 0 at the newest exchange."""
-        return self._seconds
-
-    @property
-    def signal(self) -> str | None:
-        """The first signal that came to any rank and that all know of."""
-        return self._signal
+    def now(self) -> Now:
+        """The first signal that came to any rank and that all know of; rank 0's seconds at that exchange."""
+        return Now(self._signal, self._seconds)
 
     def wish(self, text: str) -> None:
         """Ask all ranks to stop, at the next exchange."""
@@ -150,13 +173,12 @@ class Sharing(Alone):
         return self._rhythm.due(step)
 
     def report(
-        self, where: str, counters: Message, metrics: Mapping[str, object], versions: Message | None
+        self, at: Counters, metrics: Mapping[str, object], versions: Message | None
     ) -> Mapping[str, object]:
         """Exchange what a report needs; returns the metrics that all ranks judge.
 
         Args:
-            where: for people.
-            counters: must be equal on all ranks.
+            at: the counters, with what is reported on; they must be equal on all ranks.
             metrics: of this rank.
             versions: how far the user's objects are, should another rank fail; None: not at a pass's end.
 
@@ -172,27 +194,25 @@ class Sharing(Alone):
             if self._ranks.leads or how_of(self._reduce, name)
         }
         told = {"metrics": ours, "count": weight, "versions": versions}
-        messages = self._exchange("report", where, counters, told)
-        self.take(messages, counters)
+        messages = self._exchange("report", reported(at), at, told)
+        self.take(messages, at)
         return self.judged(messages)
 
-    def boundary(self, where: str, counters: Message) -> None:
+    def boundary(self, where: str, at: Counters) -> None:
         """Exchange what a loop boundary needs."""
-        self.take(self._exchange("boundary", where, counters, {}), counters)
+        self.take(self._exchange("boundary", where, at, {}), at)
 
-    def farewell(
-        self, where: str, counters: Message, error: BaseException, versions: Message | None
-    ) -> list[Message]:
+    def farewell(self, at: Counters, error: BaseException, versions: Message | None) -> list[Message]:
         """Tell the others that this rank leaves because of an error."""
         text = f"{type(error).__name__}: {error}"[:1000]
         told = {"error": text, "versions": versions, "metrics": {}, "count": None}
-        return self._exchange("failed", where, counters, told)
+        return self._exchange("failed", reported(at), at, told)
 
     def close(self) -> None:
         """Take leave at the end; a signal that has come since the last boundary is everybody's, too."""
-        self._hear(self._ranks.exchange("close", "closing the run", told={"signal": self._own_signal()}))
+        self._hear(self._ranks.exchange("close", "closing the run", told={"signal": self._signals.came}))
 
-    def take(self, messages: list[Message], counters: Message) -> None:
+    def take(self, messages: list[Message], at: Counters) -> None:
         """Make everybody's inputs this rank's own."""
         told = [each["told"] for each in messages]
         self._seconds = max(self._seconds, told[0]["seconds"])
@@ -201,7 +221,7 @@ class Sharing(Alone):
             for text in each["wishes"]:
                 self._controller.request_stop(text)
         self._wishes.clear()
-        self._rhythm.beat(counters["step"], self._seconds, min(each["cost"] for each in told))
+        self._rhythm.beat(at.step, self._seconds, min(each["cost"] for each in told))
 
     def _hear(self, messages: list[Message]) -> None:
         signals = [each["told"]["signal"] for each in messages]
@@ -227,23 +247,28 @@ class Sharing(Alone):
             )
         )
 
-    def _exchange(self, call: str, where: str, same: Message, told: Message) -> list[Message]:
+    def _exchange(self, call: str, where: str, at: Counters, told: Message) -> list[Message]:
         state = state_of(self._controller)
         mine = {
             "digest": digest(state),
             "seconds": self._clock(),
-            "signal": self._own_signal(),
+            "signal": self._signals.came,
             "wishes": list(self._wishes),
             "cost": self._cost,
         }
         began = self._clock()
-        messages = self._ranks.exchange(call, where, same, {**mine, **told})
+        messages = self._ranks.exchange(call, where, at._asdict(), {**mine, **told})
         self._cost = self._clock() - began
         if call != "failed" and len({each["told"]["digest"] for each in messages}) > 1:
             states = [each["told"] for each in self._ranks.exchange("states", where, told=state)]
             self._ranks.over = True  # all raise the same, and wait for nobody
             raise disagreement(where, states)
         return messages
+
+
+def reported(at: Counters) -> str:
+    """Where a rank is, for people: ``"report() in epoch 3"``."""
+    return f"report() in {at.unit} {at.done}"
 
 
 class Rhythm:

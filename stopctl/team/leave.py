@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 
 from stopctl.core.errors import Preempted, TeamError
 from stopctl.store import CheckpointInfo
-from stopctl.team.inputs import Alone, Sharing
+from stopctl.team.inputs import Counters, Sharing
 from stopctl.team.ranks import Message, RankFailed, Ranks
 
 log = logging.getLogger("stopctl")
 
-Save = Callable[[int, Mapping[str, object], str], CheckpointInfo | None]
+Save = Callable[[Counters, Mapping[str, object], str], CheckpointInfo | None]
 """Judge a pass by these metrics and save it, for this reason."""
 
 
@@ -25,54 +25,45 @@ class Parting:
         save: makes the last report and save; called on all ranks, those that fail too.
     """
 
-    def __init__(self, ranks: Ranks, sharing: Alone, save: Save) -> None:
+    def __init__(self, ranks: Ranks, sharing: Sharing, save: Save) -> None:
         self._ranks = ranks
         self._sharing = sharing
         self._save = save
 
-    def failed(self, failure: RankFailed, number: int, counters: Message) -> TeamError:
-        """What a rank that was about to report on pass ``number`` raises, as another one is leaving."""
-        return TeamError(f"{failure}; {self._last_save(failure.messages, number, counters)}")
+    def failed(self, failure: RankFailed, at: Counters) -> TeamError:
+        """What a rank that was about to report at ``at`` raises, as another one is leaving."""
+        return TeamError(f"{failure}; {self._last_save(failure.messages, at)}")
 
-    def leave(
-        self,
-        error: BaseException | None,
-        where: str,
-        number: int,
-        counters: Message,
-        versions: Message | None,
-    ) -> Exception | None:
+    def leave(self, error: BaseException | None, at: Counters, versions: Message | None) -> Exception | None:
         """Take leave of the others; returns what is wrong with them.
 
         Args:
             error: what ends this rank, if that is an error.
-            where, number, counters, versions: where it is: as in a report on pass ``number``.
+            at, versions: where it is, as in a report.
         """
-        sharing = self._sharing
-        if self._ranks.over or not isinstance(sharing, Sharing):
+        if self._ranks.over:
             return None
         try:
             if error is None or isinstance(error, Preempted):
-                sharing.close()
+                self._sharing.close()
                 return None
             log.warning("telling the other ranks of %s: %s", type(error).__name__, error)
-            messages = sharing.farewell(where, counters, error, versions)
-            self._last_save(messages, number, counters)
+            self._last_save(self._sharing.farewell(at, error, versions), at)
         except Exception as failure:
             if error is None:
                 return failure
             log.warning("the other ranks: %s", failure)
         return None
 
-    def _last_save(self, messages: list[Message], number: int, counters: Message) -> str:
+    def _last_save(self, messages: list[Message], at: Counters) -> str:
         """Where all have done the same pass, judge and save it together; says what came of it."""
         sharing, info = self._sharing, None
-        if isinstance(sharing, Sharing) and sharing.complete(messages):
-            sharing.take(messages, counters)
+        if sharing.complete(messages):
+            sharing.take(messages, at)
             self._ranks.over = False  # for this last time
             failed = [str(rank) for rank, each in enumerate(messages) if each["call"] == "failed"]
             try:
-                info = self._save(number, sharing.judged(messages), f"the error of rank {', '.join(failed)}")
+                info = self._save(at, sharing.judged(messages), f"the error of rank {', '.join(failed)}")
             finally:
                 self._ranks.over = True
         return (

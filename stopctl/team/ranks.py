@@ -155,7 +155,9 @@ class Ranks:
         task.now()
         return self._done(self.exchange("work", where, same, _answer(task, tell)), task.result)
 
-    def lead(self, where: str, call: Callable[[], T], tell: Callable[[T], Any]) -> Done[T | None]:
+    def lead(
+        self, where: str, call: Callable[[], T], tell: Callable[[T], Any] = lambda result: None
+    ) -> Done[T | None]:
         """`work` for rank 0 alone; ``told[0]`` is what it tells."""
         leader: Callable[[], T | None] = call if self.leads else lambda: None
         return self.work(where, leader, lambda result: tell(result) if self.leads else None)  # type: ignore[arg-type]

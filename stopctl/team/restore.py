@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from typing import Any, TypeVar
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
 
-from stopctl.core.errors import DamagedError, MismatchError
-from stopctl.runs.choose import first_good
+from stopctl.core.controller import Controller
+from stopctl.core.errors import DamagedError, MismatchError, StateError
 from stopctl.state.data import DATA, Position
 from stopctl.state.protocols import Ranked, State
 from stopctl.store import CheckpointInfo, Store, Tree
 from stopctl.team.follower import Follower
 from stopctl.team.ranks import Ranks
 
-T = TypeVar("T")
+
+class Restored(NamedTuple):
+    """What went on: the checkpoint, what changed in the rules since, and where it stands in the data."""
+
+    info: CheckpointInfo
+    notes: tuple[str, ...] = ()
+    position: Position | None = None
 
 
 def restore_first(
@@ -21,43 +27,66 @@ def restore_first(
     ranks: Ranks,
     state: State,
     infos: Sequence[CheckpointInfo],
-    damaged: Callable[[CheckpointInfo, DamagedError], None],
     *,
     allow_missing: Collection[str],
-    take: Callable[[CheckpointInfo, Any, Tree], T],
-) -> tuple[CheckpointInfo, T] | None:
+    controller: Controller | None = None,
+) -> tuple[Restored | None, dict[str, str]]:
     """Restore the first of ``infos`` that loads on every rank; all ranks call it with the same ones.
 
     Args:
         store: where they are.
         ranks: all of them.
         state: what is restored.
-        damaged: told of each that does not load.
+        infos: in the order in which they are tried.
         allow_missing: as for `State.restore`.
-        take: given a checkpoint, the controller's state and the position in the data, before the rest.
+        controller: restored as well, and the position in the data is read; None leaves both as they are.
 
     Returns:
-        The checkpoint and what ``take`` returned; None: none loads.
+        What was restored, None if none loads; and the damage of those before it, by name.
 
     Raises:
         MismatchError: on all ranks, where it does not fit the objects of one.
+        StateError: the controller cannot go on from it.
     """
+    broken: dict[str, str] = {}
+    for info in infos:
+        try:
+            components, saved = _load(store, ranks, info)
+            if not ranks.several:
+                return _put(info, components, saved, state, ranks, allow_missing, controller), broken
+            done = ranks.agree(
+                f"restoring {info.name}",
+                lambda: _put(info, components, saved, state, ranks, allow_missing, controller),  # noqa: B023
+            )
+            return done.mine, broken
+        except DamagedError as error:
+            broken[info.name] = str(error)
+    return None, broken
 
-    def restore(info: CheckpointInfo) -> T:
-        components, saved = _load(store, ranks, info)
-        new = _new_to(info, state, ranks)
-        components = {name: tree for name, tree in components.items() if name not in new}
-        data = components.pop(DATA, None)
-        return ranks.agree(f"restoring {info.name}", lambda: here(info, components, saved, data, new)).mine
 
-    def here(
-        info: CheckpointInfo, components: dict[str, Tree], saved: Any, data: Tree, new: Collection[str]
-    ) -> T:
-        taken = take(info, saved, data)
-        state.restore(components, allow_missing={*allow_missing, *new})
-        return taken
-
-    return first_good(infos, restore, damaged)
+def _put(
+    info: CheckpointInfo,
+    components: dict[str, Tree],
+    saved: Any,
+    state: State,
+    ranks: Ranks,
+    allow_missing: Collection[str],
+    controller: Controller | None,
+) -> Restored:
+    """Put what was read into the controller, which checks it, and then into the user's objects."""
+    new = _new_to(info, state, ranks)
+    data = None if DATA in new else components.get(DATA)
+    restored = Restored(info)
+    if controller is not None:
+        if not isinstance(saved, dict):
+            raise StateError(f"{info.name}: the controller's state is {saved!r}, not an object")
+        notes = controller.load_state_dict(saved)
+        begins_anew = data is None or DATA in allow_missing
+        restored = Restored(info, notes, None if begins_anew else Position.of(data, info.epoch))
+        check_ranks(info, restored.position, ranks)
+    own = {name: tree for name, tree in components.items() if name != DATA and name not in new}
+    state.restore(own, allow_missing={*allow_missing, *new})
+    return restored
 
 
 def check_ranks(info: CheckpointInfo, position: Position | None, ranks: Ranks) -> None:

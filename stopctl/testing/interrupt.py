@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from stopctl.core.errors import SettingError
-from stopctl.run.session import Session
+from stopctl.run import session
 
 BROKEN_OFF = 75  # the exit code of a script that was broken off
 
@@ -27,25 +27,18 @@ class Interrupted(BaseException):
 @contextmanager
 def watched(at: int | None, saved: list[str]) -> Iterator[None]:
     """Note the newest checkpoint at each boundary, and break off behind number ``at``."""
-    before = {name: getattr(Session, name) for name in ("pass_done", "step_done")}
 
-    def patched(real: Callable[..., None]) -> Callable[..., None]:
-        def boundary(session: Session, *args: Any) -> None:
-            real(session, *args)
-            saved.append(session.checkpoints[-1].name if session.checkpoints else "")
-            if len(saved) == at:
-                session.close()  # also where the loop has no `with` block
-                raise Interrupted
+    def boundary(opened: session.Session) -> None:
+        saved.append(opened.checkpoints[-1].name if opened.checkpoints else "")
+        if len(saved) == at:
+            opened.close()  # also where the loop has no `with` block
+            raise Interrupted
 
-        return boundary
-
-    for name, real in before.items():
-        setattr(Session, name, patched(real))
+    session.interrupter = boundary
     try:
         yield
     finally:
-        for name, real in before.items():
-            setattr(Session, name, real)
+        session.interrupter = None
 
 
 class Function:

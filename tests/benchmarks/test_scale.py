@@ -205,7 +205,7 @@ def test_exchanges_are_as_many_as_the_code_makes(tmp_path, size):
             counted, share = [], team.share
             team.share = lambda message: (counted.append(message), share(message))[1]
             with Run(tmp_path, state={"w": 1.0}, team=team, stop=None, save=save) as run:
-                passes = run.epochs(9)
+                passes = iter(run.epochs(9))
                 next(passes)
                 opening = len(counted)
                 run.report(val_loss=1.0)

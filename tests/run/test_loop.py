@@ -368,7 +368,7 @@ def passes_without(run):
 
 
 def steps_instead(run):
-    next(run.steps(9))
+    next(iter(run.steps(9)))
 
 
 def asked_for_but_not_used(run):
@@ -523,7 +523,7 @@ def two_loops(run):
 
 
 def stale_from_the_start(run):
-    passes = run.epochs(2)
+    passes = iter(run.epochs(2))
     next(passes)
     batches = run.batches([1, 2])
     run.report(val_loss=1.0)
@@ -531,7 +531,7 @@ def stale_from_the_start(run):
 
 
 def stale(run):
-    passes = run.epochs(2)
+    passes = iter(run.epochs(2))
     next(passes)
     batches = run.batches([1, 2])
     next(batches)

@@ -343,7 +343,7 @@ def test_what_the_old_process_saved_while_it_was_taken_over_is_set_aside(tmp_pat
         return None
 
     old = Run(tmp_path, state={"w": 1}, keep=None).open()
-    passes = old.epochs(9)
+    passes = iter(old.epochs(9))
     for _ in range(2):
         next(passes)
         old.report(val_loss=1.0)

@@ -247,7 +247,7 @@ def test_a_save_in_the_middle_of_a_pass_is_refused(tmp_path):
         ),
         (lambda run: run.step(), "run.step() after run.report(): report() is the last thing in the pass"),
         (
-            lambda run: next(run.epochs(3)),
+            lambda run: next(iter(run.epochs(3))),
             "run.epochs(3) inside another loop of this run: leave that one first",
         ),
         (

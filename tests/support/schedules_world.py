@@ -12,11 +12,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from stopctl.run import checkpoints, saver, session
+from stopctl.run import checkpoints, saver
 from stopctl.run import open as opening
 from stopctl.store import CheckpointInfo, Store, lock
 from stopctl.store.files import Files, Handle
-from stopctl.team import ranks, save
+from stopctl.team import inputs, ranks, save
 from support import schedules_shelf as shelf
 from support.recorder import OPERATIONS, READS
 from support.schedules_stage import Stage
@@ -169,7 +169,7 @@ def world(level: str) -> Iterator[World]:
 
     changes: list[tuple[Any, str, Any]] = [
         (ranks, "Task", Work),
-        (session, "time", clock),
+        (inputs, "time", clock),
         (saver, "time", clock),
         (checkpoints.Checkpoints, "commit", committed),
     ]

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import itertools
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from stopctl import Controller
-from stopctl.team.inputs import EVERY, Alone, Rhythm
+from stopctl.team.inputs import EVERY, Alone, Counters, Now, Rhythm
 
 
-def test_alone_the_own_clock_and_signal_count():
-    came = []
+def test_alone_the_own_clock_and_signal_count(monkeypatch):
+    clock, watch = iter([10.0, 13.5, 14.0]), SimpleNamespace(came=None)
+    monkeypatch.setattr("stopctl.team.inputs.time", SimpleNamespace(monotonic=lambda: next(clock)))
     controller = Controller()
-    inputs = Alone(controller, "mean", lambda: 3.5, lambda: came[0] if came else None)
-    assert (inputs.seconds, inputs.signal, inputs.due(7)) == (3.5, None, False)
-    came.append("SIGTERM")
-    assert inputs.signal == "SIGTERM"
-    assert inputs.report("here", {}, {"val_loss": 0.5, "count": 3}, None) == {"val_loss": 0.5}
-    inputs.boundary("here", {})
+    inputs = Alone(controller, "mean", 100.0, watch)
+    assert (inputs.now(), inputs.due(7)) == (Now(None, 103.5), False)
+    watch.came = "SIGTERM"
+    assert inputs.now() == Now("SIGTERM", 104.0)
+    at = Counters(epoch=1, step=7, unit="epoch", planned=9, inside=False)
+    assert inputs.report(at, {"val_loss": 0.5, "count": 3}, None) == {"val_loss": 0.5}
+    inputs.boundary("here", at)
     inputs.wish("enough")
     assert str(controller.boundary(epoch=1).stop) == "requested: enough"
 

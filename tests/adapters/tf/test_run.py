@@ -74,7 +74,7 @@ def test_the_best_comes_back_with_its_optimizer(tmp_path: Path, fit: Callable[..
 def test_a_step_after_the_report_is_found_out(tmp_path: Path, fit: Callable[..., None]) -> None:
     model, optimizer = net(), optimizers.SGD(0.1)
     with Run(tmp_path / "run", model=model, optimizer=optimizer) as run:
-        passes = run.epochs(2)
+        passes = iter(run.epochs(2))
         next(passes)
         run.report(val_loss=1.0)
         fit(model, optimizer, 1)
