@@ -18,9 +18,10 @@ LEFT = re.compile(
     r"(LOCAL_|GROUP_|ROLE_|NODE_)?RANK|(LOCAL_|GROUP_|ROLE_)?WORLD_SIZE|MASTER_(ADDR|PORT)|TF_CONFIG"
     r"|(SLURM|SLURMD|SRUN|SBATCH|TORCHELASTIC|OMPI|PMI|PMIX|ACCELERATE|FSDP|WANDB)_\w+"
     # how a terminal looks
-    r"|COLUMNS|LINES|NO_COLOR|FORCE_COLOR|CLICOLOR(_FORCE)?|TTY_(COMPATIBLE|INTERACTIVE)|_TYPER_\w+|\w+_COMPLETE"
-    # what other settings of Python and of libraries do
-    r"|PYTHON(WARNINGS|UTF8|COERCECLOCALE|IOENCODING|UNBUFFERED|SAFEPATH|DEVMODE|TRACEMALLOC|ASYNCIODEBUG)"
+    r"|(JUPYTER_)?(COLUMNS|LINES)|TERMINAL_WIDTH|NO_COLOR|FORCE_COLOR|PY_COLORS|CLICOLOR(_FORCE)?"
+    r"|TTY_(COMPATIBLE|INTERACTIVE)|_TYPER_\w+|GITHUB_ACTIONS"  # there typer takes a pipe for a terminal
+    # settings of Python and of libraries
+    r"|PYTHON(WARNINGS|UTF8|COERCECLOCALE|IOENCODING|UNBUFFERED|SAFEPATH|DEVMODE)"
     r"|KERAS_(BACKEND|HOME)|MPL(BACKEND|CONFIGDIR)|MATPLOTLIBRC|SOURCE_DATE_EPOCH|TF_DETERMINISTIC_OPS"
     # languages
     r"|LANG|LANGUAGE|LC_\w+"
@@ -61,7 +62,6 @@ def forget() -> None:
     os.environ.update(GIVEN)
     os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
     time.tzset()
     with contextlib.suppress(locale.Error):  # without one of that name Python reads files as UTF-8
         locale.setlocale(locale.LC_CTYPE, GIVEN["LC_ALL"])
