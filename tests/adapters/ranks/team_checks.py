@@ -14,7 +14,8 @@ from torch import distributed
 from stopctl import TeamError
 from stopctl_torch.team import GlooTeam, find_team
 
-BRIEF = 1.0
+BRIEF = 2.0
+"""Seconds: long enough that a rank on a busy machine is not late, short enough to be waited for."""
 
 
 def every_rank_gets_all_messages_by_rank(rank: int, size: int, shared: Path) -> None:
@@ -91,11 +92,10 @@ def a_team_is_found_where_there_are_several_ranks(rank: int, size: int, shared: 
 
 
 def a_late_rank_is_named_as_that_and_finds_the_others_gone(rank: int, size: int, shared: Path) -> None:
-    gloo = GlooTeam(60)
+    distributed.barrier()  # what is brief begins for all at once
+    gloo = GlooTeam(BRIEF)
     gloo.share(b"")
-    if rank < size - 1:
-        gloo.timeout = BRIEF
-    else:
+    if rank == size - 1:
         for other in range(size - 1):
             wait_for(shared / f"gave-up-{other}")
     with pytest.raises(TeamError) as raised:
@@ -105,7 +105,7 @@ def a_late_rank_is_named_as_that_and_finds_the_others_gone(rank: int, size: int,
         assert waited is not None
         assert float(waited[1]) >= BRIEF
         assert "another rank is stuck, or slower" in str(raised.value)
-        assert "write timeout=... (seconds, now 1)" in str(raised.value)
+        assert f"write timeout=... (seconds, now {BRIEF:g})" in str(raised.value)
         (shared / f"gave-up-{rank}").touch()
     else:
         assert "another rank has left the run: its own error, or its log, says why" in str(raised.value)
@@ -126,7 +126,7 @@ def a_rank_that_gives_up_does_not_wait_for_what_still_runs(rank: int, size: int,
     time.sleep(2 * BRIEF * (0.0, 0.8, 1.6, 0.8)[rank])
     began = time.monotonic()
     if rank == 0:
-        with pytest.raises(TeamError, match="rank 0 of 4 waited 2.0 s for the others"):
+        with pytest.raises(TeamError, match=r"rank 0 of 4 waited \S+ s for the others"):
             gloo.share(b"")
         gloo.close()
         assert time.monotonic() - began < 2.9 * BRIEF  # what still runs ends after 3.2
@@ -160,7 +160,7 @@ def a_rank_that_does_not_open_the_run_is_missed(rank: int, size: int, shared: Pa
         GlooTeam(BRIEF)
     assert f"rank {rank} of {size} opened the run, but not all others did within" in str(raised.value)
     assert "every rank opens it" in str(raised.value)
-    assert "write timeout=... (seconds, now 1)" in str(raised.value)
+    assert f"write timeout=... (seconds, now {BRIEF:g})" in str(raised.value)
     (shared / f"gave-up-{rank}").touch()
     begin_anew(rank, size, shared)
 
