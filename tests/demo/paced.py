@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 from stopctl.cli import main
-from stopctl.cli.screen import Screen
+from stopctl.demo.screen import Screen
 
 _reported = Screen.reported
 

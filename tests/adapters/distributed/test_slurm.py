@@ -40,7 +40,7 @@ sys.exit(max(128 - code if code < 0 else code for code in codes))
 
 BESIDE = """
 import os, pathlib, time
-from stopctl import signals
+from stopctl.run import signals
 passed = 0
 
 def reached():
