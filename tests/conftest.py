@@ -10,17 +10,14 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
+from support import shell
 from support.faults.counts import (  # noqa: F401  # hooks of pytest's
     pytest_sessionfinish,
     pytest_terminal_summary,
     pytest_testnodedown,
 )
 
-for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
-    os.environ.setdefault(name, "1")  # before any framework is imported; children inherit it
-os.environ.pop("COLUMNS", None)  # a worker of pytest-xdist has it, as if there were a terminal
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+shell.forget()  # before any framework is imported; also in the workers of pytest-xdist
 
 settings.register_profile(
     "stopctl",

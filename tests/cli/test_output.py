@@ -72,7 +72,8 @@ def test_sentences_are_one_line_where_nobody_looks(monkeypatch, capsys):
     assert capsys.readouterr().out.splitlines() == ["  " + "word " * 20]
 
 
-def test_sentences_are_folded_between_words_in_a_terminal():
+def test_sentences_are_folded_between_words_in_a_terminal(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
     out = Console(force_terminal=True, width=18, file=io.StringIO(), color_system=None)
     output.say(out, "one two three four five", indent=2)
     assert [line.rstrip() for line in out.file.getvalue().splitlines()] == ["  one two three", "  four five"]

@@ -10,6 +10,8 @@ from pathlib import Path
 import matplotlib
 import pytest
 
+PACED = Path(__file__).with_name("paced.py")
+
 
 @pytest.fixture(scope="session")
 def offline(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
@@ -40,13 +42,17 @@ Demo = Callable[..., subprocess.Popen[str]]
 
 @pytest.fixture
 def start(offline: dict[str, str]) -> Iterator[Demo]:
-    """Starts `stopctl demo` in a process of its own, which does not outlive the test."""
+    """Starts `stopctl demo` in a process of its own, which waits after each epoch and does not outlive the test."""
     running: list[subprocess.Popen[str]] = []
 
     def begin(*arguments: str | Path) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "stopctl.cli", "demo", *map(str, arguments)]
         process = subprocess.Popen(
-            command, env=offline, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-P", str(PACED), "demo", *map(str, arguments)],
+            env=offline,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         running.append(process)
         return process

@@ -38,7 +38,10 @@ def test_a_torch_module_loads_its_export(tmp_path, batch):
     done = export(tmp_path / "run", tmp_path / "m.safetensors")
     assert list(model.state_dict()) == [tensor.name for tensor in done.tensors]
     fresh.load_state_dict(load_file(done.path))
-    assert torch.equal(model.eval()(x), fresh.eval()(x))
+    for one, other in zip(model.state_dict().values(), fresh.state_dict().values(), strict=True):
+        assert torch.equal(one, other)
+    # in another order of memory the same sums may be added up in another order
+    torch.testing.assert_close(fresh.eval()(x), model.eval()(x))
     export(tmp_path / "run", done.path, dtype="int8", force=True)
     fresh.load_state_dict({k: torch.from_numpy(v) for k, v in load_exported(done.path).items()})
     assert fresh[1].num_batches_tracked == 1

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 
@@ -69,12 +68,14 @@ def test_a_forked_child_is_left_alone_by_sigusr1_and_dies_of_sigterm_at_once():
     watch = Watch()
     try:
         ready, write = os.pipe()
+        gone, held = os.pipe()
         child = os.fork()
         if child == 0:
+            os.close(held)
             os.write(write, b"x")
             signal.pause()  # until SIGUSR1 has been handled
             os.write(write, b"y")
-            time.sleep(20)
+            os.read(gone, 1)  # until the parent has ended, if SIGTERM does not come
             os._exit(0)
         os.close(write)
         assert os.read(ready, 1) == b"x"
@@ -83,10 +84,11 @@ def test_a_forked_child_is_left_alone_by_sigusr1_and_dies_of_sigterm_at_once():
             if select.select([ready], [], [], 0.01)[0]:
                 break
         assert os.read(ready, 1) == b"y"
-        os.close(ready)
         os.kill(child, signal.SIGTERM)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
         assert watch.came is None
+        for fd in (ready, gone, held):
+            os.close(fd)
     finally:
         watch.close()
 

@@ -50,7 +50,7 @@ def train(here: course.Course) -> None:
         scheduler=scheduler,
         stop=Patience(3) | NonFinite(),
         save=Every(steps=5) | OnBest(),
-        timeout=float(setting("TIMEOUT", "30")),
+        timeout=float(setting("TIMEOUT", "120")),
     )
     with run:
         for epoch in run.epochs(EPOCHS):

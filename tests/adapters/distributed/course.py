@@ -75,7 +75,7 @@ def begin() -> Course:
     if course.size == 1:
         return course
     course.reached("init")
-    seconds = timedelta(seconds=float(setting("TIMEOUT", "30")))
+    seconds = timedelta(seconds=float(setting("TIMEOUT", "120")))
     method = setting("INIT", "env://")
     distributed.init_process_group("gloo", method, seconds, course.size, course.rank)
     course.tell("joined", True)

@@ -68,7 +68,7 @@ def train(here: course.Course) -> None:
         scheduler=scheduler,
         stop=Patience(3) | NonFinite(),
         save=Every(steps=5) | OnBest(),
-        timeout=float(setting("TIMEOUT", "30")),
+        timeout=float(setting("TIMEOUT", "120")),
         reduce="mean" if setting("REDUCE") else None,
     )
     here.reached("before open")

@@ -58,7 +58,7 @@ def train(here: course.Course) -> None:
         scheduler=scheduler,
         stop=Patience(3) | NonFinite(),
         save=Every(steps=5) | OnBest(),
-        timeout=float(setting("TIMEOUT", "30")),
+        timeout=float(setting("TIMEOUT", "120")),
     )
     with run:
         restored = {"parameters": dict(model.named_parameters()), "optimizer": optimizer.state_dict()}

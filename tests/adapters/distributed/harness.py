@@ -17,7 +17,7 @@ from typing import Any, Self
 from adapters.distributed.work import Work
 
 HERE = Path(__file__).parent
-LIMIT = 90.0
+LIMIT = 240.0
 """Seconds after which something hangs, wherever no shorter time is promised."""
 
 Codes = dict[int, int]

@@ -38,6 +38,20 @@ codes = [task.wait() for task in tasks]
 sys.exit(max(128 - code if code < 0 else code for code in codes))
 """
 
+BESIDE = """
+import os, pathlib, time
+from stopctl.run import signals
+passed = 0
+
+def reached():
+    global passed
+    passed += 1
+    if passed == 15 and pathlib.Path("hold").exists():  # the signal is sent while all ranks are here
+        pathlib.Path("ready-" + os.environ["RANK"]).touch()
+        while not any(watch.came for watch in signals._watching):
+            time.sleep(0.005)
+"""
+
 
 def block(page: str, kind: str, number: int = 0) -> str:
     """A block of a page."""
@@ -45,12 +59,14 @@ def block(page: str, kind: str, number: int = 0) -> str:
 
 
 def prepared(path: Path, script: int) -> Path:
-    """A folder with the program of one page and the job script of the other; every batch takes a while."""
+    """A folder with the program of one page and the job script of the other; training tells the test how far it is."""
     path.mkdir()
     text = block("distributed.md", "python")
     step = "            optimizer.step()\n"
     assert text.count(step) == 1
-    (path / "train.py").write_text(text.replace(step, step + "            __import__('time').sleep(0.02)\n"))
+    (path / "beside.py").write_text(BESIDE)
+    told = step + "            beside.reached()\n"
+    (path / "train.py").write_text("import beside\n" + text.replace(step, told))
     (path / "job.sh").write_text(block("slurm.md", "bash", script))
     tools = path / "bin"
     tools.mkdir()
@@ -75,10 +91,14 @@ def free_job() -> int:
 
 
 def job(path: Path, *, preempt: bool) -> int:
-    """Run the job once, and send it the signal when it has saved twice more."""
-    journal = path / "runs" / "ddp" / "journal.jsonl"
-    saved = lambda: journal.read_text().count('"saved"') if journal.exists() else 0  # noqa: E731
-    before = saved()
+    """Run the job once, and send it the signal when both ranks wait for it, in the middle of an epoch."""
+    ready = [path / f"ready-{rank}" for rank in range(2)]
+    for each in ready:
+        each.unlink(missing_ok=True)
+    if preempt:
+        (path / "hold").touch()
+    else:
+        (path / "hold").unlink(missing_ok=True)
     environment = {
         **os.environ,
         "PATH": f"{path / 'bin'}:{os.environ['PATH']}",
@@ -95,7 +115,7 @@ def job(path: Path, *, preempt: bool) -> int:
             ["bash", "job.sh"], cwd=path, env=environment, stdout=output, stderr=output
         )
         if preempt:
-            while saved() < before + 2:
+            while not all(each.exists() for each in ready):
                 assert started.poll() is None, (path / "output").read_text()[-3000:]
                 time.sleep(0.01)
             started.send_signal(signal.SIGUSR1)

@@ -8,6 +8,7 @@ import pytest
 
 from adapters.distributed.harness import torchrun
 from adapters.distributed.work import Work, differing
+from stopctl.core.words import figure
 from stopctl.store import Reader
 
 RANKS = 2
@@ -30,7 +31,8 @@ def test_all_ranks_stop_for_the_same_reason_and_hold_the_same_parameters(straigh
     zero, one = straight.results.values()
     alike = ("counted", "stopped", "best", "parameters", "optimizer", "scheduler")
     assert [zero[name] for name in alike] == [one[name] for name in alike]
-    assert zero["stopped"] == "no improvement over 71.0425 for 3 reports"
+    lowest = min(line["metrics"]["val_loss"] for line in straight.decisions)
+    assert zero["stopped"] == f"no improvement over {figure(lowest)} for 3 reports"
     assert zero["counted"][0] == 7
     assert zero["rng.torch"] != one["rng.torch"]  # each has generators of its own
     assert {parts["ranks"] for parts in straight.kept.values()} == {RANKS}

@@ -21,7 +21,7 @@ PREEMPTIONS = 5
 
 BESIDE = """
 import pathlib, time
-from stopctl import signals
+from stopctl.run import signals
 pause, passed = int(pathlib.Path("pause").read_text()), 0
 
 def reached():

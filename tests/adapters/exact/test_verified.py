@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import signal
 
 import pytest
@@ -47,15 +48,15 @@ def test_a_good_loop_passes():
 @pytest.mark.parametrize(
     ("fault", "first", "likely"),
     [
-        ("noise", "model/0.weight: 24 of 24 elements differ, by ", "a generator of your own"),
-        ("optimizer", "model/0.weight: 24 of 24 elements differ, by ", "an optimizer"),
+        ("noise", r"model/0\.weight: \d+ of 24 elements differ, by ", "a generator of your own"),
+        ("optimizer", r"model/0\.weight: \d+ of 24 elements differ, by ", "an optimizer"),
         ("ema", "controller/metrics/val_loss: ", "averaged weights (extra={'ema': ema})"),
     ],
 )
 def test_what_is_not_given_is_named(fault, first, likely):
     with pytest.raises(AssertionError) as caught:
         verify_resume(lambda directory: train(directory, fault=fault))
-    assert f"\n  {first}" in str(caught.value)
+    assert re.search(rf"\n  {first}", str(caught.value))
     assert likely in str(caught.value).partition("likely: ")[2]
 
 

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -165,7 +166,7 @@ class Work:
     seen: int = field(default=0, repr=False)
 
     def __post_init__(self) -> None:
-        self.path.mkdir(exist_ok=True)
+        self.path.mkdir(parents=True, exist_ok=True)
 
     def copy(self, path: Path) -> Work:
         """The same, as far as it has come, somewhere else."""
@@ -210,12 +211,18 @@ def play(program: Program, work: Work, attempts: Attempts) -> dict[str, Any]:
     return work.ended()
 
 
-def play_at_random(program: Program, work: Work, seconds: float, rng: random.Random) -> int:
-    """Kill up to three attempts at any time within ``seconds``, and let one end; how many were killed."""
-    times = [rng.uniform(0, seconds) for _ in range(rng.randint(1, 3))]
-    killed = sum(program.attempt(work, kill_after=after) == KILLED for after in times)
+def play_at_random(program: Program, path: Path, variant: str, seconds: float, rng: random.Random) -> Work:
+    """Kill up to three attempts at any time within ``seconds``, and let one end; the run that this was done to.
+
+    Where all of them ended before, as the machine has become faster meanwhile, another run is killed earlier.
+    """
+    for number in count():
+        work = Work(path / str(number), variant)
+        times = [rng.uniform(0, seconds / 2**number) for _ in range(rng.randint(1, 3))]
+        if any(program.attempt(work, kill_after=after) == KILLED for after in times):
+            break
     assert program.attempt(work) == 0
-    return killed
+    return work
 
 
 def seconds(program: Program, work: Work) -> float:

@@ -103,8 +103,7 @@ def test_a_restore_that_forgets_anything_ends_with_other_weights(
 def test_killed_at_any_time(number: int, program: Program, straight: dict[str, Any], tmp_path: Path) -> None:
     variant = VARIANTS[number % 2]
     whole = seconds(program, Work(tmp_path / "whole", variant))
-    work = Work(tmp_path / "work", variant)
-    assert play_at_random(program, work, 0.7 * whole, random.Random(number)) > 0
+    work = play_at_random(program, tmp_path / "work", variant, 0.7 * whole, random.Random(number))
     assert work.ended() == straight[variant]
 
 

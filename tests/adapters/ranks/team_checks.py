@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -13,12 +14,13 @@ from torch import distributed
 from stopctl import TeamError
 from stopctl_torch.team import GlooTeam, find_team
 
-BRIEF = 1.0
+BRIEF = 2.0
+"""Seconds: long enough that a rank on a busy machine is not late, short enough to be waited for."""
 
 
 def every_rank_gets_all_messages_by_rank(rank: int, size: int, shared: Path) -> None:
-    with closing(GlooTeam(30)) as gloo:
-        assert (gloo.rank, gloo.size, gloo.timeout) == (rank, size, 30)
+    with closing(GlooTeam(60)) as gloo:
+        assert (gloo.rank, gloo.size, gloo.timeout) == (rank, size, 60)
         for message in (
             b"",
             b"one",
@@ -33,14 +35,14 @@ def every_rank_gets_all_messages_by_rank(rank: int, size: int, shared: Path) -> 
 
 
 def one_long_message_makes_all_others_come_again(rank: int, size: int, shared: Path) -> None:
-    with closing(GlooTeam(30)) as gloo:
+    with closing(GlooTeam(60)) as gloo:
         sent = [b"short"] * (size - 1) + [b"long" * 5000]
         assert gloo.share(sent[rank]) == sent
         assert gloo.share(b"next %d" % rank) == [b"next %d" % other for other in range(size)]
 
 
 def short_messages_cost_one_collective(rank: int, size: int, shared: Path) -> None:
-    with closing(GlooTeam(30)) as gloo:
+    with closing(GlooTeam(60)) as gloo:
         count = 0
         gather = gloo._gather
 
@@ -59,9 +61,9 @@ def short_messages_cost_one_collective(rank: int, size: int, shared: Path) -> No
 def teams_one_after_another_and_side_by_side(rank: int, size: int, shared: Path) -> None:
     groups = len(distributed.distributed_c10d._world.pg_map)
     for i in range(5):
-        with closing(GlooTeam(30)) as gloo:
+        with closing(GlooTeam(60)) as gloo:
             assert gloo.share(b"%d" % i) == [b"%d" % i] * size
-    with closing(GlooTeam(30)) as one, closing(GlooTeam(30)) as two:
+    with closing(GlooTeam(60)) as one, closing(GlooTeam(60)) as two:
         assert one.share(b"a") == [b"a"] * size
         assert two.share(b"b") == [b"b"] * size
         assert one.share(b"c") == [b"c"] * size
@@ -69,7 +71,7 @@ def teams_one_after_another_and_side_by_side(rank: int, size: int, shared: Path)
 
 
 def closing_waits_for_nobody(rank: int, size: int, shared: Path) -> None:
-    gloo = GlooTeam(30)
+    gloo = GlooTeam(60)
     gloo.share(b"")
     if rank == 0:
         gloo.close()
@@ -83,33 +85,33 @@ def closing_waits_for_nobody(rank: int, size: int, shared: Path) -> None:
 
 
 def a_team_is_found_where_there_are_several_ranks(rank: int, size: int, shared: Path) -> None:
-    gloo = find_team(30)
+    gloo = find_team(60)
     assert isinstance(gloo, GlooTeam)
     assert gloo.share(b"") == [b""] * size
     gloo.close()
 
 
 def a_late_rank_is_named_as_that_and_finds_the_others_gone(rank: int, size: int, shared: Path) -> None:
+    distributed.barrier()  # what is brief begins for all at once
     gloo = GlooTeam(BRIEF)
     gloo.share(b"")
-    began = time.monotonic()
     if rank == size - 1:
         for other in range(size - 1):
             wait_for(shared / f"gave-up-{other}")
     with pytest.raises(TeamError) as raised:
         gloo.share(b"")
-    assert time.monotonic() - began < 3 * BRIEF
     if rank < size - 1:
-        assert f"rank {rank} of {size} waited 1.0 s for the others" in str(raised.value)
+        waited = re.match(rf"rank {rank} of {size} waited (\S+) s for the others", str(raised.value))
+        assert waited is not None
+        assert float(waited[1]) >= BRIEF
         assert "another rank is stuck, or slower" in str(raised.value)
-        assert "write timeout=... (seconds, now 1)" in str(raised.value)
+        assert f"write timeout=... (seconds, now {BRIEF:g})" in str(raised.value)
         (shared / f"gave-up-{rank}").touch()
     else:
         assert "another rank has left the run: its own error, or its log, says why" in str(raised.value)
-    began = time.monotonic()
+    gloo._gather = None  # it is not asked again
     with pytest.raises(TeamError) as again:
         gloo.share(b"")
-    assert time.monotonic() - began < BRIEF / 2
     assert str(again.value) == str(raised.value)
     gloo.close()
     distributed.barrier()  # the program's own group is as good as before
@@ -124,7 +126,7 @@ def a_rank_that_gives_up_does_not_wait_for_what_still_runs(rank: int, size: int,
     time.sleep(2 * BRIEF * (0.0, 0.8, 1.6, 0.8)[rank])
     began = time.monotonic()
     if rank == 0:
-        with pytest.raises(TeamError, match="rank 0 of 4 waited 2.0 s for the others"):
+        with pytest.raises(TeamError, match=r"rank 0 of 4 waited \S+ s for the others"):
             gloo.share(b"")
         gloo.close()
         assert time.monotonic() - began < 2.9 * BRIEF  # what still runs ends after 3.2
@@ -138,15 +140,13 @@ def a_rank_that_gives_up_does_not_wait_for_what_still_runs(rank: int, size: int,
 
 
 def a_rank_that_leaves_is_missed_at_once(rank: int, size: int, shared: Path) -> None:
-    gloo = GlooTeam(30)
+    gloo = GlooTeam(60)
     gloo.share(b"")
     if rank == size - 1:
         gloo.close()
         return
-    began = time.monotonic()
-    with pytest.raises(TeamError, match="another rank has left the run"):
+    with pytest.raises(TeamError, match="another rank has left the run"):  # and not: waited for the timeout
         gloo.share(b"")
-    assert time.monotonic() - began < 20
     gloo.close()
 
 
@@ -156,19 +156,17 @@ def a_rank_that_does_not_open_the_run_is_missed(rank: int, size: int, shared: Pa
             wait_for(shared / f"gave-up-{other}")
         begin_anew(rank, size, shared)  # torch numbers groups, and the ranks have counted differently
         return
-    began = time.monotonic()
-    with pytest.raises(TeamError) as raised:
+    with pytest.raises(TeamError) as raised:  # the one that is missed waits for that
         GlooTeam(BRIEF)
-    assert time.monotonic() - began < 4 * BRIEF
     assert f"rank {rank} of {size} opened the run, but not all others did within" in str(raised.value)
     assert "every rank opens it" in str(raised.value)
-    assert "write timeout=... (seconds, now 1)" in str(raised.value)
+    assert f"write timeout=... (seconds, now {BRIEF:g})" in str(raised.value)
     (shared / f"gave-up-{rank}").touch()
     begin_anew(rank, size, shared)
 
 
 def a_program_may_destroy_its_groups_before_the_run_closes(rank: int, size: int, shared: Path) -> None:
-    gloo = GlooTeam(30)
+    gloo = GlooTeam(60)
     gloo.share(b"")
     begin_anew(rank, size, shared)
     assert gloo.share(b"still") == [b"still"] * size
@@ -176,14 +174,12 @@ def a_program_may_destroy_its_groups_before_the_run_closes(rank: int, size: int,
 
 
 def a_killed_rank_is_missed_at_once(rank: int, size: int, shared: Path) -> None:
-    gloo = GlooTeam(30)
+    gloo = GlooTeam(60)
     gloo.share(b"")
     if rank == size - 1:
         os._exit(9)
-    began = time.monotonic()
-    with pytest.raises(TeamError, match="another rank has left the run"):
+    with pytest.raises(TeamError, match="another rank has left the run"):  # and not: waited for the timeout
         gloo.share(b"")
-    assert time.monotonic() - began < 20
     gloo.close()
 
 
@@ -212,7 +208,7 @@ class closing:
 
 
 def wait_for(path: Path) -> None:
-    for _ in range(1000):
+    for _ in range(6000):
         if path.exists():
             return
         time.sleep(0.01)

@@ -117,6 +117,7 @@ def test_who_comes_after_others_have_given_up_is_told_why(table: Table) -> None:
     first, second = members(2)
     with pytest.raises(TeamError):
         first.share(b"")
+    second.timeout = 20
     with pytest.raises(TeamError, match="rank 1 of 2: rank 0 has left: rank 0 of 2 has waited"):
         second.share(b"")
 
@@ -124,12 +125,12 @@ def test_who_comes_after_others_have_given_up_is_told_why(table: Table) -> None:
 def test_who_has_read_the_round_before_others_gave_up_is_told_in_the_next(table: Table) -> None:
     first, second, third = members(3)
     for each in (second, third):  # they have heard all of round 0
-        each._send("", time.monotonic() + 1)
+        each._send("", time.monotonic() + 20)
         each._round += 1
-    first._send("", time.monotonic() + 1)
+    first._send("", time.monotonic() + 20)
     first._farewell("it has a bug", anew=True)
     with pytest.raises(TeamError, match="rank 0 has left: it has a bug"):
-        second._read(0, time.monotonic() + 5)
+        second._read(0, time.monotonic() + 20)
 
 
 def test_who_waits_for_a_rank_that_has_closed_is_told_at_once(table: Table) -> None:

@@ -1,8 +1,8 @@
 """Programs that share a run's directory with others; the store alone is imported.
 
     python contender.py races RUN FIRST      opens, saves FIRST, closes; FIRST + 2, ...; 25 times, as it may
-    python contender.py prunes RUN           saves 1, 2, ... and deletes all but the newest two, until killed
-    python contender.py forks RUN            opens, saves, forks a child that lives on, and waits
+    python contender.py prunes RUN           saves 1, 2, ... and deletes all but the newest two, until its input ends
+    python contender.py forks RUN            opens, saves, forks a child that lives on until the input ends, and waits
     python contender.py stops RUN AT         stops itself (SIGSTOP) at operation AT of a save, then goes on
 
 What was done is told line by line.
@@ -11,9 +11,11 @@ What was done is told line by line.
 from __future__ import annotations
 
 import os
+import select
 import signal
 import sys
 import time
+from itertools import count
 from pathlib import Path
 
 from stopctl.core.errors import LockedError, StopctlError
@@ -44,13 +46,15 @@ def races(run: Path, first: str) -> None:
 def prunes(run: Path) -> None:
     store = begun(run, Undriven())
     names: list[str] = []
-    for number in range(1, 200):
+    for number in count(1):
         names.append(commit(store, number, size=5000).name)
         if len(names) > 2:
             store.delete(names[:-2], guarded=names[-2:])
             names = names[-2:]
         if number == 2:
             tell("ready")
+        if number >= 2 and select.select([sys.stdin], [], [], 0)[0]:
+            break
     store.close()
 
 
@@ -59,7 +63,7 @@ def forks(run: Path) -> None:
     commit(store, 1)
     if os.fork() == 0:
         tell("child", os.getpid())  # only now has it closed its copy of the lock
-        time.sleep(60)
+        sys.stdin.read()
         os._exit(0)
     sys.stdin.read()
 
