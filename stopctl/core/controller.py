@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from stopctl.core.codec import dump_state, load_state
-from stopctl.core.decision import Cause, Decision, Reason, Save, Stop
+from stopctl.core.decision import Cause, Decision, Save, Stop, preempted, requested
 from stopctl.core.errors import OrderError, SettingError
 from stopctl.core.goal import Goal, Minimize, checked_goal
 from stopctl.core.lr import ReduceOnPlateau
@@ -168,11 +168,11 @@ class Controller:
         """End the run at the next report or boundary, for a reason in the user's words."""
         if not isinstance(text, str) or not text:
             raise SettingError(f"stop({text!r}): say why in words, such as stop('budget spent')")
-        self._requested.append(Cause(Reason.REQUESTED, "stop()", {"text": text}))
+        self._requested.append(requested("stop()", text))
 
     def propose(self, text: str) -> Save:
         """A save of the present state that the user asks for."""
-        return propose(self._state, Cause(Reason.REQUESTED, "save()", {"text": text}))
+        return propose(self._state, requested("save()", text))
 
     def saved(self, save: Save, *, blocked: float | None = None, took: float | None = None) -> None:
         """The save is committed.
@@ -227,10 +227,10 @@ class Controller:
         """Where the run stands, and how close each rule is to being met; a line each."""
         return "\n".join(explain(self._plan, self._state, self._stopped))
 
-    def _asked(self, preempted: str | None) -> tuple[Cause, ...]:
-        if preempted is None:
+    def _asked(self, signal: str | None) -> tuple[Cause, ...]:
+        if signal is None:
             return tuple(self._requested)
-        return (*self._requested, Cause(Reason.PREEMPTED, "", {"signal": preempted}))
+        return (*self._requested, preempted(signal))
 
     def _settle(self, save: Save, *, done: bool) -> None:
         if not isinstance(save, Save) or save.id not in self._state.in_flight:

@@ -11,8 +11,9 @@ from stopctl.core.errors import SettingError
 from stopctl.core.goal import Goal
 from stopctl.core.policy import Policy
 from stopctl.core.progress import Progress
-from stopctl.core.stop import check_improvement, improves
+from stopctl.core.stop import check_improvement, improves, unimproved, waiting
 from stopctl.core.values import count, setting
+from stopctl.core.words import counted, figure
 
 Memory = tuple[float | None, int, int, int, bool]
 
@@ -116,6 +117,16 @@ class ReduceOnPlateau(Policy):
             "drops": drops,
             "max_drops": self.max_drops,
         }
+
+    def sentence(self, n: Mapping[str, Any], /) -> str:
+        """Why it is met."""
+        return f"learning rate times {figure(n['factor'])}: {unimproved(n)}"
+
+    def standing(self, n: Mapping[str, Any], /) -> str:
+        """How close it is to being met."""
+        most = "" if n["max_drops"] is None else f" of {n['max_drops']}"
+        rest = f"; cooling down for {counted(n['rest'], n['unit'])}" if n["rest"] else ""
+        return f"{waiting(n)}; {n['drops']}{most} drops so far{rest}"
 
     def _permits(self, drops: int) -> bool:
         return self.max_drops is None or drops < self.max_drops

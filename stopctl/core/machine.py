@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from enum import Enum
 
-from stopctl.core.decision import NEW_BEST, NOTHING, Cause, Decision, Reason, Save, Stop
+from stopctl.core.decision import ENDS, NEW_BEST, NOTHING, STOPS, Cause, Decision, Reason, Save, Stop
 from stopctl.core.errors import OrderError, ReportError
 from stopctl.core.plan import Plan
 from stopctl.core.progress import Report
@@ -167,7 +167,7 @@ def boundary(
     if stopped is not None:
         if not plan.proposes or state.is_saved():
             return NOTHING
-        return Decision(save=_save(state, [Cause(Reason.STOP, "")]))
+        return Decision(save=_save(state, [STOPS]))
     if asked or (planned is not None and state.passes >= planned):
         return _told(plan, state, asked, False, boundary=True, retry=retry)
     for met, i, _ in plan.boundary_tests:
@@ -210,9 +210,9 @@ def _told(
 def _due(state: State, causes: list[Cause], stop: Stop | None, asked: Sequence[Cause]) -> Save | None:
     owed = []
     if stop is not None:
-        owed.append(Cause(Reason.STOP, ""))
+        owed.append(STOPS)
     if state.planned is not None and state.passes >= state.planned:
-        owed.append(Cause(Reason.END, ""))
+        owed.append(ENDS)
     owed += [cause for cause in asked if cause.reason is Reason.PREEMPTED]
     if owed and not state.is_saved():
         causes += owed

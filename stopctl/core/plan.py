@@ -59,6 +59,7 @@ class Plan:
         self.goal, self.stop, self.save, self.lr = goal, stop, save, lr
         self.proposes, self.unit = proposes, unit
         self.leaves: tuple[Policy, ...] = (*leaves(stop), *leaves(save), *leaves(lr))
+        self.texts = tuple(repr(leaf) for leaf in self.leaves)
         own = [
             name
             for leaf in self.leaves
@@ -120,7 +121,8 @@ class Plan:
         memory = state.memories[i]
         if not leaf.met(memory, x, state):
             return []
-        return [Cause(leaf.reason, repr(leaf), {"unit": self.unit, **leaf.numbers(memory, x, state)})]
+        numbers = {"unit": self.unit, **leaf.numbers(memory, x, state)}
+        return [Cause(leaf.reason, self.texts[i], numbers, words.of_metric(numbers, leaf.sentence(numbers)))]
 
 
 def _tests(rule: Any, i: int, *, boundary: bool) -> tuple[Test, ...]:
@@ -146,11 +148,12 @@ def _tests(rule: Any, i: int, *, boundary: bool) -> tuple[Test, ...]:
 def explain(plan: Plan, state: State, stopped: Stop | None) -> Iterator[str]:
     """The position first, then a line for each stop, save and learning-rate rule, in the order written."""
     yield words.position(plan.goal.metric, state, plan.unit, stopped)
-    for leaf, memory in zip(plan.leaves, state.memories, strict=True):
+    for leaf, text, memory in zip(plan.leaves, plan.texts, state.memories, strict=True):
         metric = (leaf.goal or plan.goal).metric
         if metric not in state.metrics and not leaf.counters_only:
-            yield f"{leaf!r}: waits for its first {plan.unit}"
+            yield f"{text}: waits for its first {plan.unit}"
             continue
         x = signed(leaf.goal or plan.goal, state) if metric in state.metrics else float("nan")
         numbers = {"unit": plan.unit, **leaf.numbers(memory, x, state)}
-        yield words.standing(leaf.reason.value, repr(leaf), numbers, met=leaf.met(memory, x, state))
+        met = " (met)" if leaf.met(memory, x, state) else ""
+        yield f"{text}: {words.of_metric(numbers, leaf.standing(numbers))}{met}"

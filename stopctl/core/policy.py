@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, Field, dataclass, fields
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from typing import Any, ClassVar, TypeVar
 
+from stopctl.core import words
 from stopctl.core.decision import Reason
 from stopctl.core.errors import SettingError
 from stopctl.core.goal import Goal, checked_goal
@@ -33,7 +34,8 @@ class Rule:
     def __repr__(self) -> str:
         """As one would write it: settings that are not the default, by name from the keyword-only ones on."""
         told = []
-        for item in fields(self):  # type: ignore[arg-type]
+        settings: tuple[Field[Any], ...] = fields(self) if is_dataclass(self) else ()
+        for item in settings:
             value = getattr(self, item.name)
             if not item.kw_only:
                 told.append(repr(value))
@@ -89,6 +91,18 @@ class Policy(Rule):
     def numbers(self, memory: Any, x: float, now: Progress) -> Mapping[str, Any]:
         """The figures that the sentence is told with."""
         return {}
+
+    def sentence(self, numbers: Mapping[str, Any], /) -> str:
+        """Why the rule is met, in words; a metric that is not the run's goal is put before it.
+
+        Args:
+            numbers: as `numbers` gave them, and ``"unit"``, what a report is called, where they have none.
+        """
+        return words.met(repr(self), numbers)
+
+    def standing(self, numbers: Mapping[str, Any], /) -> str:
+        """How close the rule is to being met, in words, for explain(); ``numbers`` as for `sentence`."""
+        return words.figures(numbers) or "no figures"
 
     def _check_goal(self) -> None:
         """Raise SettingError unless the rule's own goal, if it has one, is a goal."""

@@ -14,6 +14,7 @@ from stopctl.core.length import Length
 from stopctl.core.policy import StopPolicy
 from stopctl.core.progress import Progress
 from stopctl.core.values import count, setting
+from stopctl.core.words import counted, figure
 
 
 def improves(x: float, reference: float | None, min_delta: float, mode: str) -> bool:
@@ -33,6 +34,29 @@ def check_improvement(rule: str, min_delta: object, mode: object) -> None:
         )
     if mode not in ("abs", "rel"):
         raise SettingError(f"{rule}(min_delta_mode={mode!r}): write 'abs' or 'rel'")
+
+
+def unimproved(n: Mapping[str, Any]) -> str:
+    """``"no improvement over 0.2113 by 0.001 for 5 reports"``, of the numbers of a rule that waits."""
+    length = counted(n["wait"], n["unit"])
+    if n["reference"] is None:
+        return f"no finite value for {length}"
+    return f"no improvement over {figure(n['reference'])}{_gain(n)} for {length}"
+
+
+def waiting(n: Mapping[str, Any]) -> str:
+    """``"3 of 5 reports without improvement over 0.2113 by 0.001"``."""
+    over = "a finite value"
+    if n["reference"] is not None:
+        over = f"improvement over {figure(n['reference'])}{_gain(n)}"
+    return f"{n['wait']} of {counted(n['patience'], n['unit'])} without {over}"
+
+
+def _gain(n: Mapping[str, Any]) -> str:
+    delta = n["min_delta"]
+    if not delta:
+        return ""
+    return f" by {figure(delta)}" if n["mode"] == "abs" else f" by {figure(100 * delta)} %"
 
 
 @dataclass(frozen=True, repr=False)
@@ -118,6 +142,18 @@ class Patience(StopPolicy):
             "held": self.hold_for_lr and now.lr_drop_pending,
         }
 
+    def sentence(self, n: Mapping[str, Any], /) -> str:
+        """Why it is met."""
+        return unimproved(n)
+
+    def standing(self, n: Mapping[str, Any], /) -> str:
+        """How close it is to being met."""
+        held = n["held"]
+        if not held:
+            return waiting(n)
+        until = "while a drop of the learning rate is to come" if held is True else f"until pass {held}"
+        return f"{waiting(n)}; held {until}"
+
 
 @dataclass(frozen=True, repr=False)
 class NonFinite(StopPolicy):
@@ -143,6 +179,12 @@ class NonFinite(StopPolicy):
     def numbers(self, memory: None, x: float, now: Progress) -> Mapping[str, Any]:
         """The value."""
         return {**self._named(now), "value": self._sign(now) * x}
+
+    def sentence(self, n: Mapping[str, Any], /) -> str:
+        """Why it is met."""
+        return f"the value is {figure(n['value'])}"
+
+    standing = sentence
 
 
 @dataclass(frozen=True, repr=False)
@@ -171,6 +213,14 @@ class Target(StopPolicy):
         """The value and the target."""
         return {**self._named(now), "value": self._sign(now) * x, "target": self.target}
 
+    def sentence(self, n: Mapping[str, Any], /) -> str:
+        """Why it is met."""
+        return f"{figure(n['value'])} reached the target {figure(n['target'])}"
+
+    def standing(self, n: Mapping[str, Any], /) -> str:
+        """How close it is to being met."""
+        return f"the value is {figure(n['value'])}, the target {figure(n['target'])}"
+
 
 @dataclass(frozen=True, repr=False)
 class Diverged(StopPolicy):
@@ -198,6 +248,14 @@ class Diverged(StopPolicy):
         """The value and the limit."""
         return {**self._named(now), "value": self._sign(now) * x, "limit": self.limit}
 
+    def sentence(self, n: Mapping[str, Any], /) -> str:
+        """Why it is met."""
+        return f"{figure(n['value'])} is worse than the limit {figure(n['limit'])}"
+
+    def standing(self, n: Mapping[str, Any], /) -> str:
+        """How close it is to being met."""
+        return f"the value is {figure(n['value'])}, the limit {figure(n['limit'])}"
+
 
 class After(Length, StopPolicy):
     """Met from a point on: ``Patience(5) | After(hours=2)`` limits, with ``&`` it is a minimum length.
@@ -224,3 +282,11 @@ class After(Length, StopPolicy):
         unit, limit = self.given
         counter, length = self.counter
         return {"limit": limit, "unit": unit, "spent": getattr(now, counter) * limit / length}
+
+    def sentence(self, n: Mapping[str, Any], /) -> str:
+        """Why it is met."""
+        return f"the limit of {counted(n['limit'], n['unit'])} is reached"
+
+    def standing(self, n: Mapping[str, Any], /) -> str:
+        """How close it is to being met."""
+        return f"{figure(n['spent'])} of {counted(n['limit'], n['unit'])}"

@@ -13,6 +13,7 @@ from stopctl.core.goal import Goal
 from stopctl.core.policy import StopPolicy
 from stopctl.core.progress import Progress, Report
 from stopctl.core.values import setting
+from stopctl.core.words import figure
 
 # The memory is a list, changed in place:
 COUNT, FIRST, BEST, SINCE, WINDOW, EQUAL, VALUES, BESTS = range(8)
@@ -115,6 +116,23 @@ class RemainingGain(StopPolicy):
             "window": _window(now) if now.pace[1] and now.planned else 0
         }
         return {**self._named(now), **measured, "tolerance": self.tolerance, "count": memory[COUNT]}
+
+    def sentence(self, n: Mapping[str, Any], /) -> str:
+        """Why it is met."""
+        return (
+            f"at the rate of the last {n['window']} {n['unit']}s {figure(n['expected'])} is still to be won, "
+            f"at most {figure(100 * n['tolerance'])} % of the {figure(n['won'])} won"
+        )
+
+    def standing(self, n: Mapping[str, Any], /) -> str:
+        """How close it is to being met."""
+        if "expected" not in n:
+            return f"no verdict before more than {n['window']} finite values are there ({n['count']} so far)"
+        return (
+            f"{figure(n['expected'])} is still to be won at the rate of the last {n['window']} {n['unit']}s; "
+            f"the limit is {figure(n['tolerance'] * n['won'])}, {figure(100 * n['tolerance'])} % of the "
+            f"{figure(n['won'])} won"
+        )
 
     def _measured(self, memory: list[Any], now: Progress) -> dict[str, Any] | None:
         """None while there is no verdict."""

@@ -89,5 +89,13 @@ class Smoothed(StopPolicy):
         """The rule's figures at s."""
         return self.rule.numbers(memory[1], self._seen(memory, x), now)
 
+    def sentence(self, n: Mapping[str, Any], /) -> str:
+        """The rule's."""
+        return self.rule.sentence(n)
+
+    def standing(self, n: Mapping[str, Any], /) -> str:
+        """The rule's."""
+        return self.rule.standing(n)
+
     def _seen(self, memory: tuple[float | None, Any], x: float) -> float:
         return x if x - x != 0.0 or memory[0] is None else memory[0]
