@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from stopctl.core.decision import Save
-from stopctl.core.errors import OrderError, StateError
+from stopctl.core.errors import OrderError, ReportError, StateError
 from stopctl.core.plan import Plan
+from stopctl.core.progress import checked_drops
 from stopctl.core.state import START, Mark, State
 from stopctl.core.values import float_from_json, float_to_json
 
@@ -17,8 +18,8 @@ _COUNTS = ("reports", "epoch", "step")
 _OPTIONAL_COUNTS = ("best_epoch", "best_step", "planned")
 _OPTIONAL_FLOATS = ("value", "best")
 _COSTS = ("save_blocked", "save_took")
-_FLAGS = ("reported", "inside")
-_LATER: Mapping[str, Any] = {"inside": False, "inside_reports": 0}
+_FLAGS = ("reported", "inside", "lr_drop_pending", "can_lower")
+_LATER: Mapping[str, Any] = {"inside": False, "inside_reports": 0, "lr_drops": [], "can_lower": True}
 """What the first saved states did not have."""
 
 
@@ -42,12 +43,13 @@ def dump_state(plan: Plan, state: State, counting: Save | None = None) -> dict[s
         "proposals": state.proposals,
         "committed": _mark_to_json(state.committed, state.committed_best),
         "memories": [
-            {"policy": policy, "goal": goal, "ordinal": ordinal, "memory": memory_to_json(memory)}
-            for (policy, goal, ordinal), memory in zip(plan.keys(), state.memories, strict=True)
+            {"policy": kind, "goal": goal, "ordinal": place, "rule": rule, "memory": memory_to_json(memory)}
+            for (kind, goal, place), rule, memory in zip(plan.keys(), plan.texts, state.memories, strict=True)
             if memory is not None
         ],
     }
-    for name in (*_COUNTS, *_OPTIONAL_COUNTS, *_FLAGS, "inside_reports", "lr_drop_pending"):
+    data["lr_drops"] = _drops_to_json(state.lr_drops)
+    for name in (*_COUNTS, *_OPTIONAL_COUNTS, *_FLAGS, "inside_reports"):
         data[name] = getattr(state, name)
     for name in (*_OPTIONAL_FLOATS, *_COSTS):
         data[name] = _optional_to_json(getattr(state, name))
@@ -65,6 +67,9 @@ def load_state(plan: Plan, data: Mapping[str, Any]) -> tuple[State, tuple[str, .
         raise StateError(f"the saved state has format {came!r}; this version reads format {FORMAT}")
     data = {**_LATER, **data}
     try:
+        pending = data["lr_drop_pending"]
+        if type(pending) is int:  # the first states had the pass of the last drop, or 0, in its place
+            data |= {"lr_drop_pending": False, "lr_drops": [pending] if pending else []}
         _same_goal(plan, data["goal"])
         state = State(plan.goal)
         for name in (*_COUNTS, "inside_reports", "proposals"):
@@ -77,8 +82,7 @@ def load_state(plan: Plan, data: Mapping[str, Any]) -> tuple[State, tuple[str, .
             setattr(state, name, _cost(data.get(name), name))
         for name in _FLAGS:
             setattr(state, name, _flag(data[name], name))
-        pending = data["lr_drop_pending"]
-        state.lr_drop_pending = pending if type(pending) is bool else _count(pending, "lr_drop_pending")
+        state.lr_drops = _drops_from_json(data["lr_drops"])
         state.seconds = float_from_json(data["seconds"], "seconds")
         state.metrics = {str(name): float_from_json(v, name) for name, v in data["metrics"].items()}
         state.committed, best = _mark_from_json(data["committed"])
@@ -89,17 +93,49 @@ def load_state(plan: Plan, data: Mapping[str, Any]) -> tuple[State, tuple[str, .
 
 
 def _load_memories(plan: Plan, state: State, saved: list[dict[str, Any]]) -> tuple[str, ...]:
-    left = {(m["policy"], m["goal"], _count(m["ordinal"], "ordinal")): m["memory"] for m in saved}
+    """Equal rules get their memory first, the rest by class and place; a sentence for all that changed."""
+    left = {(m["policy"], m["goal"], _count(m["ordinal"], "ordinal")): m for m in saved}
+    keys, given = plan.keys(), dict[int, tuple[Any, Any]]()
+    for equal in (True, False):
+        for i, key in enumerate(keys):
+            if i not in given:
+                fitting = [k for k, m in left.items() if k[:2] == key[:2] and _fits(m, plan.texts[i], equal)]
+                if fitting:
+                    given[i] = (min(fitting), left.pop(min(fitting)))
     notes = []
-    for key, leaf in zip(plan.keys(), plan.leaves, strict=True):
+    for i, (key, text, leaf) in enumerate(zip(keys, plan.texts, plan.leaves, strict=True)):
         memory = leaf.start(state)
-        if key in left:
-            memory = memory_from_json(left.pop(key))
+        if i in given:
+            came, found = given[i]
+            memory = leaf.resume(memory_from_json(found["memory"]))
+            if found.get("rule", text) != text:
+                notes.append(f"{text} goes on with the memory of {found['rule']}")
+            elif came != key:
+                notes.append(
+                    f"{text} keeps its memory: it was number {came[2] + 1} of its kind, now {key[2] + 1}"
+                )
         elif memory is not None:
-            notes.append(f"{leaf!r} joins without a memory: it starts with the next report")
+            notes.append(f"{text} joins without a memory: it starts with the next report")
         state.memories.append(memory)
-    notes += [f"the memory of {policy} ({goal}) is dropped: no rule has it now" for policy, goal, _ in left]
+    for (policy, goal, _), found in left.items():
+        told = found.get("rule", f"{policy} ({goal})")
+        notes.append(f"the memory of {told} is dropped: no rule has it now")
     return tuple(notes)
+
+
+def _fits(found: Mapping[str, Any], text: str, equal: bool) -> bool:
+    return found.get("rule") == text if equal else True
+
+
+def _drops_to_json(drops: tuple[int, ...] | range) -> Any:
+    return {"range": [drops.start, drops.stop, drops.step]} if type(drops) is range else list(drops)
+
+
+def _drops_from_json(data: Any) -> tuple[int, ...] | range:
+    try:
+        return checked_drops(range(*data["range"]) if isinstance(data, dict) else data)
+    except (ReportError, ValueError) as error:
+        raise StateError(f"the saved lr_drops are {data!r}: passes were saved there") from error
 
 
 def _same_goal(plan: Plan, goal: Mapping[str, Any]) -> None:

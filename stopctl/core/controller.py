@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stopctl.core.codec import dump_state, load_state
@@ -11,6 +11,7 @@ from stopctl.core.errors import OrderError, SettingError
 from stopctl.core.goal import Goal, Minimize, checked_goal
 from stopctl.core.lr import ReduceOnPlateau
 from stopctl.core.machine import advance, begin, boundary, judge, propose, refuse_after_stop
+from stopctl.core.outlook import Outlook
 from stopctl.core.plan import Plan, explain
 from stopctl.core.policy import SavePolicy, StopPolicy, checked_rule
 from stopctl.core.progress import Progress, Report
@@ -92,9 +93,11 @@ class Controller:
         step: int | None = None,
         seconds: float | None = None,
         planned: int | None = None,
-        lr_drop_pending: int | bool = False,
+        lr_drop_pending: bool = False,
         preempted: str | None = None,
         inside: bool = False,
+        lr_drops: Sequence[int] = (),
+        can_lower: bool = True,
     ) -> Decision:
         """Decide on one report; counters that are not given stay as they are.
 
@@ -103,9 +106,12 @@ class Controller:
             epoch, step: completed, counted from 1.
             seconds: spent so far, over all processes.
             planned: the last planned pass (epochs where the loop counts epochs, else steps).
-            lr_drop_pending: a step-wise learning-rate drop is still to come: True, or the pass of the last.
+            lr_drop_pending: a learning-rate drop whose pass nobody knows is still to come.
             preempted: the signal that ends this process, if one came: a save is proposed.
             inside: between two steps of an epoch: ``epoch`` are completed, and ``planned`` are epochs.
+            lr_drops: the passes after which the learning rate drops by a step, all of the plan, ascending: a
+                tuple or a range, such as ``range(30, 100, 30)``; Patience waits for them.
+            can_lower: whether lowering by the rule ``lr`` would change any rate; if not, it does not drop.
 
         Raises:
             OrderError: the run has stopped.
@@ -123,6 +129,8 @@ class Controller:
             planned,
             lr_drop_pending,
             inside,
+            lr_drops,
+            can_lower,
         )
         asked = self._asked(preempted) if preempted or self._requested else ()
         decision = advance(self._plan, state, report, asked)
@@ -222,6 +230,10 @@ class Controller:
         self._stopped = judge(self._plan, self._state)
         self._requested = []
         return notes
+
+    def outlook(self) -> Outlook | None:
+        """How sure it is that little is left to be won, by the plan's RemainingGain; None without verdict."""
+        return self._plan.outlook(self._state)
 
     def explain(self) -> str:
         """Where the run stands, and how close each rule is to being met; a line each."""

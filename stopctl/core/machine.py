@@ -77,13 +77,13 @@ def advance(plan: Plan, state: State, report: Report, asked: Sequence[Cause] = (
             _stand(state, report.inside, report.epoch, 1)
         return decide(
             plan, state, metrics, report.epoch, report.step, report.seconds, report.planned,
-            report.lr_drop_pending, asked,
+            report.lr_drop_pending, asked, report.lr_drops, report.can_lower,
         )  # fmt: skip
     trial = state.copy()  # a rule may refuse the report, so try it on a copy
     _stand(trial, report.inside, report.epoch, 1)
     decision = decide(
         plan, trial, metrics, report.epoch, report.step, report.seconds, report.planned,
-        report.lr_drop_pending, asked,
+        report.lr_drop_pending, asked, report.lr_drops, report.can_lower,
     )  # fmt: skip
     state.become(trial)
     return decision
@@ -97,8 +97,10 @@ def decide(
     step: int,
     seconds: float,
     planned: int | None,
-    lr_drop_pending: int | bool,
+    lr_drop_pending: bool,
     asked: Sequence[Cause] = (),
+    lr_drops: tuple[int, ...] | range = (),
+    can_lower: bool = True,
 ) -> Decision:
     """The part of advance() after the checks."""
     value = metrics[plan.metric]
@@ -111,6 +113,10 @@ def decide(
     state.metrics = metrics
     state.planned = planned
     state.lr_drop_pending = lr_drop_pending
+    state.lr_drops = lr_drops
+    lr = plan.lr
+    if lr is not None:
+        state.can_lower = can_lower
     state.reported = True
     best = state.best
     finite = x - x == 0.0
@@ -122,7 +128,6 @@ def decide(
     memories = state.memories
     for i, update, own in plan.updates:
         memories[i] = update(memories[i], x if own is None else own.sign * metrics[own.metric], state)
-    lr = plan.lr
     if lr is not None:
         memory = memories[-1]  # its leaf is the plan's last
         state.lr_drop_pending = lr_drop_pending or lr.pending(memory, state)

@@ -9,6 +9,7 @@ from stopctl.core import words
 from stopctl.core.decision import Cause, Stop
 from stopctl.core.goal import Goal
 from stopctl.core.lr import ReduceOnPlateau
+from stopctl.core.outlook import Outlook
 from stopctl.core.policy import AllOf, AnyOf, Group, Policy, SavePolicy, StopPolicy, leaves
 from stopctl.core.state import State
 
@@ -71,9 +72,7 @@ class Plan:
         )
         self.total = all(leaf.total for leaf in self.leaves)
         self.updates: tuple[tuple[int, Callable[[Any, float, Any], Any], Goal | None], ...] = tuple(
-            (i, leaf.update, leaf.goal)
-            for i, leaf in enumerate(self.leaves)
-            if type(leaf).update is not Policy.update
+            (i, leaf.update, leaf.goal) for i, leaf in enumerate(self.leaves) if leaf.updates
         )
         at = len(tuple(leaves(stop)))
         self.metric, self.sign = goal.metric, goal.sign
@@ -84,7 +83,7 @@ class Plan:
         self.boundary_tests = _tests(stop, 0, boundary=True) + _tests(saves, at, boundary=True)
 
     def keys(self) -> list[tuple[str, str, int]]:
-        """Under what each rule's memory is saved: policy, metric and direction, ordinal among equals."""
+        """Under what each rule's memory is saved: policy, metric and direction, place among such rules."""
         seen: dict[tuple[str, str], int] = {}
         keys = []
         for leaf in self.leaves:
@@ -97,6 +96,14 @@ class Plan:
         """All rules of the tree that are met now and take part in its being met, in the order written."""
         first = 0 if rule is self.stop else len(tuple(leaves(self.stop)))
         return self._causes(rule, first, state, boundary)[0]
+
+    def outlook(self, state: State) -> Outlook | None:
+        """How much is probably still to be won, by the first stop rule that says so."""
+        for leaf, memory in zip(self.leaves, state.memories, strict=True):
+            goal = leaf.goal or self.goal
+            if goal.metric in state.metrics and (found := leaf.outlook(memory, signed(goal, state), state)):
+                return found
+        return None
 
     def _causes(self, rule: Any, i: int, state: State, boundary: bool) -> tuple[list[Cause], int]:
         if rule is None:

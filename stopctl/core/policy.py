@@ -10,6 +10,7 @@ from stopctl.core import words
 from stopctl.core.decision import Reason
 from stopctl.core.errors import SettingError
 from stopctl.core.goal import Goal, checked_goal
+from stopctl.core.outlook import Outlook
 from stopctl.core.progress import Progress, Report
 
 T = TypeVar("T", bound="Rule")
@@ -37,7 +38,7 @@ class Rule:
         settings: tuple[Field[Any], ...] = fields(self) if is_dataclass(self) else ()
         for item in settings:
             value = getattr(self, item.name)
-            if not item.kw_only:
+            if not item.kw_only and not (value is None and item.default is None):
                 told.append(repr(value))
             elif value != _default(item):
                 told.append(f"{item.name}={value!r}")
@@ -64,6 +65,15 @@ class Policy(Rule):
     """The rule is met by NaN and infinities alone, so it need not be asked about a finite x."""
     total: ClassVar[bool] = False
     """The rule's methods never raise, so a report need not be tried on a copy first."""
+
+    @property
+    def updates(self) -> bool:
+        """Whether the rule has a memory that reports change."""
+        return type(self).update is not Policy.update
+
+    def resume(self, memory: Any) -> Any:
+        """A saved memory, of this rule or of another of its class, as this rule has it."""
+        return memory
 
     def needs(self) -> tuple[str, ...]:
         """Metrics that must be in every report, besides the goal's."""
@@ -103,6 +113,10 @@ class Policy(Rule):
     def standing(self, numbers: Mapping[str, Any], /) -> str:
         """How close the rule is to being met, in words, for explain(); ``numbers`` as for `sentence`."""
         return words.figures(numbers) or "no figures"
+
+    def outlook(self, memory: Any, x: float, now: Progress) -> Outlook | None:
+        """How much is probably still to be won, for a rule that knows; None for one that does not."""
+        return None
 
     def _check_goal(self) -> None:
         """Raise SettingError unless the rule's own goal, if it has one, is a goal."""

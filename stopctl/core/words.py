@@ -35,6 +35,11 @@ def counted(n: float, unit: str) -> str:
     return f"{figure(n)} {unit if n == 1 else unit + 's'}"
 
 
+def percent(share: float) -> str:
+    """A share in percent, to two digits: ``"0.7"``, ``"12"``, ``"250"``."""
+    return f"{100 * share:.2g}" if share < 1 else f"{100 * share:.0f}"
+
+
 def figures(numbers: Mapping[str, Any]) -> str:
     """``"rises 2, limit 0.5"``: what a rule without words of its own is told by."""
     return ", ".join(

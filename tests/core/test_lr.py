@@ -28,6 +28,22 @@ def test_the_formula_by_hand():
     assert drops([0.5, 0.4, 0.6, 0.6], ReduceOnPlateau(0.5, patience=1), goal=Maximize("acc")) == [2, 4]
 
 
+def test_a_drop_that_changes_no_rate_is_none():
+    lr = ReduceOnPlateau(0.5, patience=2, max_drops=9)
+    controller, dropped = Controller(stop=Patience(3), save=None, lr=lr), []
+    for i in range(1, 20):
+        decision = controller.report({"val_loss": 1.0}, epoch=i, planned=30, can_lower=i <= 5)
+        dropped += [i] if decision.lr_factor else []
+        if decision.stop:
+            break
+    assert (dropped, i) == ([3, 5], 6)  # held by what could still come, until nothing can fall
+    assert controller.explain().splitlines()[-1].endswith("2 of 9 drops so far; no rate can fall any more")
+    again = Controller(stop=None, save=None, lr=lr)
+    again.load_state_dict(controller.state_dict())
+    assert again.progress.can_lower is False
+    assert again.report({"val_loss": 1.0}, epoch=7).lr_factor == 0.5  # a rate was raised by hand
+
+
 def test_the_decision_tells_the_factor():
     controller = Controller(stop=None, save=None, lr=ReduceOnPlateau(0.2, patience=1))
     assert controller.report({"val_loss": 1.0}).lr_factor is None

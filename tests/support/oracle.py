@@ -26,6 +26,7 @@ NAMES = {
     "pq": "progress_quotient",
     "up": "successive_rises",
 }
+UNITS = ("epochs", "steps", "minutes", "hours")
 SCALE = {"seconds": 1.0, "minutes": 60.0, "hours": 3600.0}
 
 
@@ -65,7 +66,7 @@ def build(rule: Any) -> Any:
     if kind == "up":
         return rules.SuccessiveRises(args[0], strip=args[1], **options)
     if kind == "patience":
-        return stopctl.Patience(options.pop("patience"), **options)
+        return stopctl.Patience(options.pop("patience", None), **options)
     if kind == "nonfinite":
         return stopctl.NonFinite(**options)
     return (stopctl.Target if kind == "target" else stopctl.Diverged)(args[0], **options)
@@ -82,6 +83,7 @@ class Told:
     planned: int | None = None
     lr: bool = False
     inside: bool = False
+    drops: tuple[int, ...] | range = ()
 
     @property
     def passes(self) -> int:
@@ -184,12 +186,37 @@ class Oracle:
         last_w = self.width(max((i for i, x in enumerate(xs, start=1) if math.isfinite(x)), default=t))
         if n - w < since or w != last_w or self.length(t) is None:
             return False
-        best = min(kept)
-        if 2 * sum(v == best for v in kept[-w:]) > w:
+        best, won = min(kept), sorted(kept[:3])[1] - min(kept)
+        if won <= 0 or 2 * sum(v == best for v in kept[-w:]) > w:
             return False
-        gain = min(kept[: n - w]) - best
-        left = float(self.length(t)) - t
-        return gain * left / w <= tolerance * (sorted(kept[:3])[1] - best)
+        return self.expected(kept, w, t) <= tolerance
+
+    def expected(self, kept: list[float], w: int, t: int) -> float:
+        """e, from all finite values: the faster of the best and of the medians of two halves, times what is left."""
+        half = max(4, w // 2)
+        best_rate = (min(kept[: len(kept) - w]) - min(kept)) / w
+        middle_rate = (self.middle(kept[-2 * half : -half]) - self.middle(kept[-half:])) / half
+        won = sorted(kept[:3])[1] - min(kept)
+        return max(best_rate, middle_rate) * (float(self.length(t)) - t) / won
+
+    @staticmethod
+    def middle(values: list[float]) -> float:
+        ordered, n = sorted(values), len(values)
+        return ordered[n // 2] if n % 2 else (ordered[n // 2 - 1] + ordered[n // 2]) / 2
+
+    def outlook(self, q: float) -> float | None:
+        """P(left <= q) after the last report, of a finite history without extensions; None without a verdict."""
+        kept, t = self.series(None), len(self.history)
+        w, length = self.width(t), float(self.length(t))
+        best = min(kept)
+        if len(kept) <= w or sorted(kept[:3])[1] <= best or 2 * kept[-w:].count(best) > w:
+            return None
+        u, s = (length - t) / length, (t - 1 - kept.index(best)) / length
+        if u <= 0 or q >= 1:
+            return 1.0
+        e = max(self.expected(kept, w, t), 0.0)
+        odds = u**-0.543 * (e + 0.001) ** -0.511 * math.exp(0.519 + 7.14 * s) * q**0.666
+        return odds / (1.0 + odds)
 
     def width(self, t: int) -> int:
         length = self.length(t)
@@ -202,9 +229,7 @@ class Oracle:
             return Fraction(t * now.planned, now.passes)
         if not now.epoch:
             return None
-        here = 0
-        while here < t and (told := self.history[t - 1 - here]).inside and told.epoch == now.epoch:
-            here += 1
+        here = self.reports_inside(t)
         return now.planned * max(Fraction(t - here, now.epoch), Fraction(t, now.epoch + 1))
 
     def gl(self, alpha: float, options: dict[str, Any]) -> bool:
@@ -241,31 +266,76 @@ class Oracle:
         xs = self.series(goal)
         base = options.get("baseline")
         reference = None if base is None else base if goal[0] == "min" else -base
-        bad = 0
+        unit, n = next(
+            (unit, options[unit]) for unit in ("patience", *UNITS) if options.get(unit) is not None
+        )
+        length = n * SCALE.get(unit, 1)
+        bad, since = 0, 0.0
         for i, x in enumerate(xs, start=1):
-            if i <= options.get("start_from", 0):
-                continue
+            here = self.units(self.history[i - 1], unit)
             gap = options.get("min_delta", 0.0)
             if options.get("min_delta_mode", "abs") == "rel" and reference is not None:
                 gap *= abs(reference)
-            if math.isfinite(x) and (reference is None or x < reference - gap):
-                reference, bad = x, 0
+            if i <= options.get("start_from", 0):
+                bad, since = 0, here
+            elif math.isfinite(x) and (reference is None or x < reference - gap):
+                reference, bad, since = x, 0, here
+            elif options.get("hold_for_lr", True) and self.waits_for_drop(i, unit, length):
+                bad, since = 0, here
             else:
                 bad += 1
-        held = options.get("hold_for_lr", True) and self.history[-1].lr
-        return bad >= options["patience"] and not held
+        held = options.get("hold_for_lr", True) and (
+            self.history[-1].lr or self.waits_for_drop(len(xs), unit, length)
+        )
+        return (
+            bad if unit == "patience" else self.units(self.history[-1], unit) - since
+        ) >= length and not held
+
+    def waits_for_drop(self, t: int, unit: str, length: float) -> bool:
+        """Whether, at report t, a drop before the planned end is to come with a stretch before it that is long."""
+        now = self.history[t - 1]
+        if now.planned is None:
+            return False
+        passes, counted = now.passes, self.units(now, unit) if unit != "patience" else t
+        if unit == "patience" and now.inside:
+            earlier = t - self.reports_inside(t)  # those of the completed passes
+            if passes and earlier * (passes + 1) >= t * passes:
+                counted = earlier
+            elif passes:
+                passes += 1
+        if not passes:
+            passes = 1
+        longer = length * passes / counted if counted else length
+        first = now.passes + (1 if now.inside else 0)
+        return any(
+            first <= drop < now.planned and drop - before > longer
+            for before, drop in pairwise((0, *now.drops))
+        )
+
+    def reports_inside(self, t: int) -> int:
+        """How many of the newest reports, up to report t, came inside the epoch that is not completed."""
+        now, here = self.history[t - 1], 0
+        while here < t and (told := self.history[t - 1 - here]).inside and told.epoch == now.epoch:
+            here += 1
+        return here
 
     def nonfinite(self, options: dict[str, Any]) -> bool:
         return not math.isfinite(self.series(options.get("goal"))[-1])
 
     def target(self, limit: float, options: dict[str, Any]) -> bool:
         mode, _ = goal = options.get("goal") or self.goal
-        value = self.series(goal)[-1]
-        return math.isfinite(value) and value <= (limit if mode == "min" else -limit)
+        newest = self.series(goal)[-options.get("times", 1) :]
+        return len(newest) == options.get("times", 1) and all(
+            math.isfinite(value) and value <= (limit if mode == "min" else -limit) for value in newest
+        )
 
-    def diverged(self, limit: float, options: dict[str, Any]) -> bool:
+    def diverged(self, limit: float | None, options: dict[str, Any]) -> bool:
         mode, _ = goal = options.get("goal") or self.goal
-        return self.series(goal)[-1] > (limit if mode == "min" else -limit)
+        xs = self.series(goal)
+        if limit is None:
+            finite = [x for x in xs if math.isfinite(x)]
+            return bool(finite) and xs[-1] > min(finite) + options["by"]
+        return xs[-1] > (limit if mode == "min" else -limit)
 
     def units(self, told: Told | None, unit: str) -> float:
         if told is None:
