@@ -48,7 +48,7 @@ def dump_state(plan: Plan, state: State, counting: Save | None = None) -> dict[s
             if memory is not None
         ],
     }
-    data["lr_drops"] = _drops_to_json(state.lr_drops)
+    data["lr_drops"] = drops_to_json(state.lr_drops)
     for name in (*_COUNTS, *_OPTIONAL_COUNTS, *_FLAGS, "inside_reports"):
         data[name] = getattr(state, name)
     for name in (*_OPTIONAL_FLOATS, *_COSTS):
@@ -82,7 +82,7 @@ def load_state(plan: Plan, data: Mapping[str, Any]) -> tuple[State, tuple[str, .
             setattr(state, name, _cost(data.get(name), name))
         for name in _FLAGS:
             setattr(state, name, _flag(data[name], name))
-        state.lr_drops = _drops_from_json(data["lr_drops"])
+        state.lr_drops = drops_from_json(data["lr_drops"])
         state.seconds = float_from_json(data["seconds"], "seconds")
         state.metrics = {str(name): float_from_json(v, name) for name, v in data["metrics"].items()}
         state.committed, best = _mark_from_json(data["committed"])
@@ -127,11 +127,13 @@ def _fits(found: Mapping[str, Any], text: str, equal: bool) -> bool:
     return found.get("rule") == text if equal else True
 
 
-def _drops_to_json(drops: tuple[int, ...] | range) -> Any:
+def drops_to_json(drops: tuple[int, ...] | range) -> Any:
+    """Passes of drops for strict JSON: a list, or ``{"range": [start, stop, step]}``."""
     return {"range": [drops.start, drops.stop, drops.step]} if type(drops) is range else list(drops)
 
 
-def _drops_from_json(data: Any) -> tuple[int, ...] | range:
+def drops_from_json(data: Any) -> tuple[int, ...] | range:
+    """What drops_to_json wrote, or a StateError."""
     try:
         return checked_drops(range(*data["range"]) if isinstance(data, dict) else data)
     except (ReportError, ValueError) as error:

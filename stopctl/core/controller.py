@@ -235,6 +235,10 @@ class Controller:
         """How sure it is that little is left to be won, by the plan's RemainingGain; None without verdict."""
         return self._plan.outlook(self._state)
 
+    def held(self) -> tuple[str, ...]:
+        """A sentence for each rule that waits for a drop of the learning rate."""
+        return tuple(self._plan.held(self._state))
+
     def explain(self) -> str:
         """Where the run stands, and how close each rule is to being met; a line each."""
         return "\n".join(explain(self._plan, self._state, self._stopped))

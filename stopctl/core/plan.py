@@ -12,6 +12,7 @@ from stopctl.core.lr import ReduceOnPlateau
 from stopctl.core.outlook import Outlook
 from stopctl.core.policy import AllOf, AnyOf, Group, Policy, SavePolicy, StopPolicy, leaves
 from stopctl.core.state import State
+from stopctl.core.stop import Patience
 
 Met = Callable[[Any, float, Any], bool]
 Test = tuple[Met, int, Goal | None]
@@ -96,6 +97,12 @@ class Plan:
         """All rules of the tree that are met now and take part in its being met, in the order written."""
         first = 0 if rule is self.stop else len(tuple(leaves(self.stop)))
         return self._causes(rule, first, state, boundary)[0]
+
+    def held(self, state: State) -> Iterator[str]:
+        """A sentence for each Patience that waits for a drop of the learning rate."""
+        for leaf, text in zip(self.leaves, self.texts, strict=True):
+            if isinstance(leaf, Patience) and (until := leaf.held(state)):
+                yield f"{text} is {until}"
 
     def outlook(self, state: State) -> Outlook | None:
         """How much is probably still to be won, by the first stop rule that says so."""

@@ -200,7 +200,7 @@ class Patience(StopPolicy):
         return memory[1] >= self.patience and not self._held(now)
 
     def numbers(self, memory: Memory, x: float, now: Progress) -> Mapping[str, Any]:
-        """What was not improved on, for how long, and what it is held by: a pass, True, or False."""
+        """What was not improved on, for how long, and until when it is held."""
         reference = memory[0]
         told = {
             **self._named(now),
@@ -209,8 +209,7 @@ class Patience(StopPolicy):
             "mode": self.min_delta_mode,
             "wait": memory[1],
             "patience": self.patience,
-            "held": self._held(now),
-            "pass": "epoch" if now.epoch or now.inside else "step",
+            "held": self.held(now),
         }
         if self._measure is not None:
             unit, n = self._given
@@ -223,13 +222,14 @@ class Patience(StopPolicy):
 
     def standing(self, n: Mapping[str, Any], /) -> str:
         """How close it is to being met."""
-        held = n["held"]
-        if not held:
-            return waiting(n)
-        until = (
-            "while a drop of the learning rate is to come" if held is True else f"until {n['pass']} {held}"
-        )
-        return f"{waiting(n)}; held {until}"
+        return f"{waiting(n)}; {n['held']}" if n["held"] else waiting(n)
+
+    def held(self, now: Progress) -> str:
+        """``"held until epoch 60"``, after which the rate drops; empty where nothing is waited for."""
+        held = self._held(now)
+        if not held or held is True:
+            return "held while a drop of the learning rate is to come" if held else ""
+        return f"held until {'epoch' if now.epoch or now.inside else 'step'} {held}"
 
     @cached_property
     def _given(self) -> tuple[str, float]:
@@ -369,16 +369,20 @@ class Target(StopPolicy):
     def numbers(self, memory: int | None, x: float, now: Progress) -> Mapping[str, Any]:
         """The value, the target, and in how many reports in a row it was reached."""
         told = {**self._named(now), "value": self._sign(now) * x, "target": self.target}
-        return told if memory is None else {**told, "held": memory, "times": self.times}
+        return told if memory is None else {**told, "reached": memory, "times": self.times}
 
     def sentence(self, n: Mapping[str, Any], /) -> str:
         """Why it is met."""
-        row = f" in {counted(n['held'], n['unit'])} in a row" if "times" in n else ""
+        row = f" in {counted(n['reached'], n['unit'])} in a row" if "times" in n else ""
         return f"{figure(n['value'])} reached the target {figure(n['target'])}{row}"
 
     def standing(self, n: Mapping[str, Any], /) -> str:
         """How close it is to being met."""
-        row = f", reached in {n['held']} of {counted(n['times'], n['unit'])} in a row" if "times" in n else ""
+        row = (
+            f", reached in {n['reached']} of {counted(n['times'], n['unit'])} in a row"
+            if "times" in n
+            else ""
+        )
         return f"the value is {figure(n['value'])}, the target {figure(n['target'])}{row}"
 
     def _reached(self, x: float, now: Progress) -> bool:

@@ -8,9 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from stopctl.core.codec import drops_to_json
 from stopctl.core.decision import NOTHING, Decision, Save, Stop
 from stopctl.core.errors import DamagedError, Preempted
 from stopctl.core.keep import ranked
+from stopctl.core.progress import Progress
 from stopctl.run.checkpoints import Checkpoints
 from stopctl.run.journal import Journaling, disk_use, fields, line
 from stopctl.run.open import open_run, slow_saves
@@ -87,6 +89,8 @@ class Session:
         self._epoch = progress.epoch
         self.unit = "epoch"
         self._planned = 0
+        self._drops, self._drops_found = progress.lr_drops, False
+        self._told_drops: tuple[int, ...] | range = ()
         self._journal.say("opened %s: %s", directory, disk_use(self.checkpoints))
         try:
             self._begin(opened.told)
@@ -203,18 +207,23 @@ class Session:
         self._saver.take(wait=self.preempted is not None)
         same = self._same(number)
         try:
-            judged = self._inputs.report(self._report_of(number), same, metrics, self._versions())
+            judged = self._inputs.report(
+                self._report_of(number), same, metrics, self._versions(), self._can_lower()
+            )
         except RankFailed as failure:
             raise self._parting.failed(failure, number, same) from None
         return self._decide(number, judged, self.preempted)
 
     def _decide(self, number: int, metrics: Mapping[str, object], preempted: str | None) -> Decision:
-        counters = self.counters(number)
-        if self.place.inside and number:
-            pending = self.place.drop  # how many steps a pass has is known at its end
-        else:
-            pending = self.last_drop(max(number, 1))
-        decision = self.controller.report(metrics, **counters, lr_drop_pending=pending, preempted=preempted)
+        if not self.place.inside or not number:  # how many steps a pass has is known at its end
+            self.find_drops(number)
+        decision = self.controller.report(
+            metrics,
+            **self.counters(number),
+            lr_drops=self._drops,
+            can_lower=self._inputs.can_lower,
+            preempted=preempted,
+        )
         if decision.lr_factor is not None and isinstance(self._state, LearningRate):
             self._state.scale_lr(decision.lr_factor, self._lr_floor)
         return decision
@@ -228,15 +237,25 @@ class Session:
             self.step -= 1
             raise
 
-    def last_drop(self, number: int) -> int:
-        """The pass of the last step-wise drop, as ``number`` completed passes tell; 0 if there is none."""
-        if number and isinstance(self._state, LearningRate):
-            return self._state.lr_drop_pending(number, self._planned)
-        return 0
+    def find_drops(self, number: int) -> None:
+        """Find the step-wise drops of the learning rate, once a loop, when ``number`` passes are completed.
+
+        Inside the first pass, where nobody knows how many steps a pass has, each report finds them anew.
+        """
+        resumed = self.place.position is not None and self.place.inside
+        if not self._drops_found and not resumed and isinstance(self._state, LearningRate):
+            self._drops = self._state.lr_drops(max(number, 1), self._planned)
+            self._drops_found = number > 0
+
+    def _can_lower(self) -> bool:
+        lr = self._settings.lr
+        if lr is None or not isinstance(self._state, LearningRate):
+            return True
+        return self._state.can_lower(lr.factor, lr.min_lr)
 
     def begin_loop(self, unit: str, planned: int) -> None:
         """Say what the passes are and how many are planned; say so if there are none left."""
-        self.unit, self._planned = unit, planned
+        self.unit, self._planned, self._drops_found = unit, planned, False
         self._inputs.boundary(f"{unit}s({planned})", self._same(self.done))
         if self.preempted:
             self._saver.take(wait=True)
@@ -300,11 +319,23 @@ class Session:
         if reported or decision.stop:
             inside = {"inside": True} if self.place.inside else {}
             told = fields(decision, now.metrics if reported else None)
+            if reported:
+                told |= self._rates_of(now)
             self._journal.note("report" if reported else "boundary", **inside, **told)
         info = None if decision.save is None else self._saver.begin(decision.save, getattr(now, self.unit))
         if text := line(decision, now, info, reported=reported):
             self._journal.say("%s", text)
         return info
+
+    def _rates_of(self, now: Progress) -> dict[str, Any]:
+        """What a report's line tells of learning rates, where that is new; what waits for them is said."""
+        told: dict[str, Any] = {} if now.can_lower else {"can_lower": False}
+        if now.lr_drops != self._told_drops:
+            self._told_drops = now.lr_drops
+            told["lr_drops"] = drops_to_json(now.lr_drops)
+            for text in self.controller.held():
+                self._journal.say("%s", text)
+        return told
 
     def settle(self) -> None:
         """Wait for a save in the background."""

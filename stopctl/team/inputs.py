@@ -84,6 +84,8 @@ class Alone:
         self._reduce = reduce
         self._clock = clock
         self._own_signal = signal
+        self.can_lower = True
+        """Whether a drop of the learning rate would change one, as the newest report said."""
 
     @property
     def seconds(self) -> float:
@@ -104,9 +106,15 @@ class Alone:
         return False
 
     def report(
-        self, where: str, counters: Message, metrics: Mapping[str, object], versions: Message | None
+        self,
+        where: str,
+        counters: Message,
+        metrics: Mapping[str, object],
+        versions: Message | None,
+        can_lower: bool,
     ) -> Mapping[str, object]:
         """The metrics to judge."""
+        self.can_lower = can_lower
         return split_count(self._reduce, metrics)[0]
 
     def boundary(self, where: str, counters: Message) -> None:
@@ -150,7 +158,12 @@ class Sharing(Alone):
         return self._rhythm.due(step)
 
     def report(
-        self, where: str, counters: Message, metrics: Mapping[str, object], versions: Message | None
+        self,
+        where: str,
+        counters: Message,
+        metrics: Mapping[str, object],
+        versions: Message | None,
+        can_lower: bool,
     ) -> Mapping[str, object]:
         """Exchange what a report needs; returns the metrics that all ranks judge.
 
@@ -159,6 +172,7 @@ class Sharing(Alone):
             counters: must be equal on all ranks.
             metrics: of this rank.
             versions: how far the user's objects are, should another rank fail; None: not at a pass's end.
+            can_lower: whether a drop of the learning rate would change one here; that of rank 0 counts.
 
         Raises:
             ReportError: a rank lacks a metric that is reduced, on all ranks alike; nothing has changed.
@@ -171,9 +185,10 @@ class Sharing(Alone):
             for name, value in given.items()
             if self._ranks.leads or how_of(self._reduce, name)
         }
-        told = {"metrics": ours, "count": weight, "versions": versions}
+        told = {"metrics": ours, "count": weight, "versions": versions, "can_lower": can_lower}
         messages = self._exchange("report", where, counters, told)
         self.take(messages, counters)
+        self.can_lower = messages[0]["told"]["can_lower"]
         return self.judged(messages)
 
     def boundary(self, where: str, counters: Message) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stopctl import Controller
-from stopctl.team.inputs import EVERY, Alone, Rhythm
+from stopctl.team.inputs import EVERY, Alone, Rhythm, Sharing
 
 
 def test_alone_the_own_clock_and_signal_count():
@@ -19,10 +19,26 @@ def test_alone_the_own_clock_and_signal_count():
     assert (inputs.seconds, inputs.signal, inputs.due(7)) == (3.5, None, False)
     came.append("SIGTERM")
     assert inputs.signal == "SIGTERM"
-    assert inputs.report("here", {}, {"val_loss": 0.5, "count": 3}, None) == {"val_loss": 0.5}
+    assert inputs.report("here", {}, {"val_loss": 0.5, "count": 3}, None, False) == {"val_loss": 0.5}
+    assert inputs.can_lower is False
     inputs.boundary("here", {})
     inputs.wish("enough")
     assert str(controller.boundary(epoch=1).stop) == "requested: enough"
+
+
+class Two:
+    """Two ranks, of which the first says that no rate can fall."""
+
+    leads, over = False, False
+
+    def exchange(self, call, where, same, told):
+        return [{"told": {**told, "can_lower": False, "metrics": {"val_loss": 0.5}}}, {"told": told}]
+
+
+def test_whether_a_rate_can_fall_is_what_rank_0_says():
+    inputs = Sharing(Two(), 0.0, Controller(), None, lambda: 1.0, lambda: None)
+    assert inputs.report("here", {"step": 1}, {"val_loss": 0.6}, None, True) == {"val_loss": 0.5}
+    assert inputs.can_lower is False
 
 
 @given(took=st.lists(st.floats(1e-6, 30), min_size=1, max_size=200))
