@@ -235,6 +235,10 @@ class Controller:
         """How sure it is that little is left to be won, by the plan's RemainingGain; None without verdict."""
         return self._plan.outlook(self._state)
 
+    def doubts(self) -> tuple[str, ...]:
+        """What is allowed and probably not meant, a sentence each: a metric's direction, an idle rule."""
+        return tuple(self._plan.doubts())
+
     def held(self) -> tuple[str, ...]:
         """A sentence for each rule that waits for a drop of the learning rate."""
         return tuple(self._plan.held(self._state))

@@ -11,7 +11,7 @@ from stopctl.core.errors import SettingError
 from stopctl.core.goal import Goal
 from stopctl.core.policy import Policy
 from stopctl.core.progress import Progress
-from stopctl.core.stop import check_improvement, improves, unimproved, waiting
+from stopctl.core.stop import Patience, check_improvement, improves, unimproved, waiting
 from stopctl.core.values import count, setting
 from stopctl.core.words import counted, figure
 
@@ -102,6 +102,22 @@ class ReduceOnPlateau(Policy):
             return now.inside  # the first pass is not over, and may have any number of reports
         reports_left = (now.planned - passes) * reports / passes - (now.reports - reports)
         return reports_left > rest + self.patience - wait
+
+    def too_late_for(self, stop: Patience, goal: Goal) -> bool:
+        """Whether ``stop`` is surely met no later than the first drop, and does not wait for it."""
+        waits = stop.hold_for_lr and self.max_drops is not None
+        as_strict = self.min_delta == 0.0 or (self.min_delta, self.min_delta_mode) == (
+            stop.min_delta,
+            stop.min_delta_mode,
+        )
+        return (
+            stop.patience is not None
+            and stop.patience <= self.patience
+            and not waits
+            and as_strict
+            and stop.start_from == 0
+            and (stop.goal or goal) == (self.goal or goal)
+        )
 
     def numbers(self, memory: Memory, x: float, now: Progress) -> Mapping[str, Any]:
         """What was not improved on, for how long, and the drops."""

@@ -7,10 +7,10 @@ from typing import Any
 
 from stopctl.core import words
 from stopctl.core.decision import Cause, Stop
-from stopctl.core.goal import Goal
+from stopctl.core.goal import Goal, wrong_way
 from stopctl.core.lr import ReduceOnPlateau
 from stopctl.core.outlook import Outlook
-from stopctl.core.policy import AllOf, AnyOf, Group, Policy, SavePolicy, StopPolicy, leaves
+from stopctl.core.policy import AllOf, AnyOf, AnyStop, Group, Policy, SavePolicy, StopPolicy, leaves
 from stopctl.core.state import State
 from stopctl.core.stop import Patience
 
@@ -97,6 +97,19 @@ class Plan:
         """All rules of the tree that are met now and take part in its being met, in the order written."""
         first = 0 if rule is self.stop else len(tuple(leaves(self.stop)))
         return self._causes(rule, first, state, boundary)[0]
+
+    def doubts(self) -> Iterator[str]:
+        """What is allowed and probably not meant, with what to write instead."""
+        for goal in dict.fromkeys((self.goal, *(leaf.goal for leaf in self.leaves if leaf.goal))):
+            if asked := wrong_way(goal):
+                yield asked
+        lr = self.lr
+        for leaf in self.stop.parts if isinstance(self.stop, AnyStop) else (self.stop,):
+            if lr is not None and isinstance(leaf, Patience) and lr.too_late_for(leaf, self.goal):
+                yield (
+                    f"{lr!r} never acts: {leaf!r} stops before; give it a patience of less than "
+                    f"{leaf.patience}, or max_drops=, so that the stop waits for its drops"
+                )
 
     def held(self, state: State) -> Iterator[str]:
         """A sentence for each Patience that waits for a drop of the learning rate."""

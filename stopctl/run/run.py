@@ -14,6 +14,7 @@ from stopctl.core.goal import Goal
 from stopctl.core.keep import Best, KeepPolicy, Last
 from stopctl.core.keywords import refuse_foreign
 from stopctl.core.lr import ReduceOnPlateau
+from stopctl.core.outlook import Outlook
 from stopctl.core.policy import SavePolicy, StopPolicy
 from stopctl.core.progress import Progress
 from stopctl.core.values import count
@@ -189,6 +190,14 @@ class Run:
     def explain(self) -> str:
         """Where the run stands, and how close each rule is to being met; a line each."""
         return self._any_session().controller.explain()
+
+    def outlook(self) -> Outlook | None:
+        """How much of the run's gain is probably left, by the stop rule RemainingGain.
+
+        None in its first window, before anything was won, while its metric stands still, and without that
+        rule. It speaks and decides nothing.
+        """
+        return self._any_session().controller.outlook()
 
     def epochs(self, n: int, *, bar: bool = False) -> Iterator[int]:
         """The epochs that are still to be done, numbered from 1 to ``n``; none when the run is finished.

@@ -100,6 +100,8 @@ class Session:
             raise
         if slow := slow_saves(self._store.newest_lines(), settings.grace_seconds):
             log.warning("%s: %s", directory, slow)
+        for doubt in self.controller.doubts() if ranks.leads else ():
+            log.warning("%s: %s", directory, doubt)
 
     def _begin(self, told: Mapping[str, Any]) -> None:
         """Write the first line of this opening."""

@@ -368,7 +368,7 @@ def test_all_that_fired_is_told_in_the_order_written():
         (lambda: Patience(1, hold_for_lr=1), "Patience(hold_for_lr=1): write True or False"),
         (
             lambda: Patience(1, goal="val_loss"),
-            "Patience(goal='val_loss'): write goal=Minimize('val_loss') or goal=Maximize('accuracy')",
+            "Patience(goal='val_loss'): write goal=Minimize('val_loss') or goal=Maximize('val_loss')",
         ),
         (lambda: Target(math.nan), "Target(...): target=nan: write a finite number"),
         (

@@ -30,6 +30,7 @@ from stopctl import (
     SaveError,
     SettingError,
 )
+from stopctl.rules import RemainingGain
 from stopctl.store import Reader
 from stopctl.store.files import FILES
 
@@ -523,3 +524,14 @@ def test_wrong_settings_say_what_to_write_and_touch_nothing(tmp_path, settings, 
         Run(tmp_path / "run", **{"state": {"w": 0}, **settings})
     assert text in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_outlook_and_what_is_probably_not_meant(tmp_path, caplog):
+    with Run(tmp_path, state={}, goal=Maximize("val_loss"), stop=RemainingGain(1e-9), save=None) as run:
+        assert run.outlook() is None
+        for epoch in run.epochs(20):
+            run.report(val_loss=1 - 2.0**-epoch)
+            if epoch == 15:
+                outlook = run.outlook()
+    assert 0.8 < outlook.probability(0.5) < outlook.probability(0.9) < 1
+    assert "Maximize('val_loss'): larger is better there; did you mean Minimize('val_loss')?" in caplog.text
