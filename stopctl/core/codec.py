@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from stopctl.core.decision import Save
-from stopctl.core.errors import OrderError, ReportError, StateError
+from stopctl.core.errors import OrderError, ReportError, SettingError, StateError
+from stopctl.core.goal import goal_from_json
 from stopctl.core.plan import Plan
 from stopctl.core.progress import checked_drops
 from stopctl.core.state import START, Mark, State
@@ -19,7 +20,13 @@ _OPTIONAL_COUNTS = ("best_epoch", "best_step", "planned")
 _OPTIONAL_FLOATS = ("value", "best")
 _COSTS = ("save_blocked", "save_took")
 _FLAGS = ("reported", "inside", "lr_drop_pending", "can_lower")
-_LATER: Mapping[str, Any] = {"inside": False, "inside_reports": 0, "lr_drops": [], "can_lower": True}
+_LATER: Mapping[str, Any] = {
+    "inside": False,
+    "inside_reports": 0,
+    "lr_drops": [],
+    "can_lower": True,
+    "averages": {},
+}
 """What the first saved states did not have."""
 
 
@@ -37,9 +44,10 @@ def dump_state(plan: Plan, state: State, counting: Save | None = None) -> dict[s
         state.settle(counting.id, done=True)
     data: dict[str, Any] = {
         "format": FORMAT,
-        "goal": {"metric": plan.goal.metric, "mode": plan.goal.mode},
+        "goal": plan.goal.to_json(),
         "seconds": state.seconds,
         "metrics": {name: float_to_json(value) for name, value in state.metrics.items()},
+        "averages": {key: float_to_json(s) for key, s in state.averages.items()},
         "proposals": state.proposals,
         "committed": _mark_to_json(state.committed, state.committed_best),
         "memories": [
@@ -85,10 +93,12 @@ def load_state(plan: Plan, data: Mapping[str, Any]) -> tuple[State, tuple[str, .
         state.lr_drops = drops_from_json(data["lr_drops"])
         state.seconds = float_from_json(data["seconds"], "seconds")
         state.metrics = {str(name): float_from_json(v, name) for name, v in data["metrics"].items()}
+        state.averages = {str(key): float_from_json(s, key) for key, s in data["averages"].items()}
+        state.values = _values(plan, state)
         state.committed, best = _mark_from_json(data["committed"])
         state.rank_saves(best)
         return state, _load_memories(plan, state, data["memories"])
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, SettingError) as error:
         raise StateError(f"the saved state is damaged or not from stopctl: {error!r}") from error
 
 
@@ -140,13 +150,22 @@ def drops_from_json(data: Any) -> tuple[int, ...] | range:
         raise StateError(f"the saved lr_drops are {data!r}: passes were saved there") from error
 
 
+def _values(plan: Plan, state: State) -> dict[str, float]:
+    """The newest report's metrics, and what counted for each goal with an alpha."""
+    values = dict(state.metrics)
+    for goal in plan.smoothed:
+        if goal.metric in values:
+            value = values[goal.metric]
+            values[goal.key] = state.averages.get(goal.key, value) if math.isfinite(value) else value
+    return values
+
+
 def _same_goal(plan: Plan, goal: Mapping[str, Any]) -> None:
-    ours = {"metric": plan.goal.metric, "mode": plan.goal.mode}
-    if goal != ours:
-        kinds = {"min": "Minimize", "max": "Maximize"}
+    saved = goal_from_json(goal)
+    if saved.key != plan.goal.key:
         raise StateError(
-            f"the saved state belongs to goal {kinds.get(goal['mode'])}({goal['metric']!r}), "
-            f"but goal={plan.goal!r} was given: give the saved goal, or start a new run"
+            f"the saved state belongs to goal {saved.key}, but goal={plan.goal!r} was given: give the saved "
+            "goal, or start a new run"
         )
 
 

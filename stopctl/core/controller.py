@@ -82,8 +82,8 @@ class Controller:
 
     @property
     def current_value(self) -> float | None:
-        """The goal's value, if the newest report belongs to exactly the present state."""
-        return self._state.value if self._state.reported else None
+        """The goal's value, if the newest report belongs to exactly the present state and may rank."""
+        return self._state.own_value
 
     def report(
         self,

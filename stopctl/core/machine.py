@@ -103,7 +103,8 @@ def decide(
     can_lower: bool = True,
 ) -> Decision:
     """The part of advance() after the checks."""
-    value = metrics[plan.metric]
+    values = average(plan, state, metrics) if plan.smoothed else metrics
+    value = values[plan.metric]
     x = plan.sign * value
     state.reports += 1
     state.epoch = epoch
@@ -111,6 +112,7 @@ def decide(
     state.seconds = seconds
     state.value = value
     state.metrics = metrics
+    state.values = values
     state.planned = planned
     state.lr_drop_pending = lr_drop_pending
     state.lr_drops = lr_drops
@@ -121,13 +123,15 @@ def decide(
     best = state.best
     finite = x - x == 0.0
     new_best = finite and (best is None or x < plan.sign * best)
+    if new_best and state.reports <= plan.start_from:
+        new_best = False
     if new_best:
         state.best = value
         state.best_epoch = epoch
         state.best_step = step
     memories = state.memories
     for i, update, own in plan.updates:
-        memories[i] = update(memories[i], x if own is None else own.sign * metrics[own.metric], state)
+        memories[i] = update(memories[i], x if own is None else own[0] * values[own[1]], state)
     if lr is not None:
         memory = memories[-1]  # its leaf is the plan's last
         state.lr_drop_pending = lr_drop_pending or lr.pending(memory, state)
@@ -136,9 +140,20 @@ def decide(
     if asked or (planned is not None and plan.proposes and state.passes >= planned):
         return _told(plan, state, asked, new_best, boundary=False)
     for met, i, own in plan.finite_tests if finite else plan.tests:
-        if met(memories[i], x if own is None else own.sign * metrics[own.metric], state):
+        if met(memories[i], x if own is None else own[0] * values[own[1]], state):
             return _told(plan, state, asked, new_best, boundary=False)
     return NEW_BEST if new_best else NOTHING
+
+
+def average(plan: Plan, state: State, metrics: dict[str, float]) -> dict[str, float]:
+    """The metrics, and what counts for each goal with an alpha; the state's averages move on."""
+    averages, values = dict(state.averages), dict(metrics)
+    for goal in plan.smoothed:
+        s, values[goal.key] = goal.smooth(averages.get(goal.key), metrics[goal.metric])
+        if s is not None:
+            averages[goal.key] = s
+    state.averages = averages
+    return values
 
 
 def boundary(

@@ -15,7 +15,9 @@ from stopctl.core.state import State
 from stopctl.core.stop import Patience
 
 Met = Callable[[Any, float, Any], bool]
-Test = tuple[Met, int, Goal | None]
+Own = tuple[float, str]
+"""The sign and the key of a rule's own goal."""
+Test = tuple[Met, int, Own | None]
 """met(memory, x, now), the memory's index, and the rule's own goal if it has one."""
 
 
@@ -28,13 +30,20 @@ class _Joined:
 
     def met(self, memory: object, x: float, now: State) -> bool:
         return self.decide(
-            met(now.memories[i], x if goal is None else signed(goal, now), now) for met, i, goal in self.tests
+            met(now.memories[i], x if own is None else own[0] * now.values[own[1]], now)
+            for met, i, own in self.tests
         )
 
 
 def signed(goal: Goal, state: State) -> float:
-    """The newest value of ``goal``'s metric, signed so that smaller is better."""
-    return goal.sign * state.metrics[goal.metric]
+    """The newest value that counts for ``goal``, signed so that smaller is better."""
+    return goal.sign * state.values[goal.metric if goal.alpha is None else goal.key]
+
+
+def own_of(rule: Policy) -> Own | None:
+    """The rule's own goal, if it has one."""
+    goal = rule.goal
+    return None if goal is None else (goal.sign, goal.metric if goal.alpha is None else goal.key)
 
 
 class Plan:
@@ -72,11 +81,14 @@ class Plan:
             (leaf.check, leaf.goal or goal) for leaf in self.leaves if type(leaf).check is not Policy.check
         )
         self.total = all(leaf.total for leaf in self.leaves)
-        self.updates: tuple[tuple[int, Callable[[Any, float, Any], Any], Goal | None], ...] = tuple(
-            (i, leaf.update, leaf.goal) for i, leaf in enumerate(self.leaves) if leaf.updates
+        goals = dict.fromkeys((goal, *(leaf.goal for leaf in self.leaves if leaf.goal)))
+        self.smoothed: tuple[Goal, ...] = tuple({one.key: one for one in goals if one.alpha}.values())
+        self.updates: tuple[tuple[int, Callable[[Any, float, Any], Any], Own | None], ...] = tuple(
+            (i, leaf.update, own_of(leaf)) for i, leaf in enumerate(self.leaves) if leaf.updates
         )
         at = len(tuple(leaves(stop)))
-        self.metric, self.sign = goal.metric, goal.sign
+        self.metric, self.sign = goal.metric if goal.alpha is None else goal.key, goal.sign
+        self.start_from = goal.start_from
         saves = save if proposes else None
         self.tests = _tests(stop, 0, boundary=False) + _tests(saves, at, boundary=False)
         quiet = {leaf.met for leaf in self.leaves if leaf.non_finite_only and leaf.goal in (None, goal)}
@@ -88,7 +100,7 @@ class Plan:
         seen: dict[tuple[str, str], int] = {}
         keys = []
         for leaf in self.leaves:
-            key = (type(leaf).__name__, repr(leaf.goal or self.goal))
+            key = (type(leaf).__name__, (leaf.goal or self.goal).key)
             seen[key] = seen.get(key, -1) + 1
             keys.append((*key, seen[key]))
         return keys
@@ -159,7 +171,7 @@ def _tests(rule: Any, i: int, *, boundary: bool) -> tuple[Test, ...]:
     if not isinstance(rule, Group):
         if boundary:
             return ((rule.met, i, None),) if rule.counters_only else ()
-        return ((rule.met, i, rule.goal),)
+        return ((rule.met, i, own_of(rule)),)
     parts = []
     for part in rule.parts:
         parts.append(_tests(part, i, boundary=boundary))

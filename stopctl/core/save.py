@@ -192,7 +192,9 @@ class OnBest(SavePolicy):
             raise SettingError(f"OnBest(min_delta={self.min_delta!r}): write the gain as a number >= 0")
 
     def met(self, memory: None, x: float, now: Progress) -> bool:
-        """Due iff x is finite and beats the best saved value."""
+        """Due iff x is finite, may be the best, and beats the best saved value."""
+        if now.reports <= now.goal.start_from:
+            return False
         saved = now.saved_best
         if saved is None:
             return math.isfinite(x)

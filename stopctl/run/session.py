@@ -13,6 +13,7 @@ from stopctl.core.decision import NOTHING, Decision, Save, Stop
 from stopctl.core.errors import DamagedError, Preempted
 from stopctl.core.keep import ranked
 from stopctl.core.progress import Progress
+from stopctl.core.values import float_to_json
 from stopctl.run.checkpoints import Checkpoints
 from stopctl.run.journal import Journaling, disk_use, fields, line
 from stopctl.run.open import open_run, slow_saves
@@ -322,16 +323,18 @@ class Session:
             inside = {"inside": True} if self.place.inside else {}
             told = fields(decision, now.metrics if reported else None)
             if reported:
-                told |= self._rates_of(now)
+                told |= self._facts(now)
             self._journal.note("report" if reported else "boundary", **inside, **told)
         info = None if decision.save is None else self._saver.begin(decision.save, getattr(now, self.unit))
         if text := line(decision, now, info, reported=reported):
             self._journal.say("%s", text)
         return info
 
-    def _rates_of(self, now: Progress) -> dict[str, Any]:
-        """What a report's line tells of learning rates, where that is new; what waits for them is said."""
+    def _facts(self, now: Progress) -> dict[str, Any]:
+        """What a report's line tells besides: the average that counts, and what is new of the rates."""
         told: dict[str, Any] = {} if now.can_lower else {"can_lower": False}
+        if now.goal.alpha is not None and now.value is not None:
+            told["value"] = float_to_json(now.value)
         if now.lr_drops != self._told_drops:
             self._told_drops = now.lr_drops
             told["lr_drops"] = drops_to_json(now.lr_drops)

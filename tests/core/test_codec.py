@@ -35,6 +35,7 @@ def test_the_state_is_strict_json():
         "best_epoch": 2,
         "best_step": 20,
         "metrics": {"val_loss": 0.45, "other": "Infinity"},
+        "averages": {},
         "planned": None,
         "inside": False,
         "inside_reports": 0,

@@ -30,9 +30,10 @@ UNITS = ("epochs", "steps", "minutes", "hours")
 SCALE = {"seconds": 1.0, "minutes": 60.0, "hours": 3600.0}
 
 
-def make_goal(goal: tuple[str, str]) -> stopctl.Goal:
-    mode, metric = goal
-    return stopctl.Minimize(metric) if mode == "min" else stopctl.Maximize(metric)
+def make_goal(goal: tuple[Any, ...]) -> stopctl.Goal:
+    mode, metric, *more = goal
+    options = more[0] if more else {}
+    return (stopctl.Minimize if mode == "min" else stopctl.Maximize)(metric, **options)
 
 
 def build(rule: Any) -> Any:
@@ -101,25 +102,35 @@ class Expected:
 class Oracle:
     """Ask ``expect`` after each report was appended to ``history``; ``saves`` holds [index, "flight"|"ok"|"failed"]."""
 
-    goal: tuple[str, str]
+    goal: tuple[Any, ...]  # mode, metric, and perhaps {"alpha": ..., "start_from": ...}
     stop: Any
     save: Any
     history: list[Told] = field(default_factory=list)
     saves: list[list[Any]] = field(default_factory=list)
     alpha: float = 1.0  # of the Smoothed whose inner rule is being asked
 
-    def series(self, goal: tuple[str, str] | None) -> list[float]:
-        mode, metric = goal or self.goal
+    def series(self, goal: tuple[Any, ...] | None) -> list[float]:
+        mode, metric, *more = goal or self.goal
         values = [told.metrics[metric] if mode == "min" else -told.metrics[metric] for told in self.history]
-        if self.alpha == 1.0:
-            return values
+        for alpha in (more[0].get("alpha") if more else None, self.alpha):
+            if alpha not in (None, 1.0):
+                values = self.averaged(values, alpha)
+        return values
+
+    @staticmethod
+    def averaged(values: list[float], alpha: float) -> list[float]:
         smoothed: list[float] = []
         average = None
         for v in values:
             if math.isfinite(v):
-                average = v if average is None else self.alpha * v + (1.0 - self.alpha) * average
+                average = v if average is None else alpha * v + (1.0 - alpha) * average
             smoothed.append(average if average is not None and math.isfinite(v) else v)
         return smoothed
+
+    @property
+    def warm_up(self) -> int:
+        """The first reports whose values are never best."""
+        return self.goal[2].get("start_from", 0) if len(self.goal) > 2 else 0
 
     def refuses(self, told: Told) -> bool:
         """Whether some rule cannot judge this report."""
@@ -135,16 +146,14 @@ class Oracle:
             return self.refused(args[0], told)
         if kind == "remaining":
             return told.planned is None or not (told.epoch or told.step)
-        _, metric = args[-1].get("goal") or self.goal
+        _, metric, *_ = args[-1].get("goal") or self.goal
         values = [told.metrics[metric]] + ([told.metrics["acc"]] if kind == "pq" else [])
         return any(math.isfinite(v) and v <= 0 for v in values)
 
     def expect(self) -> Expected:
         xs = self.series(None)
-        finite = [x for x in xs if math.isfinite(x)]
-        earlier = [x for x in xs[:-1] if math.isfinite(x)]
-        new_best = math.isfinite(xs[-1]) and all(xs[-1] < x for x in earlier)
-        assert not new_best or xs[-1] == min(finite)
+        earlier = [x for x in xs[self.warm_up : -1] if math.isfinite(x)]
+        new_best = len(xs) > self.warm_up and math.isfinite(xs[-1]) and all(xs[-1] < x for x in earlier)
         stop = self.fired(self.stop)
         save = self.fired(self.save)
         now = self.history[-1]
@@ -323,14 +332,14 @@ class Oracle:
         return not math.isfinite(self.series(options.get("goal"))[-1])
 
     def target(self, limit: float, options: dict[str, Any]) -> bool:
-        mode, _ = goal = options.get("goal") or self.goal
+        mode, *_ = goal = options.get("goal") or self.goal
         newest = self.series(goal)[-options.get("times", 1) :]
         return len(newest) == options.get("times", 1) and all(
             math.isfinite(value) and value <= (limit if mode == "min" else -limit) for value in newest
         )
 
     def diverged(self, limit: float | None, options: dict[str, Any]) -> bool:
-        mode, _ = goal = options.get("goal") or self.goal
+        mode, *_ = goal = options.get("goal") or self.goal
         xs = self.series(goal)
         if limit is None:
             finite = [x for x in xs if math.isfinite(x)]
@@ -354,7 +363,10 @@ class Oracle:
 
     def best(self, min_delta: float) -> bool:
         xs = self.series(None)
-        kept = [xs[i] for i, how in self.saves if how != "failed" and math.isfinite(xs[i])]
+        if len(xs) <= self.warm_up:
+            return False
+        ranked = [(i, how) for i, how in self.saves if i >= self.warm_up]
+        kept = [xs[i] for i, how in ranked if how != "failed" and math.isfinite(xs[i])]
         return math.isfinite(xs[-1]) and (not kept or xs[-1] < min(kept) - min_delta)
 
 
