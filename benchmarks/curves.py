@@ -25,6 +25,7 @@ FORMAT = f"""A curve file has one JSON object a line (gzipped if its name ends i
   mode     "min" if smaller is better, "max" if larger is.
   source   what comes before "@" is the repository; without it each curve is a repository of its own.
   train    optional: the training loss of the same epochs, for rules that need it. Rules call it {TRAIN!r}.
+  lr_drops optional: the epochs after which the learning rate dropped by a step, ascending; Patience waits.
 """
 
 
@@ -45,6 +46,7 @@ class Curve:
     goal: Goal
     values: tuple[float, ...]
     train: tuple[float, ...] | None = None
+    lr_drops: tuple[int, ...] = ()
     best: tuple[float, ...] = field(init=False, repr=False)  # b(1), b(2), ..., signed; inf: none yet
     scale: float = field(init=False, repr=False)  # |m - b|
 
@@ -86,7 +88,7 @@ class Curve:
         planned = len(self.values)
         for t, value in enumerate(self.values, start=1):
             metrics = {VALUE: value} if self.train is None else {VALUE: value, TRAIN: self.train[t - 1]}
-            if controller.report(metrics, epoch=t, planned=planned).stop:
+            if controller.report(metrics, epoch=t, planned=planned, lr_drops=self.lr_drops).stop:
                 return t
         return planned
 
@@ -154,7 +156,12 @@ def _curve(line: str, where: str) -> Curve:
         if len(train) != len(values):
             raise CurveError(f"{where}: {len(train)} numbers in train, {len(values)} in values: one an epoch")
     repository = str(data.get("source", where)).partition("@")[0]
-    return Curve(repository, (Minimize if data["mode"] == "min" else Maximize)(VALUE), values, train)
+    drops = data.get("lr_drops", [])
+    ascends = isinstance(drops, list) and all(type(drop) is int for drop in drops)
+    if not ascends or sorted({0, *drops}) != [0, *drops]:
+        raise CurveError(f"{where}: lr_drops are epochs from 1, ascending, such as [30, 60]")
+    goal = (Minimize if data["mode"] == "min" else Maximize)(VALUE)
+    return Curve(repository, goal, values, train, tuple(drops))
 
 
 def _numbers(data: object, name: str, where: str) -> tuple[float, ...]:

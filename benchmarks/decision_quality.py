@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curves import FORMAT, TRAIN, Curve, CurveError, read, usable
-from stopctl import SettingError, StopctlError, StopPolicy
+from stopctl import Patience, SettingError, StopctlError, StopPolicy
 from stopctl.runs.ruletext import parse_stop
 
 Array = NDArray[np.float64]
@@ -89,7 +89,8 @@ one are alike). With few repositories it is rather too narrow than too wide. The
 repository, and none where more than one draw in twenty has nothing to compare with.
 "-": nothing costs as much, or nothing is lost. "as patience" is the fixed patience of the same mean cost.
 
-The rules know the planned length, T. No curve says when the learning rate drops.
+The rules know the planned length, T. Patience waits for the drops of the learning rate on curves that carry
+them; on these alone a second table has each Patience with and without waiting.
 
 Examples:
   python benchmarks/decision_quality.py curves.jsonl.gz
@@ -260,6 +261,12 @@ def compared(
     )
 
 
+def waiting(rules: Sequence[StopPolicy]) -> list[StopPolicy]:
+    """Every Patience of the rules, with and without waiting for drops."""
+    plain = [rule for rule in rules if isinstance(rule, Patience)]
+    return [replace(rule, hold_for_lr=hold) for rule in plain for hold in (True, False)]
+
+
 HEADS = (
     "rule", "curves", "cost", "regret: mean", "median", "95 %", "as patience",
     *(f"vs {name}" for name in LINES),
@@ -386,6 +393,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(as_json(result, summary))
     else:
         print(table([*result.references, *result.rules], markdown=given.markdown))
+        dropping = [curve for curve in curves if curve.lr_drops]
+        if dropping:
+            part = study(dropping, waiting(rules), bootstrap=given.bootstrap, seed=given.seed)
+            print(f"\nOn the {len(dropping)} curves whose learning rate drops by steps:\n")
+            print(table([*part.references, *part.rules], markdown=given.markdown))
         for name in sorted({curve.repository for curve in curves}) if given.by_repository else ():
             part = study([curve for curve in curves if curve.repository == name], rules, bootstrap=1)
             print(f"\n{name}\n\n" + table(part.rules, markdown=given.markdown))

@@ -134,13 +134,17 @@ class TfState:
                 )
 
     def scale_lr(self, factor: float, min_lr: float) -> None:
-        """The variable of every optimizer's rate becomes max(rate * factor, min_lr)."""
+        """The variable of every optimizer's rate becomes min(rate, max(rate * factor, min_lr))."""
         for part in self._optimizers.values():
             rates.scale(part.thing, factor, min_lr)
 
-    def lr_drop_pending(self, passes: int, planned: int) -> int:
-        """The pass of the last step-wise drop before the planned end, 0 if none is to come."""
-        return rates.last_drop([part.thing for part in self._optimizers.values()], passes, planned)
+    def can_lower(self, factor: float, min_lr: float) -> bool:
+        """Whether an optimizer's rate would fall by that."""
+        return any(rates.can_lower(part.thing, factor, min_lr) for part in self._optimizers.values())
+
+    def lr_drops(self, passes: int, planned: int) -> tuple[int, ...] | range:
+        """The passes before the planned end after which the rate drops by a step, past ones too."""
+        return rates.lr_drops([part.thing for part in self._optimizers.values()], passes, planned)
 
     def versions(self) -> Mapping[str, str]:
         """TensorFlow, its threads (0: as many as there are cores), Keras, NumPy and Python."""

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from fractions import Fraction
 from typing import Any
 
 import torch
 from torch.optim.lr_scheduler import ChainedScheduler, MultiStepLR, SequentialLR, StepLR
 
+Passes = tuple[int, ...] | range
 
-def last_drop(schedulers: Iterable[Any], passes: int, planned: int) -> int:
-    """The pass of the last step-wise drop that is still to come before the planned end, 0 if there is none.
+
+def lr_drops(schedulers: Iterable[Any], passes: int, planned: int) -> Passes:
+    """The passes before the planned end after which a step-wise schedule lowers the rate, past ones too.
 
     StepLR, MultiStepLR, and those inside SequentialLR and ChainedScheduler drop by steps; of smooth schedules
     and unknown ones nothing is said. How many scheduler steps a pass has is taken from the passes so far.
@@ -21,43 +24,77 @@ def last_drop(schedulers: Iterable[Any], passes: int, planned: int) -> int:
         passes: completed, >= 1.
         planned: the last planned pass.
     """
-    return max((_last_drop(scheduler, passes, planned) for scheduler in schedulers), default=0)
+    return _together([_passes(scheduler, passes, planned) for scheduler in schedulers])
 
 
-def _last_drop(scheduler: Any, passes: int, planned: int) -> int:
+def _passes(scheduler: Any, passes: int, planned: int) -> Passes:
     if type(scheduler) is ChainedScheduler:
-        return last_drop(scheduler._schedulers, passes, planned)
+        return lr_drops(scheduler._schedulers, passes, planned)
     now = getattr(scheduler, "last_epoch", None)
     if type(now) is not int:
-        return 0
-    rate = now / passes if now else 1.0  # a scheduler that has not moved yet: one step a pass
-    end = math.ceil(rate * planned)
-    drop = _latest(scheduler, end)
-    return math.ceil(drop / rate) if drop is not None and drop > now else 0
+        return ()
+    rate = Fraction(now, passes) if now > 0 else Fraction(1)  # not moved yet: one step a pass
+    steps = _steps(scheduler, math.ceil(rate * planned))
+    if isinstance(steps, range) and steps:
+        every, first = Fraction(steps.step) / rate, Fraction(steps.start) / rate
+        end = min(planned, math.ceil(steps[-1] / rate) + 1)
+        if every <= 1:
+            return range(math.ceil(first), end)
+        if every.denominator == first.denominator == 1:
+            return range(int(first), end, int(every))
+    found = sorted({math.ceil(step / rate) for step in steps})
+    return tuple(each for each in found if each < planned)
 
 
-def _latest(scheduler: Any, end: int) -> int | None:
-    """The last scheduler step below ``end`` that lowers the rate."""
+def _steps(scheduler: Any, end: int) -> Passes:
+    """The scheduler's steps below ``end`` that lower the rate, ascending."""
     if type(scheduler) is StepLR:
-        return (end - 1) // scheduler.step_size * scheduler.step_size if scheduler.gamma < 1 else None
+        return range(scheduler.step_size, end, scheduler.step_size) if scheduler.gamma < 1 else ()
     if type(scheduler) is MultiStepLR:
-        steps = [step for step in scheduler.milestones if 0 < step < end]
-        return max(steps, default=None) if scheduler.gamma < 1 else None
+        steps = {step for step in scheduler.milestones if 0 < step < end}
+        return tuple(sorted(steps)) if scheduler.gamma < 1 else ()
     if type(scheduler) is SequentialLR:
         starts = [0, *scheduler._milestones]
         ends = [*scheduler._milestones, end]
-        for start, until, inner in reversed(list(zip(starts, ends, scheduler._schedulers, strict=True))):
-            drop = _latest(inner, min(until, end) - start)
-            if drop:
-                return start + drop
-    return None
+        parts: list[Passes] = []
+        for start, until, inner in zip(starts, ends, scheduler._schedulers, strict=True):
+            part = _steps(inner, min(until, end) - start)
+            if isinstance(part, range):
+                parts.append(range(part.start + start, part.stop + start, part.step))
+            else:
+                parts.append(tuple(step + start for step in part))
+        return _together(parts)
+    return ()
+
+
+def _together(parts: Iterable[Passes]) -> Passes:
+    found = [part for part in parts if part]
+    return found[0] if len(found) == 1 else tuple(sorted({each for part in found for each in part}))
+
+
+NEXT_TO_NOTHING = 1e-8
+"""The share of a rate that is no change."""
+
+
+def can_lower(optimizer: torch.optim.Optimizer, factor: float, min_lr: float) -> bool:
+    """Whether `scale` would change a group's rate by more than `NEXT_TO_NOTHING` of it."""
+    rates = [group["lr"] for group in optimizer.param_groups]
+    falls = [(float(rate), float(rate) - float(_lowered(rate, factor, min_lr))) for rate in rates]
+    return any(fall > NEXT_TO_NOTHING * rate for rate, fall in falls)
 
 
 def scale(optimizer: torch.optim.Optimizer, factor: float, min_lr: float) -> None:
-    """Every group's rate becomes max(rate * factor, min_lr)."""
+    """Every group's rate becomes min(rate, max(rate * factor, min_lr))."""
     for group in optimizer.param_groups:
         rate = group["lr"]
         if isinstance(rate, torch.Tensor):
-            rate.mul_(factor).clamp_(min=min_lr)
+            rate.copy_(_lowered(rate, factor, min_lr))
         else:
-            group["lr"] = max(rate * factor, min_lr)
+            group["lr"] = _lowered(rate, factor, min_lr)
+
+
+def _lowered(rate: Any, factor: float, min_lr: float) -> Any:
+    """In the rate's own precision, so that a rate at ``min_lr`` is not lowered by a rounding."""
+    if isinstance(rate, torch.Tensor):
+        return torch.minimum(rate, (rate * factor).clamp(min=min_lr))
+    return min(rate, max(rate * factor, min_lr))

@@ -142,13 +142,17 @@ class TorchState:
             )
 
     def scale_lr(self, factor: float, min_lr: float) -> None:
-        """Every group of every optimizer goes on at max(rate * factor, min_lr)."""
+        """Every group of every optimizer goes on at min(rate, max(rate * factor, min_lr))."""
         for optimizer in self._optimizers.values():
             rates.scale(optimizer, factor, min_lr)
 
-    def lr_drop_pending(self, passes: int, planned: int) -> int:
-        """The pass of the last step-wise drop before the planned end, 0 if none is to come."""
-        return rates.last_drop(self._schedulers.values(), passes, planned)
+    def can_lower(self, factor: float, min_lr: float) -> bool:
+        """Whether a group's rate would fall by that."""
+        return any(rates.can_lower(each, factor, min_lr) for each in self._optimizers.values())
+
+    def lr_drops(self, passes: int, planned: int) -> tuple[int, ...] | range:
+        """The passes before the planned end after which the rate drops by a step, past ones too."""
+        return rates.lr_drops(self._schedulers.values(), passes, planned)
 
     def versions(self) -> Mapping[str, str]:
         """PyTorch, its threads, NumPy, Python, and the CUDA devices in use."""

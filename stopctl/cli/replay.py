@@ -25,7 +25,13 @@ def replay(
     curves: Paths,
     stop: Annotated[
         list[str],
-        typer.Option(metavar="RULE", help="A rule, as in Python; may be given again.", show_default=False),
+        typer.Option(
+            "--stop",
+            "--rule",
+            metavar="RULE",
+            help="A rule, as in Python, or module:Rule(3) for one of your own; may be given again.",
+            show_default=False,
+        ),
     ],
     column: Column = None,
     mode: Mode = None,
@@ -52,9 +58,9 @@ def replay(
     """
     from stopctl.curves.curve import read_curves
     from stopctl.curves.replay import replay_all
-    from stopctl.runs.ruletext import parse_stop
+    from stopctl.runs.ruletext import import_rules, parse_stop
 
-    rules = [parse_stop(text) for text in stop]
+    rules = [parse_stop(*import_rules(text)) for text in stop]
     read = read_curves(curves, column=column, mode=mode, mixed=mixed)
     with bar("replaying", len(rules) * len(read.curves)) as tick:
         done = [replay_all(read.curves, rule, tick) for rule in rules]

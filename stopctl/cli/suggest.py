@@ -38,6 +38,14 @@ def suggest(
             help="Mean hours between failures (or preemptions), for the save interval.", show_default=False
         ),
     ] = None,
+    rule: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="RULE",
+            help="Try this rule, too, as in Python, or module:Rule(3) for your own; may be given again.",
+            show_default=False,
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the runs left out and drawn anew.")] = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -63,13 +71,21 @@ def suggest(
     from stopctl.curves.curve import read_curves
     from stopctl.curves.saves import advise_saves
     from stopctl.curves.suggest import GRID, suggest
+    from stopctl.runs.ruletext import import_rules, parse_stop
 
+    grid = (*GRID, *(parse_stop(*import_rules(text)) for text in rule or ()))
     if mtbf_hours is not None and not 0 < mtbf_hours < float("inf"):
         raise SettingError(f"--mtbf-hours {mtbf_hours:g}: write the hours between two failures, > 0")
     read = read_curves(curves, column=column, mode=mode, mixed=mixed)
-    with bar("trying rules", len(GRID)) as tick:
+    with bar("trying rules", len(grid)) as tick:
         found = suggest(
-            read.curves, max_regret=max_regret, holdout=holdout, keep_cut=keep_cut, seed=seed, tick=tick
+            read.curves,
+            max_regret=max_regret,
+            holdout=holdout,
+            keep_cut=keep_cut,
+            grid=grid,
+            seed=seed,
+            tick=tick,
         )
     saves = advise_saves(read.curves, mtbf_hours=mtbf_hours)
     if as_json:

@@ -93,9 +93,9 @@ def _is_told(moment: Moment) -> bool:
 def _frame(found: ReadRun, width: int) -> Group:
     from stopctl.cli.canvas import curve
     from stopctl.runs.closeness import closeness
-    from stopctl.runs.history import number
+    from stopctl.runs.history import value_of
 
-    values = [number(line["metrics"].get(found.goal.metric)) for line in found.history.reports()]
+    values = [value_of(line, found.goal) for line in found.history.reports()]
     parts = [*heading(found.standing), Text()]
     parts += [Text(line, "cyan") for line in curve(values, min(width, 100), HEIGHT)]
     decided = [moment for moment in found.history.standing() if moment.text]

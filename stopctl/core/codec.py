@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from stopctl.core.decision import Save
-from stopctl.core.errors import OrderError, StateError
+from stopctl.core.errors import OrderError, ReportError, SettingError, StateError
+from stopctl.core.goal import goal_from_json
 from stopctl.core.plan import Plan
+from stopctl.core.progress import checked_drops
 from stopctl.core.state import START, Mark, State
 from stopctl.core.values import float_from_json, float_to_json
 
@@ -17,8 +19,14 @@ _COUNTS = ("reports", "epoch", "step")
 _OPTIONAL_COUNTS = ("best_epoch", "best_step", "planned")
 _OPTIONAL_FLOATS = ("value", "best")
 _COSTS = ("save_blocked", "save_took")
-_FLAGS = ("reported", "inside")
-_LATER: Mapping[str, Any] = {"inside": False, "inside_reports": 0}
+_FLAGS = ("reported", "inside", "lr_drop_pending", "can_lower")
+_LATER: Mapping[str, Any] = {
+    "inside": False,
+    "inside_reports": 0,
+    "lr_drops": [],
+    "can_lower": True,
+    "averages": {},
+}
 """What the first saved states did not have."""
 
 
@@ -36,18 +44,20 @@ def dump_state(plan: Plan, state: State, counting: Save | None = None) -> dict[s
         state.settle(counting.id, done=True)
     data: dict[str, Any] = {
         "format": FORMAT,
-        "goal": {"metric": plan.goal.metric, "mode": plan.goal.mode},
+        "goal": plan.goal.to_json(),
         "seconds": state.seconds,
         "metrics": {name: float_to_json(value) for name, value in state.metrics.items()},
+        "averages": {key: float_to_json(s) for key, s in state.averages.items()},
         "proposals": state.proposals,
         "committed": _mark_to_json(state.committed, state.committed_best),
         "memories": [
-            {"policy": policy, "goal": goal, "ordinal": ordinal, "memory": memory_to_json(memory)}
-            for (policy, goal, ordinal), memory in zip(plan.keys(), state.memories, strict=True)
+            {"policy": kind, "goal": goal, "ordinal": place, "rule": rule, "memory": memory_to_json(memory)}
+            for (kind, goal, place), rule, memory in zip(plan.keys(), plan.texts, state.memories, strict=True)
             if memory is not None
         ],
     }
-    for name in (*_COUNTS, *_OPTIONAL_COUNTS, *_FLAGS, "inside_reports", "lr_drop_pending"):
+    data["lr_drops"] = drops_to_json(state.lr_drops)
+    for name in (*_COUNTS, *_OPTIONAL_COUNTS, *_FLAGS, "inside_reports"):
         data[name] = getattr(state, name)
     for name in (*_OPTIONAL_FLOATS, *_COSTS):
         data[name] = _optional_to_json(getattr(state, name))
@@ -65,6 +75,9 @@ def load_state(plan: Plan, data: Mapping[str, Any]) -> tuple[State, tuple[str, .
         raise StateError(f"the saved state has format {came!r}; this version reads format {FORMAT}")
     data = {**_LATER, **data}
     try:
+        pending = data["lr_drop_pending"]
+        if type(pending) is int:  # the first states had the pass of the last drop, or 0, in its place
+            data |= {"lr_drop_pending": False, "lr_drops": [pending] if pending else []}
         _same_goal(plan, data["goal"])
         state = State(plan.goal)
         for name in (*_COUNTS, "inside_reports", "proposals"):
@@ -77,38 +90,82 @@ def load_state(plan: Plan, data: Mapping[str, Any]) -> tuple[State, tuple[str, .
             setattr(state, name, _cost(data.get(name), name))
         for name in _FLAGS:
             setattr(state, name, _flag(data[name], name))
-        pending = data["lr_drop_pending"]
-        state.lr_drop_pending = pending if type(pending) is bool else _count(pending, "lr_drop_pending")
+        state.lr_drops = drops_from_json(data["lr_drops"])
         state.seconds = float_from_json(data["seconds"], "seconds")
         state.metrics = {str(name): float_from_json(v, name) for name, v in data["metrics"].items()}
+        state.averages = {str(key): float_from_json(s, key) for key, s in data["averages"].items()}
+        state.values = _values(plan, state)
         state.committed, best = _mark_from_json(data["committed"])
         state.rank_saves(best)
         return state, _load_memories(plan, state, data["memories"])
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, SettingError) as error:
         raise StateError(f"the saved state is damaged or not from stopctl: {error!r}") from error
 
 
 def _load_memories(plan: Plan, state: State, saved: list[dict[str, Any]]) -> tuple[str, ...]:
-    left = {(m["policy"], m["goal"], _count(m["ordinal"], "ordinal")): m["memory"] for m in saved}
+    """Equal rules get their memory first, the rest by class and place; a sentence for all that changed."""
+    left = {(m["policy"], m["goal"], _count(m["ordinal"], "ordinal")): m for m in saved}
+    keys, given = plan.keys(), dict[int, tuple[Any, Any]]()
+    for equal in (True, False):
+        for i, key in enumerate(keys):
+            if i not in given:
+                fitting = [k for k, m in left.items() if k[:2] == key[:2] and _fits(m, plan.texts[i], equal)]
+                if fitting:
+                    given[i] = (min(fitting), left.pop(min(fitting)))
     notes = []
-    for key, leaf in zip(plan.keys(), plan.leaves, strict=True):
+    for i, (key, text, leaf) in enumerate(zip(keys, plan.texts, plan.leaves, strict=True)):
         memory = leaf.start(state)
-        if key in left:
-            memory = memory_from_json(left.pop(key))
+        if i in given:
+            came, found = given[i]
+            memory = leaf.resume(memory_from_json(found["memory"]))
+            if found.get("rule", text) != text:
+                notes.append(f"{text} goes on with the memory of {found['rule']}")
+            elif came != key:
+                notes.append(
+                    f"{text} keeps its memory: it was number {came[2] + 1} of its kind, now {key[2] + 1}"
+                )
         elif memory is not None:
-            notes.append(f"{leaf!r} joins without a memory: it starts with the next report")
+            notes.append(f"{text} joins without a memory: it starts with the next report")
         state.memories.append(memory)
-    notes += [f"the memory of {policy} ({goal}) is dropped: no rule has it now" for policy, goal, _ in left]
+    for (policy, goal, _), found in left.items():
+        told = found.get("rule", f"{policy} ({goal})")
+        notes.append(f"the memory of {told} is dropped: no rule has it now")
     return tuple(notes)
 
 
+def _fits(found: Mapping[str, Any], text: str, equal: bool) -> bool:
+    return found.get("rule") == text if equal else True
+
+
+def drops_to_json(drops: tuple[int, ...] | range) -> Any:
+    """Passes of drops for strict JSON: a list, or ``{"range": [start, stop, step]}``."""
+    return {"range": [drops.start, drops.stop, drops.step]} if type(drops) is range else list(drops)
+
+
+def drops_from_json(data: Any) -> tuple[int, ...] | range:
+    """What drops_to_json wrote, or a StateError."""
+    try:
+        return checked_drops(range(*data["range"]) if isinstance(data, dict) else data)
+    except (ReportError, ValueError) as error:
+        raise StateError(f"the saved lr_drops are {data!r}: passes were saved there") from error
+
+
+def _values(plan: Plan, state: State) -> dict[str, float]:
+    """The newest report's metrics, and what counted for each goal with an alpha."""
+    values = dict(state.metrics)
+    for goal in plan.smoothed:
+        if goal.metric in values:
+            value = values[goal.metric]
+            values[goal.key] = state.averages.get(goal.key, value) if math.isfinite(value) else value
+    return values
+
+
 def _same_goal(plan: Plan, goal: Mapping[str, Any]) -> None:
-    ours = {"metric": plan.goal.metric, "mode": plan.goal.mode}
-    if goal != ours:
-        kinds = {"min": "Minimize", "max": "Maximize"}
+    saved = goal_from_json(goal)
+    if saved.key != plan.goal.key:
         raise StateError(
-            f"the saved state belongs to goal {kinds.get(goal['mode'])}({goal['metric']!r}), "
-            f"but goal={plan.goal!r} was given: give the saved goal, or start a new run"
+            f"the saved state belongs to goal {saved.key}, but goal={plan.goal!r} was given: give the saved "
+            "goal, or start a new run"
         )
 
 

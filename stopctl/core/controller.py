@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stopctl.core.codec import dump_state, load_state
-from stopctl.core.decision import Cause, Decision, Reason, Save, Stop
+from stopctl.core.decision import Cause, Decision, Save, Stop, preempted, requested
 from stopctl.core.errors import OrderError, SettingError
 from stopctl.core.goal import Goal, Minimize, checked_goal
 from stopctl.core.lr import ReduceOnPlateau
 from stopctl.core.machine import advance, begin, boundary, judge, propose, refuse_after_stop
+from stopctl.core.outlook import Outlook
 from stopctl.core.plan import Plan, explain
 from stopctl.core.policy import SavePolicy, StopPolicy, checked_rule
 from stopctl.core.progress import Progress, Report
@@ -81,8 +82,8 @@ class Controller:
 
     @property
     def current_value(self) -> float | None:
-        """The goal's value, if the newest report belongs to exactly the present state."""
-        return self._state.value if self._state.reported else None
+        """The goal's value, if the newest report belongs to exactly the present state and may rank."""
+        return self._state.own_value
 
     def report(
         self,
@@ -92,9 +93,11 @@ class Controller:
         step: int | None = None,
         seconds: float | None = None,
         planned: int | None = None,
-        lr_drop_pending: int | bool = False,
+        lr_drop_pending: bool = False,
         preempted: str | None = None,
         inside: bool = False,
+        lr_drops: Sequence[int] = (),
+        can_lower: bool = True,
     ) -> Decision:
         """Decide on one report; counters that are not given stay as they are.
 
@@ -103,9 +106,12 @@ class Controller:
             epoch, step: completed, counted from 1.
             seconds: spent so far, over all processes.
             planned: the last planned pass (epochs where the loop counts epochs, else steps).
-            lr_drop_pending: a step-wise learning-rate drop is still to come: True, or the pass of the last.
+            lr_drop_pending: a learning-rate drop whose pass nobody knows is still to come.
             preempted: the signal that ends this process, if one came: a save is proposed.
             inside: between two steps of an epoch: ``epoch`` are completed, and ``planned`` are epochs.
+            lr_drops: the passes after which the learning rate drops by a step, all of the plan, ascending: a
+                tuple or a range, such as ``range(30, 100, 30)``; Patience waits for them.
+            can_lower: whether lowering by the rule ``lr`` would change any rate; if not, it does not drop.
 
         Raises:
             OrderError: the run has stopped.
@@ -123,6 +129,8 @@ class Controller:
             planned,
             lr_drop_pending,
             inside,
+            lr_drops,
+            can_lower,
         )
         asked = self._asked(preempted) if preempted or self._requested else ()
         decision = advance(self._plan, state, report, asked)
@@ -168,11 +176,11 @@ class Controller:
         """End the run at the next report or boundary, for a reason in the user's words."""
         if not isinstance(text, str) or not text:
             raise SettingError(f"stop({text!r}): say why in words, such as stop('budget spent')")
-        self._requested.append(Cause(Reason.REQUESTED, "stop()", {"text": text}))
+        self._requested.append(requested("stop()", text))
 
     def propose(self, text: str) -> Save:
         """A save of the present state that the user asks for."""
-        return propose(self._state, Cause(Reason.REQUESTED, "save()", {"text": text}))
+        return propose(self._state, requested("save()", text))
 
     def saved(self, save: Save, *, blocked: float | None = None, took: float | None = None) -> None:
         """The save is committed.
@@ -223,14 +231,26 @@ class Controller:
         self._requested = []
         return notes
 
+    def outlook(self) -> Outlook | None:
+        """How sure it is that little is left to be won, by the plan's RemainingGain; None without verdict."""
+        return self._plan.outlook(self._state)
+
+    def doubts(self) -> tuple[str, ...]:
+        """What is allowed and probably not meant, a sentence each: a metric's direction, an idle rule."""
+        return tuple(self._plan.doubts())
+
+    def held(self) -> tuple[str, ...]:
+        """A sentence for each rule that waits for a drop of the learning rate."""
+        return tuple(self._plan.held(self._state))
+
     def explain(self) -> str:
         """Where the run stands, and how close each rule is to being met; a line each."""
         return "\n".join(explain(self._plan, self._state, self._stopped))
 
-    def _asked(self, preempted: str | None) -> tuple[Cause, ...]:
-        if preempted is None:
+    def _asked(self, signal: str | None) -> tuple[Cause, ...]:
+        if signal is None:
             return tuple(self._requested)
-        return (*self._requested, Cause(Reason.PREEMPTED, "", {"signal": preempted}))
+        return (*self._requested, preempted(signal))
 
     def _settle(self, save: Save, *, done: bool) -> None:
         if not isinstance(save, Save) or save.id not in self._state.in_flight:

@@ -12,7 +12,7 @@ from stopctl.core import words
 
 
 class Reason(Enum):
-    """Why a run stops or a checkpoint is saved."""
+    """Why a run stops or a checkpoint is saved; CUSTOM for every rule without a member of its own."""
 
     PATIENCE = "patience"
     NON_FINITE = "non_finite"
@@ -35,14 +35,36 @@ class Reason(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """One rule that was met: the reason, the rule as written, and the numbers of its sentence."""
+    """One rule that was met, or one thing that was asked for; ``str()`` is the sentence.
+
+    Attributes:
+        reason: what kind of rule.
+        rule: the rule as written.
+        numbers: the figures of the sentence.
+        text: the sentence, as the rule told it when it was met; empty: one made of the figures.
+    """
 
     reason: Reason
     rule: str
     numbers: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    text: str = ""
 
     def __str__(self) -> str:
-        return words.sentence(self.reason.value, self.rule, self.numbers)
+        return self.text or words.met(self.rule, self.numbers)
+
+
+STOPS = Cause(Reason.STOP, "", text="the run stops")
+ENDS = Cause(Reason.END, "", text="the last planned pass")
+
+
+def requested(call: str, text: str) -> Cause:
+    """What ``call`` asked for, and why in the user's words."""
+    return Cause(Reason.REQUESTED, call, {"text": text}, f"requested: {text}")
+
+
+def preempted(signal: str) -> Cause:
+    """The signal that ends this process."""
+    return Cause(Reason.PREEMPTED, "", {"signal": signal}, f"preempted by {signal}")
 
 
 @dataclass(frozen=True, slots=True)

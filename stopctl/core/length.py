@@ -48,6 +48,14 @@ class Length:
     @cached_property
     def counter(self) -> tuple[str, float]:
         """The counter of Progress that measures it, and the length in that counter's unit."""
-        unit, n = self.given
-        counter = unit if unit in ("epoch", "step") else "seconds"
-        return counter, n * _SECONDS.get(unit + "s", 1)
+        return measure(*self.given)
+
+
+def measure(unit: str, n: float) -> tuple[str, float]:
+    """The counter of Progress that measures ``n`` of a unit in the singular, and n in that counter's unit.
+
+    >>> measure("hour", 2)
+    ('seconds', 7200.0)
+    """
+    counter = unit if unit in ("epoch", "step") else "seconds"
+    return counter, n * _SECONDS.get(unit + "s", 1)

@@ -11,8 +11,9 @@ from stopctl.core.errors import SettingError
 from stopctl.core.goal import Goal
 from stopctl.core.policy import Policy
 from stopctl.core.progress import Progress
-from stopctl.core.stop import check_improvement, improves
+from stopctl.core.stop import Patience, check_improvement, improves, unimproved, waiting
 from stopctl.core.values import count, setting
+from stopctl.core.words import counted, figure
 
 Memory = tuple[float | None, int, int, int, bool]
 
@@ -23,18 +24,19 @@ class ReduceOnPlateau(Policy):
 
     With improves(x, r) as for Patience; start: r none, wait = 0, rest = 0, drops = 0. At a report: if
     improves(x, r): r = x, wait = 0, else wait += 1; then, if rest > 0: rest -= 1 and wait = 0. A drop iff
-    wait >= patience and drops < max_drops: then wait = 0, rest = cooldown, drops += 1, and the rate becomes
-    max(rate * factor, min_lr).
+    wait >= patience, drops < max_drops and the drop would change a rate: then wait = 0, rest = cooldown,
+    drops += 1, and every rate becomes min(rate, max(rate * factor, min_lr)). The driver says with each report
+    whether one would change, by more than one part in 1e8 (``can_lower``).
 
-    While a drop is still permitted (max_drops is given and not used up) and could come before the planned
-    end, Patience holds, as with any step-wise schedule.
+    While a drop is still permitted (max_drops is given and not used up), would change a rate and could come
+    before the planned end, Patience goes on counting, but is not met.
 
     Args:
         factor: 0 < factor < 1.
         patience: reports, >= 1.
         min_delta, min_delta_mode, goal: as for Patience.
         cooldown: reports after a drop that do not count, >= 0.
-        min_lr: the rate never falls below it.
+        min_lr: no drop takes a rate below it; one that is below it stays.
         max_drops: how many drops at most, or None.
 
     Source: the common callback of PyTorch and Keras, with counts as written (theirs are off by one in
@@ -82,7 +84,7 @@ class ReduceOnPlateau(Policy):
             wait += 1
         if rest > 0:
             rest, wait = rest - 1, 0
-        if wait >= self.patience and self._permits(drops):
+        if wait >= self.patience and now.can_lower and self._permits(drops):
             return (reference, 0, self.cooldown, drops + 1, True)
         return (reference, wait, rest, drops, False)
 
@@ -93,13 +95,29 @@ class ReduceOnPlateau(Policy):
     def pending(self, memory: Memory, now: Progress) -> bool:
         """Whether a permitted drop could still come before the planned end."""
         _, wait, rest, drops, _ = memory
-        if self.max_drops is None or not self._permits(drops) or now.planned is None:
+        if self.max_drops is None or not self._permits(drops) or now.planned is None or not now.can_lower:
             return False
         reports, passes = now.pace
         if not passes:
             return now.inside  # the first pass is not over, and may have any number of reports
         reports_left = (now.planned - passes) * reports / passes - (now.reports - reports)
         return reports_left > rest + self.patience - wait
+
+    def too_late_for(self, stop: Patience, goal: Goal) -> bool:
+        """Whether ``stop`` is surely met no later than the first drop, and does not wait for it."""
+        waits = stop.hold_for_lr and self.max_drops is not None
+        as_strict = self.min_delta == 0.0 or (self.min_delta, self.min_delta_mode) == (
+            stop.min_delta,
+            stop.min_delta_mode,
+        )
+        return (
+            stop.patience is not None
+            and stop.patience <= self.patience
+            and not waits
+            and as_strict
+            and stop.start_from == 0
+            and (stop.goal or goal) == (self.goal or goal)
+        )
 
     def numbers(self, memory: Memory, x: float, now: Progress) -> Mapping[str, Any]:
         """What was not improved on, for how long, and the drops."""
@@ -115,7 +133,19 @@ class ReduceOnPlateau(Policy):
             "rest": rest,
             "drops": drops,
             "max_drops": self.max_drops,
+            "floor": not (now.can_lower or dropped),
         }
+
+    def sentence(self, n: Mapping[str, Any], /) -> str:
+        """Why it is met."""
+        return f"learning rate times {figure(n['factor'])}: {unimproved(n)}"
+
+    def standing(self, n: Mapping[str, Any], /) -> str:
+        """How close it is to being met."""
+        most = "" if n["max_drops"] is None else f" of {n['max_drops']}"
+        rest = f"; cooling down for {counted(n['rest'], n['unit'])}" if n["rest"] else ""
+        floor = "; no rate can fall any more" if n["floor"] else ""
+        return f"{waiting(n)}; {n['drops']}{most} drops so far{rest}{floor}"
 
     def _permits(self, drops: int) -> bool:
         return self.max_drops is None or drops < self.max_drops

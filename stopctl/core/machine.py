@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from enum import Enum
 
-from stopctl.core.decision import NEW_BEST, NOTHING, Cause, Decision, Reason, Save, Stop
+from stopctl.core.decision import ENDS, NEW_BEST, NOTHING, STOPS, Cause, Decision, Reason, Save, Stop
 from stopctl.core.errors import OrderError, ReportError
 from stopctl.core.plan import Plan
 from stopctl.core.progress import Report
@@ -77,13 +77,13 @@ def advance(plan: Plan, state: State, report: Report, asked: Sequence[Cause] = (
             _stand(state, report.inside, report.epoch, 1)
         return decide(
             plan, state, metrics, report.epoch, report.step, report.seconds, report.planned,
-            report.lr_drop_pending, asked,
+            report.lr_drop_pending, asked, report.lr_drops, report.can_lower,
         )  # fmt: skip
     trial = state.copy()  # a rule may refuse the report, so try it on a copy
     _stand(trial, report.inside, report.epoch, 1)
     decision = decide(
         plan, trial, metrics, report.epoch, report.step, report.seconds, report.planned,
-        report.lr_drop_pending, asked,
+        report.lr_drop_pending, asked, report.lr_drops, report.can_lower,
     )  # fmt: skip
     state.become(trial)
     return decision
@@ -97,11 +97,14 @@ def decide(
     step: int,
     seconds: float,
     planned: int | None,
-    lr_drop_pending: int | bool,
+    lr_drop_pending: bool,
     asked: Sequence[Cause] = (),
+    lr_drops: tuple[int, ...] | range = (),
+    can_lower: bool = True,
 ) -> Decision:
     """The part of advance() after the checks."""
-    value = metrics[plan.metric]
+    values = average(plan, state, metrics) if plan.smoothed else metrics
+    value = values[plan.metric]
     x = plan.sign * value
     state.reports += 1
     state.epoch = epoch
@@ -109,20 +112,26 @@ def decide(
     state.seconds = seconds
     state.value = value
     state.metrics = metrics
+    state.values = values
     state.planned = planned
     state.lr_drop_pending = lr_drop_pending
+    state.lr_drops = lr_drops
+    lr = plan.lr
+    if lr is not None:
+        state.can_lower = can_lower
     state.reported = True
     best = state.best
     finite = x - x == 0.0
     new_best = finite and (best is None or x < plan.sign * best)
+    if new_best and state.reports <= plan.start_from:
+        new_best = False
     if new_best:
         state.best = value
         state.best_epoch = epoch
         state.best_step = step
     memories = state.memories
     for i, update, own in plan.updates:
-        memories[i] = update(memories[i], x if own is None else own.sign * metrics[own.metric], state)
-    lr = plan.lr
+        memories[i] = update(memories[i], x if own is None else own[0] * values[own[1]], state)
     if lr is not None:
         memory = memories[-1]  # its leaf is the plan's last
         state.lr_drop_pending = lr_drop_pending or lr.pending(memory, state)
@@ -131,9 +140,20 @@ def decide(
     if asked or (planned is not None and plan.proposes and state.passes >= planned):
         return _told(plan, state, asked, new_best, boundary=False)
     for met, i, own in plan.finite_tests if finite else plan.tests:
-        if met(memories[i], x if own is None else own.sign * metrics[own.metric], state):
+        if met(memories[i], x if own is None else own[0] * values[own[1]], state):
             return _told(plan, state, asked, new_best, boundary=False)
     return NEW_BEST if new_best else NOTHING
+
+
+def average(plan: Plan, state: State, metrics: dict[str, float]) -> dict[str, float]:
+    """The metrics, and what counts for each goal with an alpha; the state's averages move on."""
+    averages, values = dict(state.averages), dict(metrics)
+    for goal in plan.smoothed:
+        s, values[goal.key] = goal.smooth(averages.get(goal.key), metrics[goal.metric])
+        if s is not None:
+            averages[goal.key] = s
+    state.averages = averages
+    return values
 
 
 def boundary(
@@ -167,7 +187,7 @@ def boundary(
     if stopped is not None:
         if not plan.proposes or state.is_saved():
             return NOTHING
-        return Decision(save=_save(state, [Cause(Reason.STOP, "")]))
+        return Decision(save=_save(state, [STOPS]))
     if asked or (planned is not None and state.passes >= planned):
         return _told(plan, state, asked, False, boundary=True, retry=retry)
     for met, i, _ in plan.boundary_tests:
@@ -210,9 +230,9 @@ def _told(
 def _due(state: State, causes: list[Cause], stop: Stop | None, asked: Sequence[Cause]) -> Save | None:
     owed = []
     if stop is not None:
-        owed.append(Cause(Reason.STOP, ""))
+        owed.append(STOPS)
     if state.planned is not None and state.passes >= state.planned:
-        owed.append(Cause(Reason.END, ""))
+        owed.append(ENDS)
     owed += [cause for cause in asked if cause.reason is Reason.PREEMPTED]
     if owed and not state.is_saved():
         causes += owed

@@ -7,13 +7,17 @@ from typing import Any
 
 from stopctl.core import words
 from stopctl.core.decision import Cause, Stop
-from stopctl.core.goal import Goal
+from stopctl.core.goal import Goal, wrong_way
 from stopctl.core.lr import ReduceOnPlateau
-from stopctl.core.policy import AllOf, AnyOf, Group, Policy, SavePolicy, StopPolicy, leaves
+from stopctl.core.outlook import Outlook
+from stopctl.core.policy import AllOf, AnyOf, AnyStop, Group, Policy, SavePolicy, StopPolicy, leaves
 from stopctl.core.state import State
+from stopctl.core.stop import Patience
 
 Met = Callable[[Any, float, Any], bool]
-Test = tuple[Met, int, Goal | None]
+Own = tuple[float, str]
+"""The sign and the key of a rule's own goal."""
+Test = tuple[Met, int, Own | None]
 """met(memory, x, now), the memory's index, and the rule's own goal if it has one."""
 
 
@@ -26,13 +30,20 @@ class _Joined:
 
     def met(self, memory: object, x: float, now: State) -> bool:
         return self.decide(
-            met(now.memories[i], x if goal is None else signed(goal, now), now) for met, i, goal in self.tests
+            met(now.memories[i], x if own is None else own[0] * now.values[own[1]], now)
+            for met, i, own in self.tests
         )
 
 
 def signed(goal: Goal, state: State) -> float:
-    """The newest value of ``goal``'s metric, signed so that smaller is better."""
-    return goal.sign * state.metrics[goal.metric]
+    """The newest value that counts for ``goal``, signed so that smaller is better."""
+    return goal.sign * state.values[goal.metric if goal.alpha is None else goal.key]
+
+
+def own_of(rule: Policy) -> Own | None:
+    """The rule's own goal, if it has one."""
+    goal = rule.goal
+    return None if goal is None else (goal.sign, goal.metric if goal.alpha is None else goal.key)
 
 
 class Plan:
@@ -59,6 +70,7 @@ class Plan:
         self.goal, self.stop, self.save, self.lr = goal, stop, save, lr
         self.proposes, self.unit = proposes, unit
         self.leaves: tuple[Policy, ...] = (*leaves(stop), *leaves(save), *leaves(lr))
+        self.texts = tuple(repr(leaf) for leaf in self.leaves)
         own = [
             name
             for leaf in self.leaves
@@ -69,13 +81,14 @@ class Plan:
             (leaf.check, leaf.goal or goal) for leaf in self.leaves if type(leaf).check is not Policy.check
         )
         self.total = all(leaf.total for leaf in self.leaves)
-        self.updates: tuple[tuple[int, Callable[[Any, float, Any], Any], Goal | None], ...] = tuple(
-            (i, leaf.update, leaf.goal)
-            for i, leaf in enumerate(self.leaves)
-            if type(leaf).update is not Policy.update
+        goals = dict.fromkeys((goal, *(leaf.goal for leaf in self.leaves if leaf.goal)))
+        self.smoothed: tuple[Goal, ...] = tuple({one.key: one for one in goals if one.alpha}.values())
+        self.updates: tuple[tuple[int, Callable[[Any, float, Any], Any], Own | None], ...] = tuple(
+            (i, leaf.update, own_of(leaf)) for i, leaf in enumerate(self.leaves) if leaf.updates
         )
         at = len(tuple(leaves(stop)))
-        self.metric, self.sign = goal.metric, goal.sign
+        self.metric, self.sign = goal.metric if goal.alpha is None else goal.key, goal.sign
+        self.start_from = goal.start_from
         saves = save if proposes else None
         self.tests = _tests(stop, 0, boundary=False) + _tests(saves, at, boundary=False)
         quiet = {leaf.met for leaf in self.leaves if leaf.non_finite_only and leaf.goal in (None, goal)}
@@ -83,11 +96,11 @@ class Plan:
         self.boundary_tests = _tests(stop, 0, boundary=True) + _tests(saves, at, boundary=True)
 
     def keys(self) -> list[tuple[str, str, int]]:
-        """Under what each rule's memory is saved: policy, metric and direction, ordinal among equals."""
+        """Under what each rule's memory is saved: policy, metric and direction, place among such rules."""
         seen: dict[tuple[str, str], int] = {}
         keys = []
         for leaf in self.leaves:
-            key = (type(leaf).__name__, repr(leaf.goal or self.goal))
+            key = (type(leaf).__name__, (leaf.goal or self.goal).key)
             seen[key] = seen.get(key, -1) + 1
             keys.append((*key, seen[key]))
         return keys
@@ -96,6 +109,33 @@ class Plan:
         """All rules of the tree that are met now and take part in its being met, in the order written."""
         first = 0 if rule is self.stop else len(tuple(leaves(self.stop)))
         return self._causes(rule, first, state, boundary)[0]
+
+    def doubts(self) -> Iterator[str]:
+        """What is allowed and probably not meant, with what to write instead."""
+        for goal in dict.fromkeys((self.goal, *(leaf.goal for leaf in self.leaves if leaf.goal))):
+            if asked := wrong_way(goal):
+                yield asked
+        lr = self.lr
+        for leaf in self.stop.parts if isinstance(self.stop, AnyStop) else (self.stop,):
+            if lr is not None and isinstance(leaf, Patience) and lr.too_late_for(leaf, self.goal):
+                yield (
+                    f"{lr!r} never acts: {leaf!r} stops before; give it a patience of less than "
+                    f"{leaf.patience}, or max_drops=, so that the stop waits for its drops"
+                )
+
+    def held(self, state: State) -> Iterator[str]:
+        """A sentence for each Patience that waits for a drop of the learning rate."""
+        for leaf, text in zip(self.leaves, self.texts, strict=True):
+            if isinstance(leaf, Patience) and (until := leaf.held(state)):
+                yield f"{text} is {until}"
+
+    def outlook(self, state: State) -> Outlook | None:
+        """How much is probably still to be won, by the first stop rule that says so."""
+        for leaf, memory in zip(self.leaves, state.memories, strict=True):
+            goal = leaf.goal or self.goal
+            if goal.metric in state.metrics and (found := leaf.outlook(memory, signed(goal, state), state)):
+                return found
+        return None
 
     def _causes(self, rule: Any, i: int, state: State, boundary: bool) -> tuple[list[Cause], int]:
         if rule is None:
@@ -120,7 +160,8 @@ class Plan:
         memory = state.memories[i]
         if not leaf.met(memory, x, state):
             return []
-        return [Cause(leaf.reason, repr(leaf), {"unit": self.unit, **leaf.numbers(memory, x, state)})]
+        numbers = {"unit": self.unit, **leaf.numbers(memory, x, state)}
+        return [Cause(leaf.reason, self.texts[i], numbers, words.of_metric(numbers, leaf.sentence(numbers)))]
 
 
 def _tests(rule: Any, i: int, *, boundary: bool) -> tuple[Test, ...]:
@@ -130,7 +171,7 @@ def _tests(rule: Any, i: int, *, boundary: bool) -> tuple[Test, ...]:
     if not isinstance(rule, Group):
         if boundary:
             return ((rule.met, i, None),) if rule.counters_only else ()
-        return ((rule.met, i, rule.goal),)
+        return ((rule.met, i, own_of(rule)),)
     parts = []
     for part in rule.parts:
         parts.append(_tests(part, i, boundary=boundary))
@@ -146,11 +187,12 @@ def _tests(rule: Any, i: int, *, boundary: bool) -> tuple[Test, ...]:
 def explain(plan: Plan, state: State, stopped: Stop | None) -> Iterator[str]:
     """The position first, then a line for each stop, save and learning-rate rule, in the order written."""
     yield words.position(plan.goal.metric, state, plan.unit, stopped)
-    for leaf, memory in zip(plan.leaves, state.memories, strict=True):
+    for leaf, text, memory in zip(plan.leaves, plan.texts, state.memories, strict=True):
         metric = (leaf.goal or plan.goal).metric
         if metric not in state.metrics and not leaf.counters_only:
-            yield f"{leaf!r}: waits for its first {plan.unit}"
+            yield f"{text}: waits for its first {plan.unit}"
             continue
         x = signed(leaf.goal or plan.goal, state) if metric in state.metrics else float("nan")
         numbers = {"unit": plan.unit, **leaf.numbers(memory, x, state)}
-        yield words.standing(leaf.reason.value, repr(leaf), numbers, met=leaf.met(memory, x, state))
+        met = " (met)" if leaf.met(memory, x, state) else ""
+        yield f"{text}: {words.of_metric(numbers, leaf.standing(numbers))}{met}"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, Field, dataclass, fields
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from typing import Any, ClassVar, TypeVar
 
+from stopctl.core import words
 from stopctl.core.decision import Reason
 from stopctl.core.errors import SettingError
 from stopctl.core.goal import Goal, checked_goal
+from stopctl.core.outlook import Outlook
 from stopctl.core.progress import Progress, Report
 
 T = TypeVar("T", bound="Rule")
@@ -33,9 +35,10 @@ class Rule:
     def __repr__(self) -> str:
         """As one would write it: settings that are not the default, by name from the keyword-only ones on."""
         told = []
-        for item in fields(self):  # type: ignore[arg-type]
+        settings: tuple[Field[Any], ...] = fields(self) if is_dataclass(self) else ()
+        for item in settings:
             value = getattr(self, item.name)
-            if not item.kw_only:
+            if not item.kw_only and not (value is None and item.default is None):
                 told.append(repr(value))
             elif value != _default(item):
                 told.append(f"{item.name}={value!r}")
@@ -63,6 +66,15 @@ class Policy(Rule):
     total: ClassVar[bool] = False
     """The rule's methods never raise, so a report need not be tried on a copy first."""
 
+    @property
+    def updates(self) -> bool:
+        """Whether the rule has a memory that reports change."""
+        return type(self).update is not Policy.update
+
+    def resume(self, memory: Any) -> Any:
+        """A saved memory, of this rule or of another of its class, as this rule has it."""
+        return memory
+
     def needs(self) -> tuple[str, ...]:
         """Metrics that must be in every report, besides the goal's."""
         return ()
@@ -89,6 +101,22 @@ class Policy(Rule):
     def numbers(self, memory: Any, x: float, now: Progress) -> Mapping[str, Any]:
         """The figures that the sentence is told with."""
         return {}
+
+    def sentence(self, numbers: Mapping[str, Any], /) -> str:
+        """Why the rule is met, in words; a metric that is not the run's goal is put before it.
+
+        Args:
+            numbers: as `numbers` gave them, and ``"unit"``, what a report is called, where they have none.
+        """
+        return words.met(repr(self), numbers)
+
+    def standing(self, numbers: Mapping[str, Any], /) -> str:
+        """How close the rule is to being met, in words, for explain(); ``numbers`` as for `sentence`."""
+        return words.figures(numbers) or "no figures"
+
+    def outlook(self, memory: Any, x: float, now: Progress) -> Outlook | None:
+        """How much is probably still to be won, for a rule that knows; None for one that does not."""
+        return None
 
     def _check_goal(self) -> None:
         """Raise SettingError unless the rule's own goal, if it has one, is a goal."""

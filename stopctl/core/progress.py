@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from stopctl.core.errors import ReportError
@@ -19,17 +20,29 @@ class Report:
         step: completed steps.
         seconds: seconds spent so far, over all processes.
         planned: the last planned pass: epochs where the loop counts epochs, else steps; None if unknown.
-        lr_drop_pending: a step-wise learning-rate drop lies between now and the planned end: True, or
-            the pass of the last such drop.
+        lr_drop_pending: a learning-rate drop whose pass nobody knows is still to come.
         inside: the counters stand inside an epoch: ``epoch`` are completed, and ``step`` goes on; ``planned``
             are epochs then.
+        lr_drops: the passes after which the learning rate drops by a step, all of the plan, past ones too,
+            ascending: a tuple or a range.
+        can_lower: whether a drop by the run's ReduceOnPlateau would change any rate.
 
     Raises:
         MetricError: a value that is not one number.
         ReportError: no metrics, or a counter that is not a number >= 0.
     """
 
-    __slots__ = ("epoch", "inside", "lr_drop_pending", "metrics", "planned", "seconds", "step")
+    __slots__ = (
+        "can_lower",
+        "epoch",
+        "inside",
+        "lr_drop_pending",
+        "lr_drops",
+        "metrics",
+        "planned",
+        "seconds",
+        "step",
+    )
 
     def __init__(
         self,
@@ -38,8 +51,10 @@ class Report:
         step: int = 0,
         seconds: float = 0.0,
         planned: int | None = None,
-        lr_drop_pending: int | bool = False,
+        lr_drop_pending: bool = False,
         inside: bool = False,
+        lr_drops: Sequence[int] = (),
+        can_lower: bool = True,
     ) -> None:
         if not isinstance(metrics, Mapping) or not metrics:
             raise ReportError(f"report got {metrics!r}: give metrics by name, such as val_loss=0.3")
@@ -52,14 +67,31 @@ class Report:
         self.planned = (
             planned if planned is None or (type(planned) is int and planned > 0) else _bad("planned", planned)
         )
-        pending = type(lr_drop_pending) in (bool, int) and lr_drop_pending >= 0
-        self.lr_drop_pending = lr_drop_pending if pending else _bad("lr_drop_pending", lr_drop_pending)
+        if type(lr_drop_pending) is not bool:
+            raise ReportError(
+                f"lr_drop_pending={lr_drop_pending!r}: write True or False, and passes as lr_drops=(30, 60)"
+            )
+        self.lr_drop_pending = lr_drop_pending
         self.inside = inside
+        self.lr_drops: tuple[int, ...] | range = checked_drops(lr_drops) if lr_drops else ()
+        self.can_lower = can_lower
 
 
 def _bad(name: str, value: object) -> Any:
     least = 1 if name == "planned" else 0
     raise ReportError(f"{name}={value!r}: counters are whole numbers >= {least} of what is completed")
+
+
+def checked_drops(drops: object) -> tuple[int, ...] | range:
+    """The passes of drops as a report tells them, or a ReportError that says what to write."""
+    if type(drops) is range and (not drops or (drops.step > 0 and drops.start > 0)):
+        return drops
+    counted = isinstance(drops, tuple | list) and all(type(drop) is int for drop in (0, *drops))
+    if counted and all(a < b for a, b in pairwise((0, *drops))):  # type: ignore[misc]
+        return tuple(drops)  # type: ignore[arg-type]
+    raise ReportError(
+        f"lr_drops={drops!r}: write the passes after which the rate drops, ascending from 1, as (30, 60)"
+    )
 
 
 def _seconds(value: object) -> float:
@@ -81,7 +113,9 @@ class Progress:
         best, best_epoch, best_step: the best finite value ever (None so far) and its counters.
         metrics: the newest report's metrics.
         planned: the last planned pass, or None.
-        lr_drop_pending: as the newest report said.
+        lr_drop_pending: a drop without a known pass is to come: as the newest report said, or one that the
+            run's ReduceOnPlateau may still make.
+        lr_drops, can_lower: as the newest report said.
         saved_epoch, saved_step, saved_seconds: counters at the newest save committed or in flight.
         saved_best: the best value among those saves, or None.
         saves_in_flight: saves that were proposed and not answered.
@@ -93,11 +127,13 @@ class Progress:
         "best",
         "best_epoch",
         "best_step",
+        "can_lower",
         "epoch",
         "goal",
         "inside",
         "inside_reports",
         "lr_drop_pending",
+        "lr_drops",
         "metrics",
         "planned",
         "reports",
@@ -128,6 +164,8 @@ class Progress:
         put(self, "saved_seconds", 0.0)
         put(self, "metrics", {})
         put(self, "lr_drop_pending", False)
+        put(self, "lr_drops", ())
+        put(self, "can_lower", True)
 
     goal: Goal
     reports: int
@@ -142,7 +180,9 @@ class Progress:
     best_step: int | None
     metrics: dict[str, float]
     planned: int | None
-    lr_drop_pending: int | bool
+    lr_drop_pending: bool
+    lr_drops: tuple[int, ...] | range
+    can_lower: bool
     saved_epoch: int
     saved_step: int
     saved_seconds: float

@@ -14,6 +14,7 @@ from stopctl.core.length import UNITS, Length
 from stopctl.core.policy import SavePolicy
 from stopctl.core.progress import Progress
 from stopctl.core.values import setting
+from stopctl.core.words import counted, figure
 
 
 class Rhythm(NamedTuple):
@@ -135,12 +136,39 @@ class Every(Length, SavePolicy):
         saved = getattr(now, self._saved_counter)
         return {"every": n, "unit": unit, "next": (saved // length + 1) * n}
 
+    def sentence(self, n: Mapping[str, Any], /) -> str:
+        """Why it is met."""
+        if "overhead" in n:
+            return _by_cost(n) or "a first save, to see what one costs"
+        return f"every {counted(n['every'], n['unit'])}" if n["every"] != 1 else f"every {n['unit']}"
+
+    def standing(self, n: Mapping[str, Any], /) -> str:
+        """How close it is to being met."""
+        if "overhead" not in n:
+            return f"due next at {n['unit']} {figure(n['next'])}"
+        by_cost = _by_cost(n)
+        if by_cost is None:
+            return "what a save costs is not known yet"
+        return f"{by_cost}; {n['since']:.3g} s since the newest"
+
     def _rhythm(self, now: Progress) -> Rhythm | None:
         """From one save to the next by what the newest one cost; None while that is not known."""
         if self.overhead is None or now.save_blocked is None or now.save_took is None:
             return None
         mtbf = None if self.mtbf_hours is None else self.mtbf_hours * 3600.0
         return rhythm(now.save_blocked, now.save_took, self.overhead, mtbf)
+
+
+def _by_cost(n: Mapping[str, Any]) -> str | None:
+    if n["rhythm"] is None:
+        return None
+    seconds, bound = n["rhythm"]
+    why = {
+        "overhead": f"at most {figure(100 * n['overhead'])} % of the time",
+        "mtbf": f"one failure in {counted(n['mtbf_hours'] or 0, 'hour')} is expected",
+        "took": "no sooner than one is written",
+    }
+    return f"every {seconds:.3g} s: saves block {n['blocked']:.3g} s, {why[bound]}"
 
 
 @dataclass(frozen=True, repr=False)
@@ -164,7 +192,9 @@ class OnBest(SavePolicy):
             raise SettingError(f"OnBest(min_delta={self.min_delta!r}): write the gain as a number >= 0")
 
     def met(self, memory: None, x: float, now: Progress) -> bool:
-        """Due iff x is finite and beats the best saved value."""
+        """Due iff x is finite, may be the best, and beats the best saved value."""
+        if now.reports <= now.goal.start_from:
+            return False
         saved = now.saved_best
         if saved is None:
             return math.isfinite(x)
@@ -173,3 +203,12 @@ class OnBest(SavePolicy):
     def numbers(self, memory: None, x: float, now: Progress) -> Mapping[str, Any]:
         """The value, and what it has to beat."""
         return {"value": now.goal.sign * x, "saved_best": now.saved_best, "min_delta": self.min_delta}
+
+    def sentence(self, n: Mapping[str, Any], /) -> str:
+        """Why it is met."""
+        return f"new best {figure(n['value'])}"
+
+    def standing(self, n: Mapping[str, Any], /) -> str:
+        """How close it is to being met."""
+        by = f", to be beaten by {figure(n['min_delta'])}" if n["min_delta"] else ""
+        return f"the value is {figure(n['value'])}, the best that is saved {figure(n['saved_best'])}{by}"

@@ -26,6 +26,8 @@ class State(Progress):
 
     Attributes:
         memories: one memory a rule, in the plan's order.
+        values: the newest report's metrics, and under the key of each goal with an alpha what counts for it.
+        averages: the key of each goal with an alpha -> its s so far.
         reported: the newest report belongs to the present counters (no pass went by since).
         committed: the newest committed save.
         committed_best: the best value among committed saves, or None.
@@ -33,9 +35,20 @@ class State(Progress):
         proposals: saves proposed so far; ids count up from 1.
     """
 
-    __slots__ = ("committed", "committed_best", "in_flight", "memories", "proposals", "reported")
+    __slots__ = (
+        "averages",
+        "committed",
+        "committed_best",
+        "in_flight",
+        "memories",
+        "proposals",
+        "reported",
+        "values",
+    )
 
     memories: list[Any]
+    values: dict[str, float]
+    averages: dict[str, float]
     reported: bool
     committed: Mark
     committed_best: float | None
@@ -47,6 +60,8 @@ class State(Progress):
     def __init__(self, goal: Goal) -> None:
         super().__init__(goal)
         self.memories = []
+        self.values = {}
+        self.averages = {}
         self.reported = False
         self.committed = START
         self.committed_best = None
@@ -69,8 +84,12 @@ class State(Progress):
 
     def mark(self) -> Mark:
         """The present state as a mark."""
-        value = self.value if self.reported else None
-        return Mark(self.reports, self.epoch, self.step, self.seconds, value)
+        return Mark(self.reports, self.epoch, self.step, self.seconds, self.own_value)
+
+    @property
+    def own_value(self) -> float | None:
+        """The value that belongs to exactly this state, and ranks: not one of the goal's first reports."""
+        return self.value if self.reported and self.reports > self.goal.start_from else None
 
     def is_saved(self) -> bool:
         """Whether a save of the present state is committed or in flight."""

@@ -206,10 +206,18 @@ def suggest(
         again=again,
         unseen=_unseen(tried, seen, max_regret, rng),
         held_out=(len(aside), *found.on(aside).means()) if aside else None,
-        shorter=fmean(whole[i].regret(max(1, math.ceil(share * len(whole[i].values)))) for i in seen),
+        shorter=fmean(shorter(whole[i], share) for i in seen),
         tried=tuple(one.on(seen) for one in tried),
         refused=refused,
     )
+
+
+def shorter(curve: Curve, share: float) -> float:
+    """The regret of simply training a share of a run, between two lengths by how near each is."""
+    length = max(1.0, share * len(curve.values))
+    before = math.floor(length)
+    part = length - before
+    return (1 - part) * curve.regret(before) + part * curve.regret(math.ceil(length))
 
 
 def _whole(curves: Sequence[Curve], keep_cut: bool) -> tuple[list[Curve], dict[str, int]]:

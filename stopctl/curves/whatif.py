@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeGuard
 
 from stopctl.core.decision import Stop
 from stopctl.core.goal import Goal
 from stopctl.core.lr import ReduceOnPlateau
 from stopctl.core.machine import advance, begin
 from stopctl.core.plan import Plan
-from stopctl.core.policy import Group, StopPolicy, leaves
+from stopctl.core.policy import Group, Policy, StopPolicy, leaves
 from stopctl.core.progress import Report
 from stopctl.core.stop import Patience
 
@@ -39,8 +40,12 @@ class Outcome:
 
 
 def patience_of(rule: StopPolicy | None) -> int | None:
-    """The patience of the first Patience in a rule; None if it has none."""
-    return next((leaf.patience for leaf in leaves(rule) if isinstance(leaf, Patience)), None)
+    """The patience of the first Patience in a rule that counts reports; None if it has none."""
+    return next((leaf.patience for leaf in leaves(rule) if _counts_reports(leaf)), None)
+
+
+def _counts_reports(leaf: Policy) -> TypeGuard[Patience]:
+    return isinstance(leaf, Patience) and leaf.patience is not None
 
 
 def with_patience(rule: StopPolicy | None, patience: int) -> StopPolicy:
@@ -53,7 +58,7 @@ def with_patience(rule: StopPolicy | None, patience: int) -> StopPolicy:
 
 
 def _replaced(rule: StopPolicy, patience: int) -> StopPolicy:
-    if isinstance(rule, Patience):
+    if _counts_reports(rule):
         return replace(rule, patience=patience)
     if not isinstance(rule, Group):
         return rule
@@ -99,8 +104,9 @@ def what_if(
 ) -> list[Outcome]:
     """Where a run under ``rule`` would have stopped with each of these patiences.
 
-    A Patience's memory, its reference and its wait, does not depend on its patience. So one state is led
-    through the reports, and every patience judges it; a longer one is never met before a shorter one.
+    Without step-wise drops a Patience's memory, its reference and its wait, does not depend on its patience.
+    So one state is led through the reports, and every patience judges it; a longer one is never met before a
+    shorter one. With drops, each patience waits for those that count for it, and has a state of its own.
 
     Args:
         goal: the run's.
@@ -112,11 +118,14 @@ def what_if(
     plans = [_plan(goal, rule, patience, lr)[1] for patience in patiences]
     if not plans:
         return []
+    told = list(reports)
+    if any(report.lr_drops for report in told):
+        return [_alone(plan, told, patience) for plan, patience in zip(plans, patiences, strict=True)]
     leading = _plan(goal, rule, NEVER, lr)[1]
     state = begin(leading)
     outcomes: list[Outcome] = []
     best: int | None = None
-    for i, report in enumerate(reports):
+    for i, report in enumerate(told):
         best = i if advance(leading, state, report).new_best else best
         while len(outcomes) < len(plans):
             plan = plans[len(outcomes)]
@@ -128,9 +137,19 @@ def what_if(
     return [*outcomes, *(Outcome(patience, None, best, None) for patience in rest)]
 
 
+def _alone(plan: Plan, reports: Sequence[Report], patience: int) -> Outcome:
+    state, best = begin(plan), None
+    for i, report in enumerate(reports):
+        decision = advance(plan, state, report)
+        best = i if decision.new_best else best
+        if decision.stop is not None:
+            return Outcome(patience, i, best, decision.stop)
+    return Outcome(patience, None, best, None)
+
+
 def _plan(
     goal: Goal, rule: StopPolicy | None, patience: int, lr: ReduceOnPlateau | None = None
 ) -> tuple[int, Plan]:
     """The plan with this patience, and where its Patience's memory is."""
     plan = Plan(goal, with_patience(rule, patience), None, lr=lr, proposes=False)
-    return next(i for i, leaf in enumerate(plan.leaves) if isinstance(leaf, Patience)), plan
+    return next(i for i, leaf in enumerate(plan.leaves) if _counts_reports(leaf)), plan

@@ -14,7 +14,7 @@ from stopctl.core.words import figure
 from stopctl.report.slider import Question, question
 from stopctl.report.words import ending, reasons, summary, texts, told
 from stopctl.runs.checkpoints import Kept, kept, planned
-from stopctl.runs.history import History, Line, Place, best_of, number, place, seconds
+from stopctl.runs.history import History, Line, Place, best_of, number, place, seconds, value_of
 from stopctl.runs.standing import read_run
 
 DIGITS = 7
@@ -83,7 +83,7 @@ def page_run(directory: str | os.PathLike[str], name: str = "") -> PageRun:
         name=name,
         metric=goal.metric,
         unit=unit,
-        best_value="none" if best is None else figure(number(lines[best]["metrics"][goal.metric])),
+        best_value="none" if best is None else figure(value_of(lines[best], goal)),
         summary=summary(lines, best, unit, goal.metric),
         ending=ending(history, run.standing, unit),
         checkpoints=kept(run)[::-1],

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from stopctl.core.codec import drops_from_json
 from stopctl.core.errors import StopctlError
 from stopctl.core.goal import Goal
 from stopctl.core.lr import ReduceOnPlateau
@@ -110,7 +111,7 @@ def caveat(
         return ""
     return (
         f"did not stop where this replay does with its own patience, {own}: rules that were changed on the "
-        "way, drops of the learning rate that were still to come and calls of stop() are not replayed."
+        "way and calls of stop() are not replayed."
     )
 
 
@@ -135,13 +136,17 @@ def _reports(
 ) -> list[tuple[int, Report]]:
     """The lines that have every metric needed, as the core's reports, with their numbers."""
     found: list[tuple[int, Report]] = []
-    step, spent = 0, 0.0
+    step, spent, drops = 0, 0.0, drops_from_json([])
     for i, line in enumerate(lines):
+        drops = drops_from_json(line["lr_drops"]) if "lr_drops" in line else drops
         told = metrics(line)
         step, spent = max(step, line["step"]), max(spent, seconds(line))
         if needed <= told.keys():
-            inside = line.get("inside") is True
-            found.append((i, Report(told, line["epoch"], step, spent, planned, inside=inside)))
+            inside, lowers = line.get("inside") is True, line.get("can_lower") is not False
+            report = Report(
+                told, line["epoch"], step, spent, planned, inside=inside, lr_drops=drops, can_lower=lowers
+            )
+            found.append((i, report))
     return found
 
 

@@ -12,6 +12,7 @@ from stopctl.core.goal import Goal, Minimize
 from stopctl.core.policy import StopPolicy
 from stopctl.core.progress import Progress, Report
 from stopctl.core.values import count, setting
+from stopctl.core.words import counted, figure
 
 
 class _Prechelt(StopPolicy):
@@ -85,6 +86,19 @@ class GeneralizationLoss(_Prechelt):
         best = memory[0]
         loss = None if best is None else _loss(best, x)
         return {**self._named(now), "value": x, "best": best, "loss": loss, "alpha": self.alpha}
+
+    def sentence(self, n: Mapping[str, Any], /) -> str:
+        """Why it is met."""
+        return (
+            f"{figure(n['value'])} is {figure(n['loss'])} % above the best {figure(n['best'])} (limit "
+            f"{figure(n['alpha'])} %)"
+        )
+
+    def standing(self, n: Mapping[str, Any], /) -> str:
+        """How close it is to being met."""
+        return (
+            f"{figure(n['loss'])} % above the best {figure(n['best'])}, the limit is {figure(n['alpha'])} %"
+        )
 
 
 @dataclass(frozen=True, repr=False)
@@ -172,6 +186,20 @@ class ProgressQuotient(_Prechelt):
             "done": done,
         }
 
+    def sentence(self, n: Mapping[str, Any], /) -> str:
+        """Why it is met."""
+        return (
+            f"the loss of generalization, {figure(n['loss'])} %, is more than {figure(n['alpha'])} times the "
+            f"progress of training, {figure(n['progress'])} per mille in {n['strip']} {n['unit']}s"
+        )
+
+    def standing(self, n: Mapping[str, Any], /) -> str:
+        """How close it is to being met."""
+        return (
+            f"loss of generalization {figure(n['loss'])} %, progress of training {figure(n['progress'])} per "
+            f"mille, the limit of their ratio is {figure(n['alpha'])}; {_strip(n)}"
+        )
+
 
 @dataclass(frozen=True, repr=False)
 class SuccessiveRises(_Prechelt):
@@ -228,6 +256,18 @@ class SuccessiveRises(_Prechelt):
         """The rises so far."""
         done, _, rises = memory
         return {**self._named(now), "rises": rises, "s": self.s, "strip": self.strip, "done": done}
+
+    def sentence(self, n: Mapping[str, Any], /) -> str:
+        """Why it is met."""
+        return f"the value rose at the end of {n['rises']} strips of {n['strip']} {n['unit']}s in a row"
+
+    def standing(self, n: Mapping[str, Any], /) -> str:
+        """How close it is to being met."""
+        return f"{n['rises']} of {n['s']} rises in a row; {_strip(n)}"
+
+
+def _strip(n: Mapping[str, Any]) -> str:
+    return f"{n['done']} of {counted(n['strip'], n['unit'])} of this strip"
 
 
 def _lowest(best: float | None, x: float) -> tuple[float | None]:

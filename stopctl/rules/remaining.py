@@ -10,40 +10,52 @@ from typing import Any
 from stopctl.core.decision import Reason
 from stopctl.core.errors import ReportError
 from stopctl.core.goal import Goal
+from stopctl.core.outlook import Outlook
 from stopctl.core.policy import StopPolicy
 from stopctl.core.progress import Progress, Report
 from stopctl.core.values import setting
+from stopctl.core.words import percent
+
+SURE = 0.8
+"""How sure the sentence is."""
 
 # The memory is a list, changed in place:
-COUNT, FIRST, BEST, SINCE, WINDOW, EQUAL, VALUES, BESTS = range(8)
+COUNT, FIRST, BEST, SINCE, WINDOW, EQUAL, VALUES, BESTS, BEST_AT = range(9)
 # finite values so far; the first three; the best; the oldest value in the rings, counted from 1; the window
-# that EQUAL was counted for; values in it that equal the best; value, and best so far, by count modulo length
+# that EQUAL was counted for; values in it that equal the best; value, and best so far, by count modulo
+# length; the number of the report that brought the best, which memories of old times do not have
 
 
 @dataclass(frozen=True, repr=False)
 class RemainingGain(StopPolicy):
     """Met when little is left to be won before the planned end.
 
-    With n the finite values so far, b(n) the best of them, t the reports, T the planned number of reports,
-    w = max(8, ceil(0.3 T)), G = b(n-w) - b(n) and won = median(v1, v2, v3) - b(n): met iff n > w and
-    G (T - t) / w <= tolerance * won, unless more than half of the last w values equal b(n) exactly (a dead or
-    quantised metric gets no verdict). T = planned * reports / passes, so any number of passes a report is
-    right, and any number of reports inside a pass (`Progress.pace`): there is no verdict in the first pass
-    then. Non-finite values are left out.
+    With n the finite values so far, b(n) the best of them, M(n) the median of the newest h, t the reports, T
+    the planned number of reports, w = max(8, ceil(0.3 T)), h = max(4, floor(w / 2)) and
+    won = median(v1, v2, v3) - b(n):
+
+        e = max((b(n-w) - b(n)) / w, (M(n-h) - M(n)) / h) * (T - t) / won
+
+    Met iff n > w, won > 0, not more than half of the last w values equal b(n) exactly (a dead or quantised
+    metric gets no verdict), and e <= tolerance: what would still be won at the recent rate of the best or of
+    the middle of the curve, whichever is faster, against what has been won.
+
+    T = planned * reports / passes, so any number of passes a report is right, and any number of reports
+    inside a pass (`Progress.pace`): there is no verdict in the first pass then. Non-finite values are left
+    out. How sure it is that little is left says `outlook`.
 
     The values are kept in a ring of the smallest power of two above the largest w so far; when T grows, as
     when a run is extended, there is no verdict until the longer window is filled.
-    Cost: O(1) a report, amortised; memory O(w).
+    Cost: O(1) a report, amortised; where the best alone would stop, O(w log w). Memory O(w).
 
-    When to choose it: the planned length is known and meant. With a tolerance of 0.03 to 0.08 it had about
-    half the regret of a fixed patience of equal cost on recorded curves (docs/choosing.md); at 0.01 and below
-    no advantage is known.
+    When to choose it: the planned length is known and meant; a tolerance of 0.03 to 0.08 (docs/choosing.md
+    has what is shown, and what is not).
 
     Args:
         tolerance: the share of what has been won that may be given up, > 0.
         goal: another metric than the run's.
 
-    Source: this project; frozen before it was tried on the 217 curves of 36 repositories in docs/choosing.md.
+    Source: this project; the form and what it was tried on are in docs/choosing.md.
 
     >>> RemainingGain(0.05)
     RemainingGain(0.05)
@@ -69,7 +81,11 @@ class RemainingGain(StopPolicy):
 
     def start(self, now: Progress) -> list[Any]:
         """Nothing seen yet."""
-        return [0, [], None, 1, 0, 0, [], []]
+        return [0, [], None, 1, 0, 0, [], [], None]
+
+    def resume(self, memory: list[Any]) -> list[Any]:
+        """Memories of old times do not know when the best came."""
+        return memory if len(memory) > BEST_AT else [*memory, None]
 
     def update(self, memory: list[Any], x: float, now: Progress) -> list[Any]:
         """Count a finite value in."""
@@ -85,6 +101,7 @@ class RemainingGain(StopPolicy):
             memory[FIRST].append(x)
         if memory[BEST] is None or x < memory[BEST]:
             memory[BEST], memory[EQUAL] = x, 1
+            memory[BEST_AT] = now.reports
         else:
             memory[EQUAL] += (x == memory[BEST]) + self._moved(memory, edge, count - window)
         memory[WINDOW] = window
@@ -101,43 +118,102 @@ class RemainingGain(StopPolicy):
         return sign * equal
 
     def met(self, memory: list[Any], x: float, now: Progress) -> bool:
-        """See the formula above."""
-        told = self._measured(memory, now)
-        return (
-            told is not None
-            and 2 * memory[EQUAL] <= memory[WINDOW]
-            and told["expected"] <= self.tolerance * told["won"]
-        )
+        """See the formula above; the medians are taken only where the best alone would stop."""
+        found = _terms(memory, now)
+        if found is None or 2 * memory[EQUAL] > memory[WINDOW]:
+            return False
+        rate, left, won = found
+        if not rate * left / won <= self.tolerance:
+            return False
+        return max(rate, _fall(memory)) * left / won <= self.tolerance
+
+    def outlook(self, memory: list[Any], x: float, now: Progress) -> Outlook | None:
+        """How sure it is that little is left; None without a verdict, and for a state of old times."""
+        found = _terms(memory, now)
+        best_at = memory[BEST_AT]
+        if found is None or best_at is None or 2 * memory[EQUAL] > memory[WINDOW]:
+            return None
+        rate, left, won = found
+        reports, passes = now.pace
+        planned = reports * (now.planned or 0) / passes
+        expected = max(rate, _fall(memory)) * left / won
+        return Outlook(expected, max(0.0, left / planned), (now.reports - best_at) / planned)
 
     def numbers(self, memory: list[Any], x: float, now: Progress) -> Mapping[str, Any]:
-        """The window, what is expected, what was won."""
-        measured = self._measured(memory, now) or {
-            "window": _window(now) if now.pace[1] and now.planned else 0
-        }
-        return {**self._named(now), **measured, "tolerance": self.tolerance, "count": memory[COUNT]}
+        """The window; and, as shares of what was won, what is expected and of what one is 80 % sure."""
+        told = {**self._named(now), "tolerance": self.tolerance, "count": memory[COUNT]}
+        told["window"] = _window(now) if now.pace[1] and now.planned else 0
+        found = _terms(memory, now)
+        if found is None:
+            told["won"] = 0.0 if _filled(memory, now) is not None else None
+            return told
+        rate, left, won = found
+        told["won"], told["dead"] = won, 2 * memory[EQUAL] > memory[WINDOW]
+        told["expected"] = max(rate, _fall(memory)) * left / won
+        outlook = self.outlook(memory, x, now)
+        told["left"] = None if outlook is None else outlook.at_most(SURE)
+        return told
 
-    def _measured(self, memory: list[Any], now: Progress) -> dict[str, Any] | None:
-        """None while there is no verdict."""
-        reports, passes = now.pace
-        if now.planned is None or not passes or not memory[COUNT]:
-            return None
-        window, count = _window(now), memory[COUNT]
-        before = count - window
-        if before < memory[SINCE] or window != memory[WINDOW]:
-            return None
-        gain = memory[BESTS][before % len(memory[BESTS])] - memory[BEST]
-        left = reports * now.planned / passes - now.reports
-        return {
-            "window": window,
-            "expected": gain * left / window,
-            "won": median(memory[FIRST]) - memory[BEST],
-        }
+    def sentence(self, n: Mapping[str, Any], /) -> str:
+        """Why it is met."""
+        return _rate(n) + _sure(n)
+
+    def standing(self, n: Mapping[str, Any], /) -> str:
+        """How close it is to being met."""
+        if n["won"] is None:
+            return f"no verdict before more than {n['window']} finite values are there ({n['count']} so far)"
+        if "expected" not in n:
+            return "no verdict, as nothing has been won yet"
+        if n["dead"]:
+            return f"no verdict, as most of the last {n['window']} values equal the best"
+        return f"{_rate(n)}, the limit is {percent(n['tolerance'])} %{_sure(n)}"
+
+
+def _rate(n: Mapping[str, Any]) -> str:
+    return f"at the present rate {percent(max(n['expected'], 0.0))} % would still be won"
+
+
+def _sure(n: Mapping[str, Any]) -> str:
+    if n["left"] is None:
+        return ""
+    return f"; {percent(SURE)} % sure that at most {percent(n['left'])} % of the gain is left"
 
 
 def _window(now: Progress) -> int:
     """max(8, ceil(0.3 T)), T = planned * reports / passes, in whole numbers; 8 while T is not known."""
     reports, passes = now.pace
     return max(8, -(-3 * reports * (now.planned or 0) // (10 * passes))) if passes else 8
+
+
+def _filled(memory: list[Any], now: Progress) -> int | None:
+    """The number of the value before the window; None while the window is not filled."""
+    if now.planned is None or not now.pace[1] or not memory[COUNT]:
+        return None
+    before: int = memory[COUNT] - memory[WINDOW]
+    return before if before >= memory[SINCE] and memory[WINDOW] == _window(now) else None
+
+
+def _terms(memory: list[Any], now: Progress) -> tuple[float, float, float] | None:
+    """(b(n-w) - b(n)) / w, T - t and won; None while the window is not filled or nothing is won."""
+    before = _filled(memory, now)
+    if before is None:
+        return None
+    won = sorted(memory[FIRST])[1] - memory[BEST]
+    if not won > 0.0:
+        return None
+    reports, passes = now.pace
+    gain = memory[BESTS][before % len(memory[BESTS])] - memory[BEST]
+    left = reports * (now.planned or 0) / passes - now.reports
+    return gain / memory[WINDOW], left, won
+
+
+def _fall(memory: list[Any]) -> float:
+    """(M(n-h) - M(n)) / h."""
+    count, values, half = memory[COUNT], memory[VALUES], max(4, memory[WINDOW] // 2)
+    newest = [values[i % len(values)] for i in range(count - half + 1, count + 1)]
+    before = [values[i % len(values)] for i in range(count - 2 * half + 1, count - half + 1)]
+    fall: float = (median(before) - median(newest)) / half
+    return fall
 
 
 def _enlarge(memory: list[Any], size: int) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from stopctl.core.decision import Reason
 from stopctl.core.errors import SettingError
 from stopctl.core.goal import Goal
+from stopctl.core.outlook import Outlook
 from stopctl.core.policy import Group, StopPolicy
 from stopctl.core.progress import Progress, Report
 from stopctl.core.values import setting
@@ -73,6 +74,10 @@ class Smoothed(StopPolicy):
         """The memory is (s, the rule's memory)."""
         return (None, self.rule.start(now))
 
+    def resume(self, memory: tuple[float | None, Any]) -> tuple[float | None, Any]:
+        """What the rule makes of its part."""
+        return (memory[0], self.rule.resume(memory[1]))
+
     def update(self, memory: tuple[float | None, Any], x: float, now: Progress) -> tuple[float | None, Any]:
         """Smooth, then let the rule count."""
         average, inner = memory
@@ -88,6 +93,18 @@ class Smoothed(StopPolicy):
     def numbers(self, memory: tuple[float | None, Any], x: float, now: Progress) -> Mapping[str, Any]:
         """The rule's figures at s."""
         return self.rule.numbers(memory[1], self._seen(memory, x), now)
+
+    def sentence(self, n: Mapping[str, Any], /) -> str:
+        """The rule's."""
+        return self.rule.sentence(n)
+
+    def standing(self, n: Mapping[str, Any], /) -> str:
+        """The rule's."""
+        return self.rule.standing(n)
+
+    def outlook(self, memory: tuple[float | None, Any], x: float, now: Progress) -> Outlook | None:
+        """The rule's, of the smoothed values."""
+        return self.rule.outlook(memory[1], self._seen(memory, x), now)
 
     def _seen(self, memory: tuple[float | None, Any], x: float) -> float:
         return x if x - x != 0.0 or memory[0] is None else memory[0]

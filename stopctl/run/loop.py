@@ -139,6 +139,7 @@ class Loop:
                 f"run.batches() a second time in epoch {number}: the position of one loop is saved; "
                 "chain the data, or give each its own epoch"
             )
+        session.find_drops(number - 1, self._planned)
         feed = Feed(
             batches_of(self._state, source, steps),
             generators_of(self._state),
@@ -146,7 +147,6 @@ class Loop:
             number=number,
             limit=steps,
             group=accumulate,
-            drop=session.last_drop(number - 1, self._planned),
         )
         self._feed = feed
         return self._bodies(feed)

@@ -290,7 +290,7 @@ def _seconds(store: Store | Follower) -> float:
 
 
 def _same_goal(meta: dict[str, Any] | None, goal: Goal, directory: Path) -> None:
-    if meta is not None and goal_of(meta) != goal:
+    if meta is not None and goal_of(meta).key != goal.key:
         raise StateError(
             f"{directory} was begun with goal={goal_of(meta)!r}, but goal={goal!r} was "
             "given: give the saved goal, or use another directory"

@@ -9,6 +9,7 @@ from typing import Any, Self, Unpack
 
 from stopctl.core.decision import Decision, Stop
 from stopctl.core.errors import BestNotSaved, OrderError, Preempted
+from stopctl.core.outlook import Outlook
 from stopctl.core.progress import Progress
 from stopctl.core.values import count
 from stopctl.run.loop import Loop, Passes
@@ -109,6 +110,14 @@ class Run:
     def explain(self) -> str:
         """Where the run stands, and how close each rule is to being met; a line each."""
         return self._any_session().controller.explain()
+
+    def outlook(self) -> Outlook | None:
+        """How much of the run's gain is probably left, by the stop rule RemainingGain.
+
+        None in its first window, before anything was won, while its metric stands still, and without that
+        rule. It speaks and decides nothing.
+        """
+        return self._any_session().controller.outlook()
 
     def epochs(self, n: int, *, bar: bool = False) -> Passes:
         """The epochs that are still to be done, numbered from 1 to ``n``; none when the run is finished.

@@ -7,9 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from stopctl.core.codec import drops_to_json
 from stopctl.core.decision import NOTHING, Decision, Save, Stop
 from stopctl.core.errors import DamagedError, Preempted
 from stopctl.core.keep import ranked
+from stopctl.core.values import float_to_json
 from stopctl.run.checkpoints import Checkpoints
 from stopctl.run.journal import Journal, disk_use, fields, line
 from stopctl.run.open import open_run, slow_saves
@@ -75,6 +77,8 @@ class Session:
         )
         self._journal = Journal(opened.store, ranks, settings.audience, controller, self._inputs)
         note = self._journal.note
+        self._drops, self._drops_found = controller.progress.lr_drops, False
+        self._told_drops: tuple[int, ...] | range = ()
         self._saver = Saver(controller, self._checkpoints, state, self._capture, settings, note)
         self._journal.say("opened %s: %s", directory, disk_use(self.checkpoints))
         try:
@@ -85,6 +89,8 @@ class Session:
             raise
         if slow := slow_saves(self._store.newest_lines(), settings.grace_seconds):
             log.warning("%s: %s", directory, slow)
+        for doubt in controller.doubts() if ranks.leads else ():
+            log.warning("%s: %s", directory, doubt)
 
     def _begin(self, first: Mapping[str, Any]) -> None:
         """Write the first line of this opening."""
@@ -191,7 +197,8 @@ class Session:
         """
         self._saver.take(wait=self.preempted)
         try:
-            metrics = self._inputs.report(at, metrics, None if at.inside else dict(version))
+            versions = None if at.inside else dict(version)
+            metrics = self._inputs.report(at, metrics, versions, self._can_lower())
         except RankFailed as failure:
             assert self._parting is not None
             raise self._parting.failed(failure, at) from None
@@ -199,26 +206,36 @@ class Session:
         return Judged(self._decide(at, now, metrics), at, now, metrics)
 
     def _decide(self, at: Counters, now: Now, metrics: Mapping[str, object]) -> Decision:
-        if at.inside and at.done:
-            pending = self.place.drop  # how many steps a pass has is known at its end
-        else:
-            pending = self.last_drop(max(at.done, 1), at.planned)
+        if not at.inside or not at.done:  # how many steps a pass has is known at its end
+            self.find_drops(at.done, at.planned)
         decision = self.controller.report(
             metrics, epoch=at.epoch, step=at.step, seconds=now.seconds, planned=at.planned, inside=at.inside,
-            lr_drop_pending=pending, preempted=now.signal,
+            lr_drops=self._drops, can_lower=self._inputs.can_lower, preempted=now.signal,
         )  # fmt: skip
         if decision.lr_factor is not None and isinstance(self._state, LearningRate):
             self._state.scale_lr(decision.lr_factor, self._lr_floor)
         return decision
 
-    def last_drop(self, number: int, planned: int) -> int:
-        """The pass of the last step-wise drop, as ``number`` completed passes tell; 0 if there is none."""
-        if number and isinstance(self._state, LearningRate):
-            return self._state.lr_drop_pending(number, planned)
-        return 0
+    def find_drops(self, number: int, planned: int) -> None:
+        """Find the step-wise drops of the learning rate, once a loop, when ``number`` passes are completed.
+
+        Inside the first pass, where nobody knows how many steps a pass has, each report finds them anew.
+        """
+        if self._drops_found or not isinstance(self._state, LearningRate):
+            return
+        if self.place.position is None or not self.place.inside:
+            self._drops = self._state.lr_drops(max(number, 1), planned)
+            self._drops_found = number > 0
+
+    def _can_lower(self) -> bool:
+        lr = self._settings.lr
+        if lr is None or not isinstance(self._state, LearningRate):
+            return True
+        return self._state.can_lower(lr.factor, lr.min_lr)
 
     def begin_loop(self, at: Counters) -> None:
         """Take part in a loop; say so if it has no passes left."""
+        self._drops_found = False
         self._inputs.boundary(f"{at.unit}s({at.planned})", at)
         now = self._inputs.now()
         if now.signal is not None:
@@ -254,13 +271,13 @@ class Session:
 
     def _boundary(self, at: Counters, now: Now, *, retry: bool = True) -> None:
         """Ask the machine between two passes or batches, and carry out what it says."""
-        decision = self.controller.boundary(**_facts(at, now), preempted=now.signal, retry=retry)
+        decision = self.controller.boundary(**_counters(at, now), preempted=now.signal, retry=retry)
         if decision is not NOTHING or now.signal is not None:
             self.carry_out(Judged(decision, at, now))
         if decision.stop:  # this state may have been on its way already, and have failed
             self._saver.take(wait=True)
             again = self._inputs.now()
-            self.carry_out(Judged(self.controller.boundary(**_facts(at, again)), at, again))
+            self.carry_out(Judged(self.controller.boundary(**_counters(at, again)), at, again))
 
     def carry_out(self, judged: Judged) -> None:
         """Journal a decision, save what it proposes, and end the process if a signal asked for it."""
@@ -280,11 +297,25 @@ class Session:
             inside = {"inside": True} if at.inside else {}
             counters = {"epoch": at.epoch, "step": at.step, "seconds": now.seconds}
             event = "boundary" if metrics is None else "report"
-            self._journal.note(event, **counters, **inside, **fields(decision, metrics))
+            facts = {} if metrics is None else self._facts()
+            self._journal.note(event, **counters, **inside, **fields(decision, metrics), **facts)
         info = None if decision.save is None else self._saver.begin(decision.save, at.done)
         if text := line(decision, at, self.controller, info, reported=metrics is not None):
             self._journal.say("%s", text)
         return info
+
+    def _facts(self) -> dict[str, Any]:
+        """What a report's line tells besides: the average that counts, and what is new of the rates."""
+        facts: dict[str, Any] = {} if self._inputs.can_lower else {"can_lower": False}
+        value = self.controller.current_value
+        if self.controller.goal.alpha is not None and value is not None:
+            facts["value"] = float_to_json(value)
+        if self._drops != self._told_drops:
+            self._told_drops = self._drops
+            facts["lr_drops"] = drops_to_json(self._drops)
+            for text in self.controller.held():
+                self._journal.say("%s", text)
+        return facts
 
     def settle(self) -> None:
         """Wait for a save in the background."""
@@ -333,7 +364,7 @@ class Session:
         return info
 
 
-def _facts(at: Counters, now: Now) -> dict[str, Any]:
+def _counters(at: Counters, now: Now) -> dict[str, Any]:
     """The arguments of `Controller.boundary` that say where the run is."""
     return {
         "epoch": at.epoch, "step": at.step, "seconds": now.seconds, "planned": at.planned, "inside": at.inside

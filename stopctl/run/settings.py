@@ -212,7 +212,7 @@ class Settings:
     def meta(self, state: State) -> dict[str, Any]:
         """What run.json says of them."""
         told = {
-            "goal": {"metric": self.goal.metric, "mode": self.goal.mode},
+            "goal": self.goal.to_json(),
             "rules": {name: repr(getattr(self, name)) for name in ("stop", "save", "keep", "lr")},
             "versions": dict(state.versions()),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from stopctl.core.codec import drops_from_json
 from stopctl.core.errors import StopctlError
 from stopctl.core.machine import advance, begin, judge
 from stopctl.core.plan import Plan, explain
@@ -30,8 +31,10 @@ def closeness(run: ReadRun) -> tuple[list[str], list[str]]:
         plan = Plan(run.goal, rules["stop"], rules["save"], lr=rules["lr"])
         state = begin(plan)
         length, saved = planned(run.listing.good), _saved(run)
+        drops: Any = []
         for line in run.history.reports():
-            decision = advance(plan, state, _report(line, length))
+            drops = line.get("lr_drops", drops)
+            decision = advance(plan, state, _report(line, length, drops))
             if decision.save is not None:
                 state.settle(decision.save.id, done=place(line) in saved)
         lines = list(explain(plan, state, judge(plan, state)))[1:]
@@ -57,6 +60,14 @@ def _saved(run: ReadRun) -> set[Place]:
     return {moment.place for moment in run.history.standing() if moment.event == "saved"}
 
 
-def _report(line: Line, length: int | None) -> Report:
-    inside = line.get("inside") is True
-    return Report(metrics(line), line["epoch"], line["step"], seconds(line), length, inside=inside)
+def _report(line: Line, length: int | None, drops: Any) -> Report:
+    return Report(
+        metrics(line),
+        line["epoch"],
+        line["step"],
+        seconds(line),
+        length,
+        inside=line.get("inside") is True,
+        lr_drops=drops_from_json(drops),
+        can_lower=line.get("can_lower") is not False,
+    )

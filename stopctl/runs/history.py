@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from stopctl.core.errors import DamagedError, SettingError, StateError
-from stopctl.core.goal import Goal, Maximize, Minimize
+from stopctl.core.goal import Goal, goal_from_json
 from stopctl.core.values import float_from_json
 from stopctl.core.words import figure
 from stopctl.store import Reader
@@ -63,8 +62,7 @@ def mapping(value: object) -> Mapping[str, Any]:
 def goal_of(meta: dict[str, Any]) -> Goal:
     """The goal that run.json tells of; DamagedError if it tells of none."""
     try:
-        saved = meta["goal"]
-        return {"min": Minimize, "max": Maximize}[saved["mode"]](saved["metric"])
+        return goal_from_json(meta["goal"])
     except (KeyError, TypeError, SettingError) as error:
         raise DamagedError(f"run.json tells of no goal: {str(meta.get('goal'))[:100]}") from error
 
@@ -98,11 +96,8 @@ def reports(reader: Reader) -> list[dict[str, Any]]:
 
 def best_reported(reader: Reader, goal: Goal) -> float | None:
     """The best finite value among the reports that stand."""
-    values = []
-    for line in reports(reader):
-        with contextlib.suppress(KeyError, StateError):
-            values.append(float_from_json(line["metrics"][goal.metric], goal.metric))
-    finite = [value for value in values if value - value == 0.0]
+    told = (value_of(line, goal) for line in reports(reader)[goal.start_from :])
+    finite = [value for value in told if value is not None and math.isfinite(value)]
     return min(finite, key=lambda value: goal.sign * value, default=None)
 
 
@@ -179,9 +174,14 @@ def history(reader: Reader, metric: str) -> History:
     return History(tuple(moments), lines.skipped, metric)
 
 
+def value_of(line: Line, goal: Goal) -> float | None:
+    """What counts for the goal in a report's line: with an alpha the average, in a field of its own."""
+    return number(line["value"] if "value" in line else line["metrics"].get(goal.metric))
+
+
 def best_of(reports: Sequence[Line], goal: Goal) -> int | None:
     """The number of the report with the best finite value, the first of equals; None if none is finite."""
-    values = ((i, number(line["metrics"].get(goal.metric))) for i, line in enumerate(reports))
+    values = ((i, value_of(line, goal)) for i, line in enumerate(reports) if i >= goal.start_from)
     finite = [(goal.sign * value, i) for i, value in values if value is not None and math.isfinite(value)]
     return min(finite)[1] if finite else None
 
@@ -218,7 +218,7 @@ def told(line: Line, metric: str) -> str:
 
 def _decided(line: Line, metric: str) -> Iterable[str]:
     if line.get("new_best") is True:
-        yield f"new best {figure(number(mapping(line.get('metrics')).get(metric)))}"
+        yield f"new best {figure(number(line.get('value', mapping(line.get('metrics')).get(metric))))}"
     factor = number(line.get("lr_factor"))
     if factor is not None:
         yield f"learning rate times {figure(factor)}"

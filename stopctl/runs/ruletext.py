@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import re
+import sys
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 from typing import Any, TypeVar
 
 from stopctl import rules
@@ -62,8 +65,11 @@ EXAMPLES = {
 R = TypeVar("R", bound=Rule)
 
 
-def parse_stop(text: str) -> StopPolicy:
-    """The stop rule that ``text`` writes.
+NOTHING: Mapping[str, type[Rule]] = MappingProxyType({})
+
+
+def parse_stop(text: str, own: Mapping[str, type[Rule]] = NOTHING) -> StopPolicy:
+    """The stop rule that ``text`` writes; ``own``: rules of the user's that it may name, too.
 
     Calls of known names with numbers, strings, True, False, None and such calls, joined by | and & and
     grouped by parentheses; anything else is refused.
@@ -77,7 +83,41 @@ def parse_stop(text: str) -> StopPolicy:
     Traceback (most recent call last):
     stopctl.core.errors.SettingError: 'Patiense(5)', column 1: there is no 'Patiense'; did you mean ...
     """
-    return _parse(text, "stop", StopPolicy)
+    return _parse(text, "stop", StopPolicy, own)
+
+
+def import_rules(text: str) -> tuple[str, dict[str, type[Rule]]]:
+    """``"module:Rule(3) | NonFinite()"`` as ``"Rule(3) | NonFinite()"`` and the classes that it names.
+
+    The modules are imported, from the present directory as well; so this is for a text that the user has
+    written, and never for one that was read from a run.
+
+    Raises:
+        SettingError: a module that cannot be imported, or a name in it that is no stop rule.
+    """
+    found: dict[str, type[Rule]] = {}
+    for match in _OWN.finditer(text):
+        module, name = match.groups()
+        kind = getattr(_imported(module), name, None)
+        if not (isinstance(kind, type) and issubclass(kind, StopPolicy) and is_dataclass(kind)):
+            raise SettingError(
+                f"{module}:{name} is no stop rule: write a dataclass there that is a StopPolicy"
+            )
+        found[name] = kind
+    return _OWN.sub(r"\2", text), found
+
+
+_OWN = re.compile(r"\b([A-Za-z_][\w.]*):([A-Za-z_]\w*)(?=\()")
+
+
+def _imported(module: str) -> ModuleType:
+    sys.path.insert(0, "")
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise SettingError(f"{module} cannot be imported from here: {error}") from error
+    finally:
+        sys.path.remove("")
 
 
 def parse_save(text: str) -> SavePolicy:
@@ -107,10 +147,10 @@ def parse_lr(text: str) -> ReduceOnPlateau:
     return _parse(text, "lr", ReduceOnPlateau)
 
 
-def _parse(text: str, question: str, kind: type[R]) -> R:
+def _parse(text: str, question: str, kind: type[R], own: Mapping[str, type[Rule]] = NOTHING) -> R:
     if len(text) > LONGEST:
         raise SettingError(f"a {question} rule of {len(text)} characters: write at most {LONGEST}")
-    rule = _Expression(text, question).rule()
+    rule = _Expression(text, question, {**KNOWN, **own}).rule()
     if not isinstance(rule, kind):
         raise SettingError(f"{text[:SHOWN]!r} is no {question} rule: write one, such as {EXAMPLES[question]}")
     return rule
@@ -119,7 +159,8 @@ def _parse(text: str, question: str, kind: type[R]) -> R:
 class _Expression:
     """One text, and the way from a node of its tree to what it writes."""
 
-    def __init__(self, text: str, question: str) -> None:
+    def __init__(self, text: str, question: str, known: Mapping[str, type[Rule] | type[Goal]]) -> None:
+        self._known = known
         line = " ".join(text.splitlines())
         body = line.lstrip()
         self._text = text
@@ -150,17 +191,17 @@ class _Expression:
         match node:
             case ast.BinOp(left=left, op=ast.BitOr() | ast.BitAnd() as sign, right=right):
                 return self._joined(self._part(left), sign, self._part(right), node)
-            case ast.Call(func=ast.Name(id=name)) if name in KNOWN:
-                return self._called(node, KNOWN[name])
+            case ast.Call(func=ast.Name(id=name)) if name in self._known:
+                return self._called(node, self._known[name])
             case ast.Constant(value=bool() | int() | float() | str() | None as value):
                 return value
             case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as value)):
                 return -value
-            case ast.Name(id=name) if name in KNOWN:
+            case ast.Name(id=name) if name in self._known:
                 raise self._refused_at(node, f"write its settings, too: {name}(...)")
             case ast.Name(id=name) | ast.Call(func=ast.Name(id=name)):
                 known = ", ".join(names(self._question))
-                told = f"there is no {name!r};{_near(name, KNOWN)} {self._question} rules are {known}"
+                told = f"there is no {name!r};{_near(name, self._known)} {self._question} rules are {known}"
                 raise self._refused_at(node, told)
         raise self._refused_at(node, "a rule is made of names with settings, joined by | and &")
 

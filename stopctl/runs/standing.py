@@ -11,7 +11,7 @@ from pathlib import Path
 from stopctl.core.errors import StopctlError
 from stopctl.core.goal import Goal
 from stopctl.core.keep import ranked
-from stopctl.runs.history import History, best_of, goal_of, history, mapping, number, seconds
+from stopctl.runs.history import History, best_of, goal_of, history, mapping, seconds, value_of
 from stopctl.store import CheckpointInfo, Listing, Reader, strict
 from stopctl.store.lock import LOCK
 
@@ -157,8 +157,8 @@ def _standing(reader: Reader, goal: Goal, told: History, listing: Listing, now: 
         seconds=seconds(last.line) if last else 0.0,
         metric=goal.metric,
         mode=goal.mode,
-        value=number(reports[-1]["metrics"].get(goal.metric)) if reports else None,
-        best=None if best is None else number(best["metrics"][goal.metric]),
+        value=value_of(reports[-1], goal) if reports else None,
+        best=None if best is None else value_of(best, goal),
         best_epoch=None if best is None else best["epoch"],
         best_step=None if best is None else best["step"],
         reason=reason,

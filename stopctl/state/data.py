@@ -188,7 +188,6 @@ class Position:
         done: batches of it that are done; 0 between two epochs.
         source: the class of the data.
         length: its batches an epoch, None where nobody knows.
-        drop: the pass of the last step-wise learning-rate drop, as it was known when the epoch began.
         saved: what `Batches.capture` gave.
         generators: where the random generators stood; None between two epochs.
     """
@@ -197,7 +196,6 @@ class Position:
     done: int
     source: str
     length: int | None
-    drop: int
     saved: Tree
     generators: Tree
 
@@ -212,8 +210,9 @@ class Position:
         Raises:
             StateError: it is none.
         """
-        fields = tree if isinstance(tree, dict) else {}
-        counts = [fields.get(name) for name in ("epoch", "done", "drop")]
+        fields = dict(tree) if isinstance(tree, dict) else {}
+        fields.pop("drop", None)  # which the first versions wrote here
+        counts = [fields.get(name) for name in ("epoch", "done")]
         length = fields.get("length")
         fits = fields.keys() == set(cls.__slots__) and isinstance(fields["source"], str)
         if not fits or any(type(n) is not int or n < 0 for n in (*counts, 0 if length is None else length)):
@@ -234,7 +233,6 @@ class Feed:
         number: the pass, from 1.
         limit: batches a pass at most.
         group: batches that make one optimizer step.
-        drop: see Position.
     """
 
     def __init__(
@@ -246,11 +244,9 @@ class Feed:
         number: int,
         limit: int | None,
         group: int = 1,
-        drop: int = 0,
     ) -> None:
         self.number = number
         self.done = 0
-        self.drop = drop
         self.body = False  # the loop's body is at work on batch done + 1, or has just reported on batch done
         self.inside = True  # batches of this pass are to come, or may be
         self._batches = batches
@@ -288,7 +284,7 @@ class Feed:
                     f"the run was saved inside epoch {position.epoch} with {what} {saved}, run.batches() got "
                     f"{given}: pass the same data (allow_missing={{{DATA!r}}} begins that epoch anew)"
                 )
-        self.done, self.drop = position.done, position.drop
+        self.done = position.done
         self._iterator = self._batches.resume(self.number, position.done, position.saved)
         self._generators.load(position.generators)
 
@@ -330,7 +326,6 @@ class Feed:
             done=done,
             source=self._source,
             length=self._batches.length,
-            drop=self.drop,
             saved=self._batches.capture(done),
             generators=detached(self._generators.capture()) if done else None,
         )
@@ -358,11 +353,6 @@ class Place:
         if self._feed is not None:
             return self._feed.inside
         return self.position is not None and self.position.done > 0
-
-    @property
-    def drop(self) -> int:
-        """See Position."""
-        return 0 if self._feed is None else self._feed.drop
 
     def component(self, completed: int) -> dict[str, Tree]:
         """What a checkpoint after so many epochs holds of it, by name; nothing where no data is used."""

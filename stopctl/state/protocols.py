@@ -46,11 +46,20 @@ class LearningRate(Protocol):
         ...
 
     def scale_lr(self, factor: float, min_lr: float) -> None:
-        """Every learning rate becomes max(rate * factor, min_lr)."""
+        """Every learning rate becomes min(rate, max(rate * factor, min_lr))."""
         ...
 
-    def lr_drop_pending(self, passes: int, planned: int) -> int:
-        """The pass of the last step-wise drop before the planned end, 0 if none is to come."""
+    def can_lower(self, factor: float, min_lr: float) -> bool:
+        """Whether `scale_lr` would change any rate by more than one part in 1e8."""
+        return True
+
+    def lr_drops(self, passes: int, planned: int) -> tuple[int, ...] | range:
+        """The passes before the planned end after which the rate drops by a step, past ones too, ascending.
+
+        Args:
+            passes: completed, >= 1, from which it follows how many scheduler steps a pass has.
+            planned: the last planned pass.
+        """
         ...
 
 

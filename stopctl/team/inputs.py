@@ -115,6 +115,8 @@ class Alone:
         self._signals = signals
         self._before = seconds
         self._began = time.monotonic()
+        self.can_lower = True
+        """Whether a drop of the learning rate would change one, as the newest report said."""
 
     def now(self) -> Now:
         """The signal that came and the seconds, as they are."""
@@ -132,9 +134,10 @@ class Alone:
         return False
 
     def report(
-        self, at: Counters, metrics: Mapping[str, object], versions: Message | None
+        self, at: Counters, metrics: Mapping[str, object], versions: Message | None, can_lower: bool
     ) -> Mapping[str, object]:
         """The metrics to judge."""
+        self.can_lower = can_lower
         return split_count(self._reduce, metrics)[0]
 
     def boundary(self, where: str, at: Counters) -> None:
@@ -173,7 +176,7 @@ class Sharing(Alone):
         return self._rhythm.due(step)
 
     def report(
-        self, at: Counters, metrics: Mapping[str, object], versions: Message | None
+        self, at: Counters, metrics: Mapping[str, object], versions: Message | None, can_lower: bool
     ) -> Mapping[str, object]:
         """Exchange what a report needs; returns the metrics that all ranks judge.
 
@@ -181,6 +184,7 @@ class Sharing(Alone):
             at: the counters, with what is reported on; they must be equal on all ranks.
             metrics: of this rank.
             versions: how far the user's objects are, should another rank fail; None: not at a pass's end.
+            can_lower: whether a drop of the learning rate would change one here; that of rank 0 counts.
 
         Raises:
             ReportError: a rank lacks a metric that is reduced, on all ranks alike; nothing has changed.
@@ -193,9 +197,10 @@ class Sharing(Alone):
             for name, value in given.items()
             if self._ranks.leads or how_of(self._reduce, name)
         }
-        told = {"metrics": ours, "count": weight, "versions": versions}
+        told = {"metrics": ours, "count": weight, "versions": versions, "can_lower": can_lower}
         messages = self._exchange("report", reported(at), at, told)
         self.take(messages, at)
+        self.can_lower = messages[0]["told"]["can_lower"]
         return self.judged(messages)
 
     def boundary(self, where: str, at: Counters) -> None:

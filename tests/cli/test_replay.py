@@ -134,3 +134,26 @@ def test_the_help_says_what_regret_is():
     text = " ".join(inside("--help").stdout.replace("│", " ").split())
     assert "|best until the stop - best of all| / |median of the first three values - best of all|" in text
     assert "not stopped by epoch 17" in text
+
+
+def test_a_rule_of_ones_own_is_replayed_and_tried(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from dataclasses import dataclass\n"
+        "from stopctl import StopPolicy\n"
+        "@dataclass(frozen=True, repr=False)\n"
+        "class Fourth(StopPolicy):\n"
+        "    n: int\n"
+        "    def met(self, memory, x, now):\n"
+        "        return now.reports >= self.n\n"
+        "    def sentence(self, numbers):\n"
+        "        return f'{self.n} are enough'\n"
+    )
+    keras(tmp_path, "a", "val_loss", LOSSES)
+    done = call("a.csv", "--rule", "mine:Fourth(4) | NonFinite()", "--json", cwd=tmp_path)
+    (outcome,) = json.loads(done.stdout)["outcomes"]
+    assert (outcome["rule"], outcome["text"]) == ("Fourth(4) | NonFinite()", "4 are enough")
+    tried = subprocess.run(
+        [sys.executable, "-m", "stopctl.cli", "suggest", "a.csv", "--rule", "mine:Fourth(5)", "--json"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "Fourth(5) | NonFinite()" in [one["stop"] for one in json.loads(tried.stdout)["tried"]]

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from stopctl import Patience, StopPolicy
 from stopctl.store import manual
 from support.ran import Command, files_of, ran
 
@@ -88,3 +89,20 @@ def test_what_is_no_run_is_one_line_and_exit_code_2(command, meta, said, tmp_pat
     if meta is not None:
         (tmp_path / "run.json").write_text(meta)
     assert said in Command(monkeypatch, capsys).refused(*command, tmp_path)
+
+
+def test_a_rule_of_ones_own_is_told_as_it_told_itself(tmp_path, monkeypatch, capsys):
+    class Doubled(StopPolicy):  # no reader of the run has it
+        def met(self, memory, x, now):
+            return now.best is not None and x >= 2 * now.best
+
+        def sentence(self, numbers):
+            return "the value is twice the best"
+
+    path = ran(tmp_path / "run", stop=Patience(9) | Doubled())
+    _, out, _ = Command(monkeypatch, capsys)("show", path)
+    assert "run  stopped: the value is twice the best" in out
+    assert json.loads((path / "journal.jsonl").read_text().splitlines()[-3])["stop"] == {
+        "reason": "custom",
+        "text": "the value is twice the best",
+    }

@@ -98,3 +98,58 @@ def test_the_drops_are_those_of_keras(values, settings):
 
 def infinite_best(mode, value):
     return value == (-math.inf if mode == "min" else math.inf)
+
+
+groups = st.lists(st.sampled_from([1e-5, 1e-4, 5e-4, 1e-3, 1e-2, 0.1]), min_size=1, max_size=3)
+
+
+@given(groups, st.integers(3, 12))
+def test_rates_below_the_floor_are_left_alone_as_pytorch_leaves_them(rates, reports):
+    """Each of both lowers its own groups; the curve is flat, so every report is a bad one."""
+    from stopctl_torch import rates as ours
+
+    def driven():
+        return torch.optim.SGD([{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": lr} for lr in rates])
+
+    mine, theirs = driven(), driven()
+    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        theirs, factor=0.1, patience=0, min_lr=1e-3, eps=0.0
+    )
+    rule = ReduceOnPlateau(0.1, patience=1, min_lr=1e-3)
+    controller = Controller(stop=None, save=None, lr=rule)
+    for i in range(1, reports + 1):
+        scheduler.step(1.0)
+        can = ours.can_lower(mine, rule.factor, rule.min_lr)
+        before = [group["lr"] for group in mine.param_groups]
+        if controller.report({"val_loss": 1.0}, epoch=i, can_lower=can).lr_factor is not None:
+            assert i > 1
+            ours.scale(mine, rule.factor, rule.min_lr)
+            assert [group["lr"] for group in mine.param_groups] != before
+        their_rates = [group["lr"] for group in theirs.param_groups]
+        assert [group["lr"] for group in mine.param_groups] == pytest.approx(their_rates, rel=1e-8)
+
+
+@given(st.sampled_from([1e-5, 1e-4, 5e-4, 1e-3, 1e-2, 0.1]))
+def test_a_rate_below_the_floor_is_left_alone_as_keras_leaves_it(rate):
+    from stopctl_tf import rates as ours
+
+    callback = keras.callbacks.ReduceLROnPlateau(monitor="val_loss", factor=0.1, patience=1, min_lr=1e-3)
+
+    class Optimizer:
+        learning_rate = rate
+
+    class Model:
+        optimizer = Optimizer()
+
+    callback.set_model(Model())
+    callback.on_train_begin()
+    mine = keras.optimizers.SGD(rate)
+    rule = ReduceOnPlateau(0.1, patience=1, min_lr=1e-3)
+    controller = Controller(stop=None, save=None, lr=rule)
+    for i in range(1, 7):
+        callback.on_epoch_end(i - 1, {"val_loss": 1.0})
+        can = ours.can_lower(mine, rule.factor, rule.min_lr)
+        if controller.report({"val_loss": 1.0}, epoch=i, can_lower=can).lr_factor is not None:
+            ours.scale(mine, rule.factor, rule.min_lr)
+        their_rate = float(Model.optimizer.learning_rate)
+        assert float(mine.learning_rate.numpy()) == pytest.approx(their_rate, rel=1e-6)

@@ -20,7 +20,7 @@ def used():
     return controller
 
 
-def test_the_state_is_strict_json_without_parameters():
+def test_the_state_is_strict_json():
     state = used().state_dict()
     assert state == json.loads(json.dumps(state, allow_nan=False))
     assert state == {
@@ -35,10 +35,13 @@ def test_the_state_is_strict_json_without_parameters():
         "best_epoch": 2,
         "best_step": 20,
         "metrics": {"val_loss": 0.45, "other": "Infinity"},
+        "averages": {},
         "planned": None,
         "inside": False,
         "inside_reports": 0,
         "lr_drop_pending": False,
+        "lr_drops": [],
+        "can_lower": True,
         "reported": True,
         "proposals": 2,
         "save_blocked": 0.25,
@@ -56,6 +59,7 @@ def test_the_state_is_strict_json_without_parameters():
                 "policy": "Patience",
                 "goal": "Minimize('val_loss')",
                 "ordinal": 0,
+                "rule": "Patience(5)",
                 "memory": {"tuple": [0.4, 1]},
             }
         ],
@@ -76,8 +80,85 @@ def test_a_state_inside_an_epoch_keeps_its_place_and_an_older_one_was_between_tw
 
 def test_larger_parameters_keep_the_memory():
     controller = Controller(stop=NonFinite() | Patience(7, min_delta=0.1), save=OnBest())
-    assert controller.load_state_dict(used().state_dict()) == ()
+    assert controller.load_state_dict(used().state_dict()) == (
+        "Patience(7, min_delta=0.1) goes on with the memory of Patience(5)",
+    )
     assert controller.state_dict()["memories"][0]["memory"] == {"tuple": [0.4, 1]}
+
+
+def two():
+    """Patience(3) has waited for 2 reports by then, Patience(6, min_delta=0.1) for 4."""
+    controller = Controller(stop=Patience(3) | Patience(6, min_delta=0.1), save=None)
+    for value in (1.0, 0.95, 0.94, 0.96, 0.97):
+        controller.report({"val_loss": value})
+    return controller.state_dict()
+
+
+def waits(controller):
+    return [one["memory"]["tuple"][1] for one in controller.state_dict()["memories"]]
+
+
+def test_equal_rules_keep_their_memories_wherever_they_stand():
+    swapped = Controller(stop=Patience(6, min_delta=0.1) | Patience(3), save=None)
+    assert swapped.load_state_dict(two()) == (
+        "Patience(6, min_delta=0.1) keeps its memory: it was number 2 of its kind, now 1",
+        "Patience(3) keeps its memory: it was number 1 of its kind, now 2",
+    )
+    assert waits(swapped) == [4, 2]
+    before = Controller(stop=Patience(2, min_delta=0.5) | Patience(3) | Patience(6, min_delta=0.1), save=None)
+    assert before.load_state_dict(two())[0] == (
+        "Patience(2, min_delta=0.5) joins without a memory: it starts with the next report"
+    )
+    assert waits(before) == [0, 2, 4]
+
+
+def test_the_rest_goes_by_class_and_place():
+    changed = Controller(stop=Patience(6, min_delta=0.1) | Patience(4), save=None)
+    assert changed.load_state_dict(two())[1] == "Patience(4) goes on with the memory of Patience(3)"
+    assert waits(changed) == [4, 2]
+    fewer = Controller(stop=Patience(9), save=None)
+    assert fewer.load_state_dict(two()) == (
+        "Patience(9) goes on with the memory of Patience(3)",
+        "the memory of Patience(6, min_delta=0.1) is dropped: no rule has it now",
+    )
+
+
+def test_a_state_that_does_not_tell_the_rules_goes_by_class_and_place():
+    state = two()
+    for one in state["memories"]:
+        del one["rule"]
+    swapped = Controller(stop=Patience(6, min_delta=0.1) | Patience(3), save=None)
+    assert swapped.load_state_dict(state) == ()
+    assert waits(swapped) == [2, 4]
+    alone = Controller(stop=NonFinite(), save=None)
+    assert alone.load_state_dict(state)[0] == (
+        "the memory of Patience (Minimize('val_loss')) is dropped: no rule has it now"
+    )
+
+
+def test_the_drops_of_the_learning_rate_are_saved_and_those_of_older_states_are_read():
+    def loaded(**changed):
+        controller = Controller(stop=Patience(2), save=None)
+        controller.load_state_dict({**used().state_dict(), **changed})
+        return controller
+
+    for drops in ((3, 8), range(10, 50, 10), ()):
+        controller = Controller(stop=Patience(2), save=None)
+        controller.report({"val_loss": 1.0}, epoch=1, lr_drops=drops, can_lower=True)
+        state = json.loads(json.dumps(controller.state_dict()))
+        again = Controller(stop=Patience(2), save=None)
+        again.load_state_dict(state)
+        assert again.progress.lr_drops == drops
+    older = {key: value for key, value in used().state_dict().items() if key not in ("lr_drops", "can_lower")}
+    controller.load_state_dict({**older, "lr_drop_pending": 60})
+    assert (controller.progress.lr_drops, controller.progress.lr_drop_pending) == ((60,), False)
+    controller.load_state_dict({**older, "lr_drop_pending": 0})
+    assert (controller.progress.lr_drops, controller.progress.lr_drop_pending) == ((), False)
+    controller.load_state_dict({**older, "lr_drop_pending": True})
+    assert controller.progress.lr_drop_pending is True
+    for wrong in ([0], [3, 3], {"range": [9, 5, -1]}, {"range": "x"}, 7):
+        with pytest.raises(StateError):
+            loaded(lr_drops=wrong)
 
 
 def test_smaller_parameters_are_judged_anew():
@@ -90,7 +171,7 @@ def test_rules_that_join_or_leave_are_noted():
     controller = Controller(stop=Patience(2, goal=Maximize("acc")), save=None)
     assert controller.load_state_dict(used().state_dict()) == (
         "Patience(2, goal=Maximize('acc')) joins without a memory: it starts with the next report",
-        "the memory of Patience (Minimize('val_loss')) is dropped: no rule has it now",
+        "the memory of Patience(5) is dropped: no rule has it now",
     )
     assert controller.stopped is None
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from stopctl import Controller, Maximize, Patience, Reason, ReduceOnPlateau, SettingError
+from stopctl import After, Controller, Maximize, NonFinite, Patience, Reason, ReduceOnPlateau, SettingError
 
 
 def drops(values, rule, **settings):
@@ -26,6 +26,50 @@ def test_the_formula_by_hand():
     assert drops([1] * 9, ReduceOnPlateau(0.5, patience=2, max_drops=1)) == [3]
     assert drops([math.nan] * 4, ReduceOnPlateau(0.5, patience=2)) == [2, 4]
     assert drops([0.5, 0.4, 0.6, 0.6], ReduceOnPlateau(0.5, patience=1), goal=Maximize("acc")) == [2, 4]
+
+
+def test_a_drop_that_changes_no_rate_is_none():
+    lr = ReduceOnPlateau(0.5, patience=2, max_drops=9)
+    controller, dropped = Controller(stop=Patience(3), save=None, lr=lr), []
+    for i in range(1, 20):
+        decision = controller.report({"val_loss": 1.0}, epoch=i, planned=30, can_lower=i <= 5)
+        dropped += [i] if decision.lr_factor else []
+        if decision.stop:
+            break
+    assert (dropped, i) == ([3, 5], 6)  # held by what could still come, until nothing can fall
+    assert controller.explain().splitlines()[-1].endswith("2 of 9 drops so far; no rate can fall any more")
+    again = Controller(stop=None, save=None, lr=lr)
+    again.load_state_dict(controller.state_dict())
+    assert again.progress.can_lower is False
+    assert again.report({"val_loss": 1.0}, epoch=7).lr_factor == 0.5  # a rate was raised by hand
+
+
+TOO_LATE = [
+    (Patience(3), ReduceOnPlateau(0.1, patience=10), True),
+    (Patience(3) | NonFinite(), ReduceOnPlateau(0.1, patience=3), True),
+    (Patience(3, hold_for_lr=False), ReduceOnPlateau(0.1, patience=9, max_drops=2), True),
+    (Patience(3, min_delta=0.1), ReduceOnPlateau(0.1, patience=9, min_delta=0.1), True),
+    (Patience(4), ReduceOnPlateau(0.1, patience=3), False),
+    (Patience(3), ReduceOnPlateau(0.1, patience=9, max_drops=2), False),  # the stop waits
+    (Patience(3) & After(epochs=40), ReduceOnPlateau(0.1, patience=9), False),
+    (Patience(3, start_from=20), ReduceOnPlateau(0.1, patience=9), False),
+    (Patience(3), ReduceOnPlateau(0.1, patience=9, min_delta=0.5), False),
+    (Patience(3, goal=Maximize("acc")), ReduceOnPlateau(0.1, patience=9), False),
+    (Patience(epochs=3), ReduceOnPlateau(0.1, patience=9), False),
+    (None, ReduceOnPlateau(0.1, patience=9), False),
+    (Patience(3), None, False),
+]
+
+
+@pytest.mark.parametrize(("stop", "lr", "late"), TOO_LATE)
+def test_a_rule_that_can_never_act_is_told(stop, lr, late):
+    doubts = Controller(stop=stop, lr=lr).doubts()
+    assert len(doubts) == late
+    if late:
+        assert doubts[0].startswith(f"{lr!r} never acts: Patience(3")
+        assert doubts[0].endswith(
+            "give it a patience of less than 3, or max_drops=, so that the stop waits for its drops"
+        )
 
 
 def test_the_decision_tells_the_factor():

@@ -27,6 +27,7 @@ def report(controller, told):
         seconds=told.seconds,
         planned=told.planned,
         lr_drop_pending=told.lr,
+        lr_drops=told.drops,
         inside=told.inside,
     )
 
@@ -139,7 +140,7 @@ def mirrored(rule):
         options["goal"] = mirrored_goal(options["goal"])
     if options.get("baseline") is not None:
         options["baseline"] = -options["baseline"]
-    return (kind, *(-x for x in args[:-1]), options)
+    return (kind, *(None if x is None else -x for x in args[:-1]), options)
 
 
 @given(goals, stop_rules, save_rules, histories())

@@ -95,14 +95,14 @@ def test_in_the_middle():
 def test_a_verdict_and_what_is_held():
     controller = Controller(stop=RemainingGain(0.05) | Patience(3), save=None)
     for i in range(1, 13):
-        decision = controller.report({"val_loss": 2.0**-i}, epoch=i, planned=20, lr_drop_pending=15)
+        decision = controller.report({"val_loss": 2.0**-i}, epoch=i, planned=20, lr_drops=(15,))
     lines = controller.explain().splitlines()
     assert decision.stop is None
     assert lines[1] == (
-        "RemainingGain(0.05): 0.0622559 is still to be won at the rate of the last 8 reports; the limit is 0.0124878, "
-        "5 % of the 0.249756 won"
+        "RemainingGain(0.05): at the present rate 25 % would still be won, the limit is 5 %; 80 % sure that at most "
+        "60 % of the gain is left"
     )
-    assert lines[2] == "Patience(3): 0 of 3 reports without improvement over 0.000244141; held until pass 15"
+    assert lines[2] == "Patience(3): 0 of 3 reports without improvement over 0.000244141; held until epoch 15"
 
 
 def test_after_the_stop_and_with_another_metric():

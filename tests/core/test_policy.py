@@ -140,3 +140,51 @@ def test_a_rule_without_met_says_what_to_write():
         Idle().met(None, 0.0, Controller().progress)
     with pytest.raises(NotImplementedError, match=r"Keeper does not say what it keeps: write chosen\(\)"):
         Keeper().chosen([], Maximize("acc"))
+
+
+@dataclass(frozen=True, repr=False)
+class Rising(StopPolicy):
+    """Met when the value rose ``n`` times in a row; tells so itself."""
+
+    n: int
+
+    def start(self, now):
+        return (None, 0)
+
+    def update(self, memory, x, now):
+        last, rises = memory
+        return (x, rises + 1 if last is not None and x > last else 0)
+
+    def met(self, memory, x, now):
+        return memory[1] >= self.n
+
+    def numbers(self, memory, x, now):
+        return {**self._named(now), "rises": memory[1], "n": self.n}
+
+    def sentence(self, numbers):
+        return f"the value rose in {numbers['rises']} {numbers['unit']}s in a row"
+
+    def standing(self, numbers):
+        return f"{numbers['rises']} of {numbers['n']} rises"
+
+
+def test_a_rule_of_ones_own_tells_its_own_sentence():
+    controller = Controller(stop=Patience(9) | Rising(2), save=None)
+    for value in (0.4, 0.5):
+        assert controller.report({"val_loss": value}).stop is None
+    assert controller.explain().splitlines()[2] == "Rising(2): 1 of 2 rises"
+    stop = controller.report({"val_loss": 0.6}).stop
+    assert (str(stop), stop.reason) == ("the value rose in 2 reports in a row", Reason.CUSTOM)
+    assert stop.causes[0].numbers == {"rises": 2, "n": 2, "unit": "report"}
+    assert controller.explain().splitlines()[2] == "Rising(2): 2 of 2 rises (met)"
+
+
+class Plain(StopPolicy):
+    """No dataclass, and no words."""
+
+    def met(self, memory, x, now):
+        return True
+
+
+def test_a_rule_that_is_no_dataclass_is_told_by_its_name():
+    assert str(Controller(stop=Plain(), save=None).report({"val_loss": 1.0}).stop) == "Plain() is met"

@@ -83,3 +83,19 @@ def test_a_report_wants_metrics_by_name():
     with pytest.raises(ReportError, match=r"report got \[\]: give metrics by name, such as val_loss=0.3"):
         Report([])
     assert Report({"a": 1}, seconds=3).seconds == 3.0
+
+
+@pytest.mark.parametrize(
+    "drops", [(0,), (3, 3), (5, 2), (1.5,), (True,), range(0, 9, 3), range(9, 0, -3), "3", 3]
+)
+def test_drops_are_passes_ascending(drops):
+    with pytest.raises(ReportError, match="write the passes after which the rate drops"):
+        Report({"val_loss": 1.0}, lr_drops=drops)
+
+
+def test_drops_are_a_tuple_or_a_range():
+    assert Report({"val_loss": 1.0}, lr_drops=[30, 60]).lr_drops == (30, 60)
+    assert Report({"val_loss": 1.0}, lr_drops=range(30, 90, 30)).lr_drops == range(30, 90, 30)
+    assert Report({"val_loss": 1.0}, lr_drops=range(9, 9)).lr_drops == ()
+    with pytest.raises(ReportError, match=r"write True or False, and passes as lr_drops=\(30, 60\)"):
+        Report({"val_loss": 1.0}, lr_drop_pending=60)

@@ -1,4 +1,4 @@
-"""Sentences: all from one place, all for people."""
+"""Sentences: each rule tells its own, of the same words."""
 
 from __future__ import annotations
 
@@ -6,8 +6,22 @@ import math
 
 import pytest
 
-from stopctl import Cause, Reason, Save, Stop
-from stopctl.core.words import counted, figure
+from stopctl import (
+    After,
+    Cause,
+    Diverged,
+    Every,
+    NonFinite,
+    OnBest,
+    Patience,
+    Reason,
+    ReduceOnPlateau,
+    Save,
+    Stop,
+    Target,
+)
+from stopctl.core.decision import ENDS, STOPS, preempted, requested
+from stopctl.core.words import counted, figure, of_metric
 
 
 @pytest.mark.parametrize(
@@ -34,65 +48,57 @@ def test_counts_know_their_plural():
     )
 
 
-SAMPLES = {
-    Reason.PATIENCE: {
-        "reference": 0.5, "min_delta": 0.01, "mode": "rel", "wait": 3, "patience": 3, "unit": "report"
-    },
-    Reason.NON_FINITE: {"value": math.nan},
-    Reason.TARGET: {"value": 0.1, "target": 0.2},
-    Reason.DIVERGED: {"value": 9, "limit": 5},
-    Reason.AFTER: {"limit": 2, "unit": "hour"},
-    Reason.REQUESTED: {"text": "budget spent"},
-    Reason.EVERY: {"every": 10, "unit": "epoch"},
-    Reason.BEST: {"value": 0.25},
-    Reason.STOP: {},
-    Reason.END: {},
-    Reason.PREEMPTED: {"signal": "SIGTERM"},
-    Reason.PLATEAU: {
-        "factor": 0.1, "reference": 0.5, "min_delta": 0.01, "mode": "abs", "wait": 3, "unit": "report"
-    },
-    Reason.REMAINING_GAIN: {
-        "window": 15, "unit": "report", "expected": 0.01, "tolerance": 0.05, "won": 0.5
-    },
-    Reason.GENERALIZATION_LOSS: {"value": 0.6, "loss": 20.0, "best": 0.5, "alpha": 5},
-    Reason.PROGRESS_QUOTIENT: {"loss": 20.0, "alpha": 0.5, "progress": 10.0, "strip": 5, "unit": "report"},
-    Reason.SUCCESSIVE_RISES: {"rises": 3, "strip": 5, "unit": "report"},
-    Reason.CUSTOM: {"ratio": 0.123456789, "why": "slow", "unit": "report"},
-}  # fmt: skip
-SENTENCES = {
-    Reason.PATIENCE: "no improvement over 0.5 by 1 % for 3 reports",
-    Reason.NON_FINITE: "the value is NaN",
-    Reason.TARGET: "0.1 reached the target 0.2",
-    Reason.DIVERGED: "9 is worse than the limit 5",
-    Reason.AFTER: "the limit of 2 hours is reached",
-    Reason.REQUESTED: "requested: budget spent",
-    Reason.EVERY: "every 10 epochs",
-    Reason.BEST: "new best 0.25",
-    Reason.STOP: "the run stops",
-    Reason.END: "the last planned pass",
-    Reason.PREEMPTED: "preempted by SIGTERM",
-    Reason.PLATEAU: "learning rate times 0.1: no improvement over 0.5 by 0.01 for 3 reports",
-    Reason.REMAINING_GAIN: "at the rate of the last 15 reports 0.01 is still to be won, at most 5 % of the 0.5 won",
-    Reason.GENERALIZATION_LOSS: "0.6 is 20 % above the best 0.5 (limit 5 %)",
-    Reason.PROGRESS_QUOTIENT: "the loss of generalization, 20 %, is more than 0.5 times the progress of training, "
-    "10 per mille in 5 reports",
-    Reason.SUCCESSIVE_RISES: "the value rose at the end of 3 strips of 5 reports in a row",
-    Reason.CUSTOM: "Mine(3) is met (ratio 0.123457, why slow)",
-}
+WAITS = {"reference": 0.5, "min_delta": 0.01, "mode": "rel", "wait": 3, "patience": 3, "unit": "report"}
+TOLD = [
+    (Patience(3), WAITS, "no improvement over 0.5 by 1 % for 3 reports"),
+    (Patience(3), {**WAITS, "reference": None}, "no finite value for 3 reports"),
+    (NonFinite(), {"value": math.nan}, "the value is NaN"),
+    (Target(0.2), {"value": 0.1, "target": 0.2}, "0.1 reached the target 0.2"),
+    (Diverged(5), {"value": 9, "limit": 5}, "9 is worse than the limit 5"),
+    (After(hours=2), {"limit": 2, "unit": "hour"}, "the limit of 2 hours is reached"),
+    (Every(epochs=10), {"every": 10, "unit": "epoch"}, "every 10 epochs"),
+    (Every(epochs=1), {"every": 1, "unit": "epoch"}, "every epoch"),
+    (OnBest(), {"value": 0.25}, "new best 0.25"),
+    (
+        ReduceOnPlateau(0.1, patience=3),
+        {"factor": 0.1, **WAITS, "mode": "abs"},
+        "learning rate times 0.1: no improvement over 0.5 by 0.01 for 3 reports",
+    ),
+]
 
 
-@pytest.mark.parametrize("reason", Reason)
-def test_every_reason_has_a_sentence(reason):
-    assert str(Cause(reason, "Mine(3)", SAMPLES[reason])) == SENTENCES[reason]
+@pytest.mark.parametrize(("rule", "numbers", "sentence"), TOLD)
+def test_rules_tell_their_sentences(rule, numbers, sentence):
+    assert rule.sentence(numbers) == sentence
+
+
+def test_what_is_asked_for_is_told():
+    told = [requested("stop()", "budget spent"), preempted("SIGTERM"), STOPS, ENDS]
+    assert [(cause.reason, str(cause)) for cause in told] == [
+        (Reason.REQUESTED, "requested: budget spent"),
+        (Reason.PREEMPTED, "preempted by SIGTERM"),
+        (Reason.STOP, "the run stops"),
+        (Reason.END, "the last planned pass"),
+    ]
+
+
+def test_a_cause_without_words_is_told_by_its_figures():
+    numbers = {"ratio": 0.123456789, "why": "slow", "unit": "report"}
+    assert str(Cause(Reason.CUSTOM, "Mine(3)", numbers)) == "Mine(3) is met (ratio 0.123457, why slow)"
+    assert str(Cause(Reason.CUSTOM, "Mine(3)")) == "Mine(3) is met"
 
 
 def test_causes_are_told_in_order():
-    causes = tuple(Cause(reason, "", SAMPLES[reason]) for reason in (Reason.TARGET, Reason.AFTER))
+    causes = (
+        Cause(Reason.TARGET, "Target(0.2)", text="0.1 reached the target 0.2"),
+        Cause(Reason.AFTER, "After(hours=2)", text="the limit of 2 hours is reached"),
+    )
     assert str(Stop(causes)) == "0.1 reached the target 0.2; the limit of 2 hours is reached"
     assert Stop(causes).reason is Reason.TARGET
     assert Save(1, causes).reasons == (Reason.TARGET, Reason.AFTER)
     assert str(Save(1, causes)) == str(Stop(causes))
-    assert (
-        str(Cause(Reason.NON_FINITE, "", {"value": math.inf, "metric": "acc"}))
-        == "acc: the value is infinity"
-    )
+
+
+def test_another_metric_is_named_first():
+    assert of_metric({"metric": "acc"}, "the value is infinity") == "acc: the value is infinity"
+    assert of_metric({}, "the value is infinity") == "the value is infinity"

@@ -8,7 +8,7 @@ import pytest
 from stopctl import NonFinite, Patience, SettingError
 from stopctl.curves.recording import CurveError
 from stopctl.curves.replay import replay
-from stopctl.curves.suggest import GRID, choose, suggest, try_all
+from stopctl.curves.suggest import GRID, choose, shorter, suggest, try_all
 from stopctl.rules import GeneralizationLoss, RemainingGain
 from support.made import losses, made
 
@@ -131,8 +131,10 @@ def test_of_equally_cheap_rules_the_simpler_is_taken():
 
 def test_the_shorter_run_is_the_same_share_of_every_run():
     found = suggest(CURVES, max_regret=0.05)
-    t = -(-int(round(found.share * 60, 9) * 1e9) // 10**9)
-    assert found.shorter == pytest.approx(fmean(curve.regret(t) for curve in CURVES))
+    t = int(found.share * 60)
+    part = found.share * 60 - t
+    between = [(1 - part) * curve.regret(t) + part * curve.regret(t + 1) for curve in CURVES]
+    assert found.shorter == pytest.approx(fmean(between))
 
 
 def test_the_grid_has_each_rule_once():
@@ -156,3 +158,11 @@ def test_a_bound_or_a_share_that_cannot_be_is_an_error(settings, message):
 def test_one_run_cannot_be_held_out():
     with pytest.raises(CurveError, match="1 run is too few to hold out"):
         suggest(CURVES[:1], holdout=0.5)
+
+
+def test_a_shorter_run_is_compared_between_two_lengths():
+    one = made([1.0, 0.5, 0.25, 0.0])
+    assert [shorter(one, share) for share in (0.0, 0.25, 0.5, 0.75, 1.0)] == [
+        one.regret(1), one.regret(1), one.regret(2), one.regret(3), 0.0
+    ]  # fmt: skip
+    assert shorter(one, 0.625) == pytest.approx((one.regret(2) + one.regret(3)) / 2)

@@ -107,3 +107,25 @@ def test_candidates_are_all_small_ones_and_end_with_the_longest(longest):
     assert longest == 0 or found[-1] == longest
     assert all(b - a <= max(1, a // 20) for a, b in itertools.pairwise(found))
     assert len(found) < 200
+
+
+def test_with_drops_each_patience_waits_for_those_that_count_for_it():
+    reports = [Report({"val_loss": 1.0}, epoch, planned=30, lr_drops=(6, 9)) for epoch in range(1, 21)]
+    outcomes = what_if(Minimize("val_loss"), Patience(3), reports, (1, 2, 3, 6, 9, 19))
+    ends = [None if one.report is None else one.report + 1 for one in outcomes]
+    # 1, 2: until 9, as 3 is longer; 3: until 6; 6, 9, 19: none counts
+    assert ends == [10, 11, 9, 7, 10, 20]
+    for patience, end in zip((1, 2, 3, 6, 9, 19), ends, strict=True):
+        controller = Controller(stop=Patience(patience), save=None)
+        for epoch in range(1, 21):
+            if controller.report({"val_loss": 1.0}, epoch=epoch, planned=30, lr_drops=(6, 9)).stop:
+                break
+        assert epoch == end
+    assert what_if(Minimize("val_loss"), None, reports[:5], (9,))[0].report is None
+
+
+def test_a_patience_in_another_unit_is_none_of_reports():
+    assert patience_of(Patience(epochs=3)) is None
+    assert patience_of(Patience(epochs=3) | Patience(5)) == 5
+    assert repr(with_patience(Patience(epochs=3) | Patience(5), 7)) == "Patience(epochs=3) | Patience(7)"
+    assert repr(with_patience(Patience(epochs=3), 7)) == "Patience(7) | Patience(epochs=3)"

@@ -6,13 +6,9 @@ from stopctl import Decision, Reason, Save, Stop
 from stopctl.core.decision import Cause
 from stopctl.demo.screen import Screen
 
-BEST = Cause(Reason.BEST, "OnBest()", {"value": 0.25})
-EVERY = Cause(Reason.EVERY, "Every(epochs=10)", {"every": 10, "unit": "epoch"})
-ENOUGH = Cause(
-    Reason.PATIENCE,
-    "Patience(5)",
-    {"wait": 5, "unit": "report", "reference": 0.25, "min_delta": 0.0, "mode": "abs"},
-)
+BEST = Cause(Reason.BEST, "OnBest()", text="new best 0.25")
+EVERY = Cause(Reason.EVERY, "Every(epochs=10)", text="every 10 epochs")
+ENOUGH = Cause(Reason.PATIENCE, "Patience(5)", text="no improvement over 0.25 for 5 reports")
 
 
 def _show(screen: Screen, *decisions: Decision, first: int = 1, completed: int = 0) -> None:

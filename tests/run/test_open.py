@@ -187,7 +187,8 @@ def test_changed_rules_are_journalled(tmp_path):
     lines = [line for line in Reader(tmp_path).journal() if line["event"] == "rules"]
     assert lines[0]["before"]["stop"] == "Patience(5)"
     assert lines[0]["now"]["stop"] == "Patience(7) | Patience(3, goal=Maximize('acc'))"
-    assert lines[1]["note"] == (
+    assert lines[1]["note"] == "Patience(7) goes on with the memory of Patience(5)"
+    assert lines[2]["note"] == (
         "Patience(3, goal=Maximize('acc')) joins without a memory: it starts with the next report"
     )
 

@@ -20,6 +20,7 @@ from stopctl import (
     Last,
     LockedError,
     Maximize,
+    Minimize,
     NonFinite,
     OnBest,
     OrderError,
@@ -29,7 +30,11 @@ from stopctl import (
     Run,
     SaveError,
     SettingError,
+    StateError,
 )
+from stopctl.rules import RemainingGain
+from stopctl.runs.history import best_reported
+from stopctl.runs.standing import read_run
 from stopctl.store import Reader
 from stopctl.store.files import FILES
 
@@ -523,3 +528,34 @@ def test_wrong_settings_say_what_to_write_and_touch_nothing(tmp_path, settings, 
         Run(tmp_path / "run", **{"state": {"w": 0}, **settings})
     assert text in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_outlook_and_what_is_probably_not_meant(tmp_path, caplog):
+    with Run(tmp_path, state={}, goal=Maximize("val_loss"), stop=RemainingGain(1e-9), save=None) as run:
+        assert run.outlook() is None
+        for epoch in run.epochs(20):
+            run.report(val_loss=1 - 2.0**-epoch)
+            if epoch == 15:
+                outlook = run.outlook()
+    assert 0.8 < outlook.probability(0.5) < outlook.probability(0.9) < 1
+    assert "Maximize('val_loss'): larger is better there; did you mean Minimize('val_loss')?" in caplog.text
+
+
+def test_averages_and_warm_ups_are_what_manifests_and_readers_have(tmp_path):
+    goal = Minimize("val_loss", alpha=0.5, start_from=1)
+    values = [0.1, 1.1, 0.4, 0.9]  # the averages are 0.1, 0.6, 0.5, 0.7; the first is never best
+    with Run(tmp_path, state={"w": 0}, goal=goal, stop=Patience(9), save=Every(epochs=1), keep=None) as run:
+        for epoch in run.epochs(4):
+            run.report(val_loss=values[epoch - 1])
+        assert [info.value for info in run.checkpoints] == [None, pytest.approx(0.6), 0.5, pytest.approx(0.7)]
+        assert run.restore_best().epoch == 3
+    standing = read_run(tmp_path).standing
+    assert (standing.best, standing.best_epoch, standing.value) == (0.5, 3, pytest.approx(0.7))
+    assert best_reported(Reader(tmp_path), read_run(tmp_path).goal) == 0.5
+    assert "new best 0.5" in [moment.text for moment in read_run(tmp_path).history.moments]
+    with pytest.raises(
+        StateError, match=r"was begun with goal=Minimize\('val_loss', alpha=0.5, start_from=1\)"
+    ):
+        Run(tmp_path, state={"w": 0}, goal=Minimize("val_loss", alpha=0.4)).open()
+    with Run(tmp_path, state={"w": 0}, goal=Minimize("val_loss", alpha=0.5), stop=None) as run:
+        assert (run.progress.epoch, run.progress.best) == (4, 0.5)

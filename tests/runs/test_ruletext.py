@@ -22,7 +22,7 @@ from stopctl import (
     Target,
 )
 from stopctl.rules import RemainingGain, Smoothed
-from stopctl.runs.ruletext import parse_keep, parse_lr, parse_save, parse_stop
+from stopctl.runs.ruletext import import_rules, parse_keep, parse_lr, parse_save, parse_stop
 from support.oracle import build
 from support.strategies import all_leaves, loss_leaves, save_leaves, trees
 
@@ -111,7 +111,8 @@ def test_rules_are_read_as_written(text, rule):
         ("Patience(5, **{})", "without **"),
         ("Patience(5, patience=5)", "multiple values"),
         ("Patience(5, delta=1)", "column 13: Patience has no 'delta'; did you mean min_delta? its settings are"),
-        ("Patience()", "missing 1 required positional argument: 'patience'; its settings are patience, min_delta"),
+        ("Target()", "missing 1 required positional argument: 'target'; its settings are target, times, goal"),
+        ("Patience()", "give exactly one length, such as Patience(10), which counts reports, or Patience(epochs"),
         ("Patience(0)", "write Patience(1) to stop at the first"),
         ("Smoothed(3, 0.3)", "give one stop rule"),
         ("Patience.mro()", "a rule is made of names with settings"),
@@ -159,3 +160,37 @@ def test_save_rules_are_read_as_written():
     assert parse_save("Every(epochs=10) | OnBest() & Every(hours=0.5)") == Every(epochs=10) | (
         OnBest() & Every(hours=0.5)
     )
+
+
+OWN = """
+from dataclasses import dataclass
+from stopctl import StopPolicy
+
+@dataclass(frozen=True, repr=False)
+class Third(StopPolicy):
+    n: int = 3
+
+    def met(self, memory, x, now):
+        return now.reports >= self.n
+
+other = 3
+"""
+
+
+def test_rules_of_ones_own_are_imported_where_the_user_names_their_module(tmp_path, monkeypatch):
+    (tmp_path / "rules_here.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    text, own = import_rules("rules_here:Third(n=4) | NonFinite()")
+    assert text == "Third(n=4) | NonFinite()"
+    rule = parse_stop(text, own)
+    assert repr(rule) == "Third(4) | NonFinite()"
+    assert import_rules("Patience(5)") == ("Patience(5)", {})
+    with pytest.raises(SettingError, match="there is no 'Third'"):
+        parse_stop(text)
+    for wrong, said in (
+        ("no_such_module:Third(3)", "no_such_module cannot be imported from here"),
+        ("rules_here:other(3)", "rules_here:other is no stop rule: write a dataclass there"),
+        ("rules_here:Missing(3)", "rules_here:Missing is no stop rule"),
+    ):
+        with pytest.raises(SettingError, match=said):
+            import_rules(wrong)

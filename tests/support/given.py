@@ -41,8 +41,11 @@ class Given:
     def scale_lr(self, factor: float, min_lr: float) -> None:
         pass
 
-    def lr_drop_pending(self, passes: int, planned: int) -> int:
-        return 0
+    def can_lower(self, factor: float, min_lr: float) -> bool:
+        return True
+
+    def lr_drops(self, passes: int, planned: int) -> tuple[int, ...] | range:
+        return ()
 
 
 def saved(directory: Path, components: dict[str, Tree], *, epochs: int = 1) -> Path:

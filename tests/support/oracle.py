@@ -26,12 +26,14 @@ NAMES = {
     "pq": "progress_quotient",
     "up": "successive_rises",
 }
+UNITS = ("epochs", "steps", "minutes", "hours")
 SCALE = {"seconds": 1.0, "minutes": 60.0, "hours": 3600.0}
 
 
-def make_goal(goal: tuple[str, str]) -> stopctl.Goal:
-    mode, metric = goal
-    return stopctl.Minimize(metric) if mode == "min" else stopctl.Maximize(metric)
+def make_goal(goal: tuple[Any, ...]) -> stopctl.Goal:
+    mode, metric, *more = goal
+    options = more[0] if more else {}
+    return (stopctl.Minimize if mode == "min" else stopctl.Maximize)(metric, **options)
 
 
 def build(rule: Any) -> Any:
@@ -65,7 +67,7 @@ def build(rule: Any) -> Any:
     if kind == "up":
         return rules.SuccessiveRises(args[0], strip=args[1], **options)
     if kind == "patience":
-        return stopctl.Patience(options.pop("patience"), **options)
+        return stopctl.Patience(options.pop("patience", None), **options)
     if kind == "nonfinite":
         return stopctl.NonFinite(**options)
     return (stopctl.Target if kind == "target" else stopctl.Diverged)(args[0], **options)
@@ -82,6 +84,7 @@ class Told:
     planned: int | None = None
     lr: bool = False
     inside: bool = False
+    drops: tuple[int, ...] | range = ()
 
     @property
     def passes(self) -> int:
@@ -99,25 +102,35 @@ class Expected:
 class Oracle:
     """Ask ``expect`` after each report was appended to ``history``; ``saves`` holds [index, "flight"|"ok"|"failed"]."""
 
-    goal: tuple[str, str]
+    goal: tuple[Any, ...]  # mode, metric, and perhaps {"alpha": ..., "start_from": ...}
     stop: Any
     save: Any
     history: list[Told] = field(default_factory=list)
     saves: list[list[Any]] = field(default_factory=list)
     alpha: float = 1.0  # of the Smoothed whose inner rule is being asked
 
-    def series(self, goal: tuple[str, str] | None) -> list[float]:
-        mode, metric = goal or self.goal
+    def series(self, goal: tuple[Any, ...] | None) -> list[float]:
+        mode, metric, *more = goal or self.goal
         values = [told.metrics[metric] if mode == "min" else -told.metrics[metric] for told in self.history]
-        if self.alpha == 1.0:
-            return values
+        for alpha in (more[0].get("alpha") if more else None, self.alpha):
+            if alpha not in (None, 1.0):
+                values = self.averaged(values, alpha)
+        return values
+
+    @staticmethod
+    def averaged(values: list[float], alpha: float) -> list[float]:
         smoothed: list[float] = []
         average = None
         for v in values:
             if math.isfinite(v):
-                average = v if average is None else self.alpha * v + (1.0 - self.alpha) * average
+                average = v if average is None else alpha * v + (1.0 - alpha) * average
             smoothed.append(average if average is not None and math.isfinite(v) else v)
         return smoothed
+
+    @property
+    def warm_up(self) -> int:
+        """The first reports whose values are never best."""
+        return self.goal[2].get("start_from", 0) if len(self.goal) > 2 else 0
 
     def refuses(self, told: Told) -> bool:
         """Whether some rule cannot judge this report."""
@@ -133,16 +146,14 @@ class Oracle:
             return self.refused(args[0], told)
         if kind == "remaining":
             return told.planned is None or not (told.epoch or told.step)
-        _, metric = args[-1].get("goal") or self.goal
+        _, metric, *_ = args[-1].get("goal") or self.goal
         values = [told.metrics[metric]] + ([told.metrics["acc"]] if kind == "pq" else [])
         return any(math.isfinite(v) and v <= 0 for v in values)
 
     def expect(self) -> Expected:
         xs = self.series(None)
-        finite = [x for x in xs if math.isfinite(x)]
-        earlier = [x for x in xs[:-1] if math.isfinite(x)]
-        new_best = math.isfinite(xs[-1]) and all(xs[-1] < x for x in earlier)
-        assert not new_best or xs[-1] == min(finite)
+        earlier = [x for x in xs[self.warm_up : -1] if math.isfinite(x)]
+        new_best = len(xs) > self.warm_up and math.isfinite(xs[-1]) and all(xs[-1] < x for x in earlier)
         stop = self.fired(self.stop)
         save = self.fired(self.save)
         now = self.history[-1]
@@ -184,12 +195,37 @@ class Oracle:
         last_w = self.width(max((i for i, x in enumerate(xs, start=1) if math.isfinite(x)), default=t))
         if n - w < since or w != last_w or self.length(t) is None:
             return False
-        best = min(kept)
-        if 2 * sum(v == best for v in kept[-w:]) > w:
+        best, won = min(kept), sorted(kept[:3])[1] - min(kept)
+        if won <= 0 or 2 * sum(v == best for v in kept[-w:]) > w:
             return False
-        gain = min(kept[: n - w]) - best
-        left = float(self.length(t)) - t
-        return gain * left / w <= tolerance * (sorted(kept[:3])[1] - best)
+        return self.expected(kept, w, t) <= tolerance
+
+    def expected(self, kept: list[float], w: int, t: int) -> float:
+        """e, from all finite values: the faster of the best and of the medians of two halves, times what is left."""
+        half = max(4, w // 2)
+        best_rate = (min(kept[: len(kept) - w]) - min(kept)) / w
+        middle_rate = (self.middle(kept[-2 * half : -half]) - self.middle(kept[-half:])) / half
+        won = sorted(kept[:3])[1] - min(kept)
+        return max(best_rate, middle_rate) * (float(self.length(t)) - t) / won
+
+    @staticmethod
+    def middle(values: list[float]) -> float:
+        ordered, n = sorted(values), len(values)
+        return ordered[n // 2] if n % 2 else (ordered[n // 2 - 1] + ordered[n // 2]) / 2
+
+    def outlook(self, q: float) -> float | None:
+        """P(left <= q) after the last report, of a finite history without extensions; None without a verdict."""
+        kept, t = self.series(None), len(self.history)
+        w, length = self.width(t), float(self.length(t))
+        best = min(kept)
+        if len(kept) <= w or sorted(kept[:3])[1] <= best or 2 * kept[-w:].count(best) > w:
+            return None
+        u, s = (length - t) / length, (t - 1 - kept.index(best)) / length
+        if u <= 0 or q >= 1:
+            return 1.0
+        e = max(self.expected(kept, w, t), 0.0)
+        odds = u**-0.543 * (e + 0.001) ** -0.511 * math.exp(0.519 + 7.14 * s) * q**0.666
+        return odds / (1.0 + odds)
 
     def width(self, t: int) -> int:
         length = self.length(t)
@@ -202,9 +238,7 @@ class Oracle:
             return Fraction(t * now.planned, now.passes)
         if not now.epoch:
             return None
-        here = 0
-        while here < t and (told := self.history[t - 1 - here]).inside and told.epoch == now.epoch:
-            here += 1
+        here = self.reports_inside(t)
         return now.planned * max(Fraction(t - here, now.epoch), Fraction(t, now.epoch + 1))
 
     def gl(self, alpha: float, options: dict[str, Any]) -> bool:
@@ -241,31 +275,76 @@ class Oracle:
         xs = self.series(goal)
         base = options.get("baseline")
         reference = None if base is None else base if goal[0] == "min" else -base
-        bad = 0
+        unit, n = next(
+            (unit, options[unit]) for unit in ("patience", *UNITS) if options.get(unit) is not None
+        )
+        length = n * SCALE.get(unit, 1)
+        bad, since = 0, 0.0
         for i, x in enumerate(xs, start=1):
-            if i <= options.get("start_from", 0):
-                continue
+            here = self.units(self.history[i - 1], unit)
             gap = options.get("min_delta", 0.0)
             if options.get("min_delta_mode", "abs") == "rel" and reference is not None:
                 gap *= abs(reference)
-            if math.isfinite(x) and (reference is None or x < reference - gap):
-                reference, bad = x, 0
+            if i <= options.get("start_from", 0):
+                bad, since = 0, here
+            elif math.isfinite(x) and (reference is None or x < reference - gap):
+                reference, bad, since = x, 0, here
+            elif options.get("hold_for_lr", True) and self.waits_for_drop(i, unit, length):
+                bad, since = 0, here
             else:
                 bad += 1
-        held = options.get("hold_for_lr", True) and self.history[-1].lr
-        return bad >= options["patience"] and not held
+        held = options.get("hold_for_lr", True) and (
+            self.history[-1].lr or self.waits_for_drop(len(xs), unit, length)
+        )
+        return (
+            bad if unit == "patience" else self.units(self.history[-1], unit) - since
+        ) >= length and not held
+
+    def waits_for_drop(self, t: int, unit: str, length: float) -> bool:
+        """Whether, at report t, a drop before the planned end is to come with a stretch before it that is long."""
+        now = self.history[t - 1]
+        if now.planned is None:
+            return False
+        passes, counted = now.passes, self.units(now, unit) if unit != "patience" else t
+        if unit == "patience" and now.inside:
+            earlier = t - self.reports_inside(t)  # those of the completed passes
+            if passes and earlier * (passes + 1) >= t * passes:
+                counted = earlier
+            elif passes:
+                passes += 1
+        if not passes:
+            passes = 1
+        longer = length * passes / counted if counted else length
+        first = now.passes + (1 if now.inside else 0)
+        return any(
+            first <= drop < now.planned and drop - before > longer
+            for before, drop in pairwise((0, *now.drops))
+        )
+
+    def reports_inside(self, t: int) -> int:
+        """How many of the newest reports, up to report t, came inside the epoch that is not completed."""
+        now, here = self.history[t - 1], 0
+        while here < t and (told := self.history[t - 1 - here]).inside and told.epoch == now.epoch:
+            here += 1
+        return here
 
     def nonfinite(self, options: dict[str, Any]) -> bool:
         return not math.isfinite(self.series(options.get("goal"))[-1])
 
     def target(self, limit: float, options: dict[str, Any]) -> bool:
-        mode, _ = goal = options.get("goal") or self.goal
-        value = self.series(goal)[-1]
-        return math.isfinite(value) and value <= (limit if mode == "min" else -limit)
+        mode, *_ = goal = options.get("goal") or self.goal
+        newest = self.series(goal)[-options.get("times", 1) :]
+        return len(newest) == options.get("times", 1) and all(
+            math.isfinite(value) and value <= (limit if mode == "min" else -limit) for value in newest
+        )
 
-    def diverged(self, limit: float, options: dict[str, Any]) -> bool:
-        mode, _ = goal = options.get("goal") or self.goal
-        return self.series(goal)[-1] > (limit if mode == "min" else -limit)
+    def diverged(self, limit: float | None, options: dict[str, Any]) -> bool:
+        mode, *_ = goal = options.get("goal") or self.goal
+        xs = self.series(goal)
+        if limit is None:
+            finite = [x for x in xs if math.isfinite(x)]
+            return bool(finite) and xs[-1] > min(finite) + options["by"]
+        return xs[-1] > (limit if mode == "min" else -limit)
 
     def units(self, told: Told | None, unit: str) -> float:
         if told is None:
@@ -284,7 +363,10 @@ class Oracle:
 
     def best(self, min_delta: float) -> bool:
         xs = self.series(None)
-        kept = [xs[i] for i, how in self.saves if how != "failed" and math.isfinite(xs[i])]
+        if len(xs) <= self.warm_up:
+            return False
+        ranked = [(i, how) for i, how in self.saves if i >= self.warm_up]
+        kept = [xs[i] for i, how in ranked if how != "failed" and math.isfinite(xs[i])]
         return math.isfinite(xs[-1]) and (not kept or xs[-1] < min(kept) - min_delta)
 
 

@@ -19,10 +19,10 @@ deltas = st.sampled_from([0.0, 0.0, 0.25, 0.1, 1e-9, 2.0])
 limits = st.sampled_from([-1.0, 0.0, 0.25, 0.5, 1.0])
 
 patience = st.builds(
-    lambda n, d, mode, start, base, goal, hold: (
+    lambda length, d, mode, start, base, goal, hold: (
         "patience",
         {
-            "patience": n,
+            **length,
             "min_delta": d,
             "min_delta_mode": mode,
             "start_from": start,
@@ -31,7 +31,11 @@ patience = st.builds(
             "hold_for_lr": hold,
         },
     ),
-    st.integers(1, 6),
+    st.integers(1, 6).map(lambda n: {"patience": n})
+    | st.tuples(st.sampled_from(["epochs", "steps"]), st.integers(1, 12)).map(lambda one: {one[0]: one[1]})
+    | st.tuples(st.sampled_from(["minutes", "hours"]), st.sampled_from([0.01, 1.0, 7.5])).map(
+        lambda one: {one[0]: one[1]}
+    ),
     deltas,
     st.sampled_from(["abs", "rel"]),
     st.integers(0, 4),
@@ -49,7 +53,9 @@ stop_leaves = st.one_of(
     patience,
     options.map(lambda o: ("nonfinite", o)),
     st.tuples(st.just("target"), limits, options),
+    st.tuples(st.just("target"), limits, options.map(lambda o: {**o, "times": 2})),
     st.tuples(st.just("diverged"), limits, options),
+    st.tuples(st.just("diverged"), st.none(), options.map(lambda o: {**o, "by": 0.25})),
     lengths.map(lambda length: ("after", *length)),
 )
 loss_goals = st.sampled_from([None, ("min", "loss"), ("min", "acc")]).map(lambda goal: {"goal": goal})
@@ -80,10 +86,19 @@ save_rules = st.none() | trees(save_leaves)
 goals = st.tuples(st.sampled_from(["min", "max"]), st.sampled_from(["loss", "acc"]))
 
 
+drop_passes = st.one_of(
+    st.just(()),
+    st.sets(st.integers(1, 30), max_size=4).map(lambda passes: tuple(sorted(passes))),
+    st.tuples(st.integers(1, 9), st.integers(2, 40)).map(lambda one: range(one[0], one[1], one[0])),
+    st.tuples(st.integers(1, 9), st.integers(1, 9)).map(lambda one: range(one[0], 31, one[1])),
+)
+
+
 @st.composite
 def histories(draw, max_size=25, *, positive=False):
     """Reports with counters that never go back; ``positive`` ones are regular, planned, and of positive losses."""
     told, epoch, step, seconds = [], 0, 0, 0.0
+    drops = draw(drop_passes)
     stride = draw(st.integers(1, 2))
     planned = draw(st.integers(10, 60) if positive else st.none() | st.integers(1, 30))
     values = st.sampled_from([0.25, 0.5, 0.5, 0.75, 1.0, 1.5, 2.0, math.nan]) if positive else mostly_finite
@@ -93,5 +108,16 @@ def histories(draw, max_size=25, *, positive=False):
         step += draw(st.integers(0, 9))
         seconds += draw(st.sampled_from([0.0, 0.3, 1.0, 60.0, 4000.0]))
         metrics = {"loss": draw(values), "acc": draw(values)}
-        told.append(Told(metrics, epoch, step, seconds, planned, draw(st.booleans()), inside))
+        told.append(
+            Told(
+                metrics,
+                epoch,
+                step,
+                seconds,
+                planned,
+                draw(st.sampled_from([False, False, True])),
+                inside,
+                drops,
+            )
+        )
     return told

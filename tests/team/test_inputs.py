@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stopctl import Controller
-from stopctl.team.inputs import EVERY, Alone, Counters, Now, Rhythm
+from stopctl.team.inputs import EVERY, Alone, Counters, Now, Rhythm, Sharing
 
 
 def test_alone_the_own_clock_and_signal_count(monkeypatch):
@@ -22,10 +22,27 @@ def test_alone_the_own_clock_and_signal_count(monkeypatch):
     watch.came = "SIGTERM"
     assert inputs.now() == Now("SIGTERM", 104.0)
     at = Counters(epoch=1, step=7, unit="epoch", planned=9, inside=False)
-    assert inputs.report(at, {"val_loss": 0.5, "count": 3}, None) == {"val_loss": 0.5}
+    assert inputs.report(at, {"val_loss": 0.5, "count": 3}, None, False) == {"val_loss": 0.5}
+    assert inputs.can_lower is False
     inputs.boundary("here", at)
     inputs.wish("enough")
     assert str(controller.boundary(epoch=1).stop) == "requested: enough"
+
+
+class Two:
+    """Two ranks, of which the first says that no rate can fall."""
+
+    leads, over = False, False
+
+    def exchange(self, call, where, same, told):
+        return [{"told": {**told, "can_lower": False, "metrics": {"val_loss": 0.5}}}, {"told": told}]
+
+
+def test_whether_a_rate_can_fall_is_what_rank_0_says():
+    inputs = Sharing(Two(), Controller(), None, 0.0, SimpleNamespace(came=None))
+    at = Counters(epoch=1, step=1, unit="epoch", planned=9, inside=False)
+    assert inputs.report(at, {"val_loss": 0.6}, None, True) == {"val_loss": 0.5}
+    assert inputs.can_lower is False
 
 
 @given(took=st.lists(st.floats(1e-6, 30), min_size=1, max_size=200))

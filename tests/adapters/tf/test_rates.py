@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from stopctl import Patience, ReduceOnPlateau, SettingError
 from stopctl_tf import Run
-from stopctl_tf.rates import last_drop, scale
+from stopctl_tf.rates import can_lower, lr_drops, scale
 
 schedules = keras.optimizers.schedules
 
@@ -30,53 +30,69 @@ def piecewise(*boundaries, values=None):
 
 
 CASES = [
-    # schedule, steps a pass, passes done, planned, the pass of the last drop
-    (piecewise(29, 59), 1, 5, 100, 60),
-    (piecewise(29, 59), 1, 59, 100, 60),
-    (piecewise(29, 59), 1, 61, 100, 0),
-    (piecewise(9), 1, 5, 10, 0),
-    (piecewise(8), 1, 5, 10, 9),
-    (piecewise(94), 10, 3, 20, 10),
-    (piecewise(94), 10, 3, 9, 0),
-    (piecewise(29, values=[0.1, 0.5]), 1, 5, 100, 0),
-    (schedules.CosineDecay(1.0, 100), 1, 5, 100, 0),
-    (0.1, 1, 5, 100, 0),
+    # schedule, steps a pass, passes done, planned, the passes of all drops
+    (piecewise(29, 59), 1, 5, 100, (30, 60)),
+    (piecewise(29, 59), 1, 61, 100, (30, 60)),
+    (piecewise(9), 1, 5, 10, ()),
+    (piecewise(8), 1, 5, 10, (9,)),
+    (piecewise(94, 97, 121), 10, 3, 20, (10, 13)),
+    (piecewise(94), 10, 3, 9, ()),
+    (piecewise(29, values=[0.1, 0.5]), 1, 5, 100, ()),
+    (schedules.CosineDecay(1.0, 100), 1, 5, 100, ()),
+    (0.1, 1, 5, 100, ()),
 ]
 
 
 @pytest.mark.parametrize(("rate", "per_pass", "done", "planned", "expected"), CASES)
-def test_the_last_drop_that_is_still_to_come(rate, per_pass, done, planned, expected):
-    assert last_drop([stepped(rate, per_pass * done)], done, planned) == expected
+def test_the_passes_after_which_the_rate_drops(rate, per_pass, done, planned, expected):
+    assert lr_drops([stepped(rate, per_pass * done)], done, planned) == expected
 
 
 @pytest.mark.parametrize(("rate", "per_pass", "done", "planned", "expected"), CASES[:6])
 def test_the_answer_is_true(rate, per_pass, done, planned, expected):
-    """The last pass before the end after which some step is made at a lower rate."""
+    """The passes before the end after which some step is made at a lower rate."""
     rates = [float(rate(tf.constant(step, tf.int64))) for step in range(per_pass * planned)]
     drops = [
         step for step in range(1, len(rates)) if rates[step] < rates[step - 1]
     ]  # made after ``step`` steps
-    passes = [-(-step // per_pass) for step in drops if step > per_pass * done]
-    assert (max(passes) if passes else 0) == expected
+    passes = {-(-step // per_pass) for step in drops}
+    assert tuple(sorted(each for each in passes if each < planned)) == expected
 
 
 def test_before_the_first_step_nothing_is_said():
-    assert last_drop([stepped(piecewise(3), 0)], 1, 10) == 0
+    assert lr_drops([stepped(piecewise(3), 0)], 1, 10) == ()
 
 
 def test_the_innermost_optimizer_counts():
     wrapped = keras.optimizers.LossScaleOptimizer(stepped(piecewise(29, 59), 5))
-    assert last_drop([wrapped], 5, 100) == 60
+    assert lr_drops([wrapped, stepped(piecewise(29), 5)], 5, 100) == (30, 60)
 
 
-def test_scaling_stops_at_the_floor():
+def test_scaling_stops_at_the_floor_and_never_raises():
     optimizer = stepped(0.5, 0)
     variable = optimizer.learning_rate
     scale(optimizer, 0.1, 0.01)
     assert float(optimizer.learning_rate.numpy()) == pytest.approx(0.05)
+    assert can_lower(optimizer, 0.1, 0.01)
     scale(optimizer, 0.1, 0.01)
     assert float(optimizer.learning_rate.numpy()) == pytest.approx(0.01)
     assert optimizer.learning_rate is variable
+    variable.assign(0.001)
+    assert not can_lower(optimizer, 0.1, 0.01)
+    scale(optimizer, 0.1, 0.01)
+    assert float(variable.numpy()) == pytest.approx(0.001)
+
+
+def test_a_drop_that_changes_no_rate_is_not_told(tmp_path):
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    optimizer, told = keras.optimizers.SGD(0.001), []
+    optimizer.build(model.trainable_variables)
+    lr = ReduceOnPlateau(0.1, patience=2, min_lr=0.01, max_drops=9)
+    with Run(tmp_path, model=model, optimizer=optimizer, stop=Patience(4), lr=lr, save=None) as run:
+        for _ in run.epochs(50):
+            told.append(run.report(val_loss=1.0).lr_factor)
+    assert told == [None] * 5
+    assert float(optimizer.learning_rate.numpy()) == pytest.approx(0.001)
 
 
 def test_patience_waits_for_the_last_step(tmp_path):
@@ -87,7 +103,7 @@ def test_patience_waits_for_the_last_step(tmp_path):
         for _ in run.epochs(20):
             optimizer.apply_gradients([(tf.zeros_like(v), v) for v in model.trainable_variables])
             run.report(val_loss=1.0)
-    assert run.progress.epoch == 8
+    assert run.progress.epoch == 10
 
 
 def test_inside_an_epoch_patience_waits_as_the_completed_epochs_tell(tmp_path):
