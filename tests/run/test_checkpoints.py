@@ -80,7 +80,7 @@ def test_a_delete_that_fails_leaves_them_counted(store, tmp_path, monkeypatch):
 def test_a_damaged_one_counts_no_more(store, tmp_path):
     checkpoints = Checkpoints(store, settings(tmp_path), [], None)
     infos = [commit(checkpoints, number, value) for number, value in ((1, 0.5), (2, 0.9))]
-    checkpoints.set_aside(infos[1], "rotten")
+    checkpoints.set_aside(infos[1].name, "rotten")
     assert epochs(checkpoints) == [1]
     assert checkpoints.best_value() == 0.5
     checkpoints.set_aside(infos[0], "rotten")
