@@ -1,4 +1,4 @@
-"""The reference of all commands, for docs/cli.md: `python -m stopctl.cli.reference FILE` puts it there."""
+"""The reference of all commands in docs/cli.md: `python docs/cli_reference.py docs/cli.md` makes it anew."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, get_args, get_type_hints
 
 from typer.models import OptionInfo
 
-BEGIN, END = "<!-- reference: made by python -m stopctl.cli.reference -->", "<!-- end of the reference -->"
+BEGIN, END = "<!-- reference: made by python docs/cli_reference.py -->", "<!-- end of the reference -->"
 
 
 def reference() -> str:

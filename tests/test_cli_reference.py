@@ -1,13 +1,18 @@
+"""The reference of all commands is made of the commands themselves."""
+
 from __future__ import annotations
 
+import runpy
 from pathlib import Path
 
 import pytest
 
 from stopctl.cli.app import app
-from stopctl.cli.reference import put_into, reference
 
-PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE = DOCS / "cli.md"
+SCRIPT = runpy.run_path(str(DOCS / "cli_reference.py"))
+put_into, reference = SCRIPT["put_into"], SCRIPT["reference"]
 
 
 def test_the_page_has_every_command_and_option_as_it_is():
