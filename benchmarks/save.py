@@ -287,7 +287,7 @@ def store(size: int, folder: Path, stack: ExitStack) -> Case:
     return Case(touch, save, lambda path: opened.load(saves[-1]))
 
 
-def run(mode: bool | str, *, frozen: bool = False, compress: str | None = None) -> Make:
+def run(mode: bool | str, *, frozen: bool = False) -> Make:
     """Our Run for PyTorch: report() with a save at every step, and its opening."""
 
     def make(size: int, folder: Path, stack: ExitStack) -> Case:
@@ -313,7 +313,7 @@ def run(mode: bool | str, *, frozen: bool = False, compress: str | None = None) 
         given: dict[str, Any] = {
             "model": model, "optimizer": optimizer, "save": Every(steps=1), "keep": Last(2), "stop": None
         }  # fmt: skip
-        opened = Run(folder, async_save=mode, compress=compress, **given)
+        opened = Run(folder, async_save=mode, **given)
         opened.open()
         stack.callback(opened.close)
         steps: Iterator[int] = iter(opened.steps(10**9))
@@ -347,7 +347,6 @@ CASES: dict[str, Make] = {
     "stopctl: Run.report, async_save=True": run(True),
     'stopctl: Run.report, async_save="overlap"': run("overlap"),
     "stopctl: Run.report, 1 % trained": run(False, frozen=True),
-    'stopctl: Run.report, compress="zstd"': run(False, compress="zstd"),
     "torch.save": torch_save,
     "safetensors": safetensors,
     "DCP save": dcp,

@@ -50,9 +50,16 @@ _STOPPER = {
 }
 
 
+_GONE = {
+    "compress": "trained weights hardly get smaller and saving takes longer; what is compressed is still read"
+}
+
+
 def refuse_unknown(where: str, given: Collection[str]) -> None:
     """Raise SettingError for keywords that ``where`` does not have."""
     table = _STOPPER if where == "EarlyStopper" else _HERE
     for name in sorted(given):
+        if table is _HERE and name in _GONE:
+            raise SettingError(f"{where} has no {name}= any more: leave it out ({_GONE[name]})")
         hint = f": write {table[name]}" if name in table else ""
         raise SettingError(f"{where} has no {name}={hint}" if hint else f"{where} has no argument {name!r}")

@@ -60,7 +60,6 @@ class RunSettings(TypedDict, total=False):
         take_over: take the run from a process that still has it open; that one then saves no more.
         durability: "full", or "process" without fsync: saves outlive this process, but not a power cut.
         verify_writes: read every file of a checkpoint back before it counts as saved.
-        compress: "zstd" compresses the arrays that change from save to save (the extra ``zstd``).
         async_save: False, saving ends before ``report`` returns; True, a copy is written while training
             goes on; "overlap", so is the copy itself made, see docs/saving.md.
         save_errors: "raise" a failed save from ``report``, in the background from the next one, or
@@ -87,7 +86,6 @@ class RunSettings(TypedDict, total=False):
     take_over: bool
     durability: Literal["full", "process"]
     verify_writes: bool
-    compress: Literal["zstd"] | None
     async_save: bool | Literal["overlap"]
     save_errors: Literal["raise", "continue"]
     grace_seconds: float | None
@@ -123,7 +121,6 @@ class Settings:
     take_over: bool = False
     durability: Literal["full", "process"] = "full"
     verify_writes: bool = False
-    compress: Literal["zstd"] | None = None
     async_save: bool | Literal["overlap"] = False
     save_errors: Literal["raise", "continue"] = "raise"
     grace_seconds: float | None = None

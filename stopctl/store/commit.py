@@ -8,14 +8,12 @@ import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
 
 from stopctl.core.errors import SaveError
 from stopctl.store.files import DIRECTORY, FILE, Files
 from stopctl.store.frozen import Source
 from stopctl.store.hashed import Bytes, FileFact, check_file, write_file
 from stopctl.store.manifest import FROZEN, MANIFEST, NAME, PACKED, PARTS, STATE, TENSORS
-from stopctl.store.packed import Packed
 from stopctl.store.partfile import PART
 
 TEMPORARY, TRASH = ".tmp-", ".trash-"
@@ -26,9 +24,6 @@ UNLINKED = {errno.ENOENT, errno.EPERM, errno.EACCES, errno.EXDEV, errno.EMLINK, 
 UNLINKED |= {errno.ENOTSUP, errno.EOPNOTSUPP}
 """What OSErrors say of a file that can have no second name here: it is written again then."""
 
-Contents: TypeAlias = Sequence[Bytes] | Packed
-"""What a file is made of."""
-
 RESERVE = 1 << 20
 """Bytes that a save leaves free: its directory and manifest, the journal, what others write meanwhile."""
 
@@ -38,7 +33,7 @@ def is_ours(name: str) -> bool:
     return name in OURS or name == PARTS or PART.fullmatch(name) is not None
 
 
-def put(files: Files, path: Path, parts: Contents, verify: bool) -> FileFact:
+def put(files: Files, path: Path, parts: Sequence[Bytes], verify: bool) -> FileFact:
     """Write a file and have it on the disk; `verify`: read it back."""
     fact = write_file(files, path, parts)
     if verify:
@@ -64,10 +59,9 @@ def link(files: Files, path: Path, source: Source, parts: Sequence[Bytes], verif
     return source.fact
 
 
-def check_room(files: Files, folder: Path, name: str, contents: Mapping[str, Contents]) -> None:
+def check_room(files: Files, folder: Path, name: str, contents: Mapping[str, Sequence[Bytes]]) -> None:
     """SaveError where a file system says that it has less room than is needed."""
-    known = [parts for parts in contents.values() if not isinstance(parts, Packed)]
-    needed = sum(len(part) for parts in known for part in parts) + RESERVE
+    needed = sum(len(part) for parts in contents.values() for part in parts) + RESERVE
     free = files.free(folder)
     if free is not None and free < needed:
         raise SaveError(f"saving {name} needs {needed} bytes, but {free} are free in {folder}", folder)

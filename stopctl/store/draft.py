@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from stopctl.core.errors import OrderError, SaveError, SettingError
 from stopctl.store import safetensors, strict
-from stopctl.store.commit import TEMPORARY, Contents, check_room, link, put, withdraw
+from stopctl.store.commit import TEMPORARY, check_room, link, put, withdraw
 from stopctl.store.fence import Fence
 from stopctl.store.files import Files
 from stopctl.store.frozen import Source, Unchanged
@@ -21,7 +21,6 @@ from stopctl.store.manifest import (
     MANIFEST,
     MAX_RANKS,
     NAME,
-    PACKED,
     PARTS,
     STATE,
     TENSORS,
@@ -31,7 +30,6 @@ from stopctl.store.manifest import (
     parse,
 )
 from stopctl.store.oserrors import as_save_error
-from stopctl.store.packed import Packed
 from stopctl.store.partfile import encode_parts
 from stopctl.store.parts import PartFact, gathered, put_part, whole_arrays
 from stopctl.store.rundir import FORMAT
@@ -46,13 +44,11 @@ class Shares:
         contents: of the files to be written.
         frozen: what ``frozen.safetensors`` holds, if there is any.
         source: what it can be linked to; it is not in `contents` then.
-        unpacked: bytes of the arrays that change before they are compressed, None where they are not.
     """
 
-    contents: Mapping[str, Contents]
+    contents: Mapping[str, Sequence[Bytes]]
     frozen: Sequence[Bytes]
     source: Source | None
-    unpacked: int | None
 
 
 class Writing:
@@ -63,15 +59,13 @@ class Writing:
         folder: where checkpoints are.
         fence: asked just before a checkpoint appears.
         verify: read every file back before that.
-        pack: compress what changes.
     """
 
-    def __init__(self, files: Files, folder: Path, fence: Fence, *, verify: bool, pack: bool) -> None:
+    def __init__(self, files: Files, folder: Path, fence: Fence, *, verify: bool) -> None:
         self.files = files
         self.folder = folder
         self.fence = fence
         self.verify = verify
-        self._pack = pack
         self._unchanged = Unchanged()
         self._newest: str | None = None
 
@@ -82,20 +76,15 @@ class Writing:
             OSError: the names of the checkpoints cannot be read.
         """
         moving, still = self._unchanged.part(leaves)
-        tensors = safetensors.encode(moving)
-        contents: dict[str, Contents] = {TENSORS: tensors, STATE: state}
-        unpacked = None
-        if self._pack:
-            packed = Packed(tensors)
-            contents, unpacked = {PACKED: packed, STATE: state}, packed.unpacked
+        contents: dict[str, Sequence[Bytes]] = {TENSORS: safetensors.encode(moving), STATE: state}
         if not still:
-            return Shares(contents, (), None, unpacked)
+            return Shares(contents, (), None)
         frozen = safetensors.encode(still)
         names = {entry.name for entry in self.files.entries(self.folder) if NAME.fullmatch(entry.name)}
         source = self._unchanged.source(self.folder, self._newest, names)
         if source is None:
             contents[FROZEN] = frozen
-        return Shares(contents, frozen, source, unpacked)
+        return Shares(contents, frozen, source)
 
     def saved(self, info: CheckpointInfo, facts: Mapping[str, FileFact], source: Source | None) -> None:
         """A checkpoint is on the disk, with these files."""
@@ -258,9 +247,8 @@ class Draft:
                 at, verify = self.directory / FROZEN, self._writing.verify
                 self._facts[FROZEN] = link(self._files, at, shares.source, shares.frozen, verify)
         self._source, self._sharded = shares.source, content.sharded
-        self.info = replace(self.info, unpacked=shares.unpacked)
 
-    def _file(self, name: str, parts: Contents) -> FileFact:
+    def _file(self, name: str, parts: Sequence[Bytes]) -> FileFact:
         return put(self._files, self.directory / name, parts, self._writing.verify)
 
     def _saving(self) -> AbstractContextManager[None]:

@@ -19,7 +19,7 @@ from stopctl.store.oserrors import ROTTEN, as_damage, damage_of
 from stopctl.store.packed import unpack
 from stopctl.store.pins import read_pins
 from stopctl.store.rundir import CHECKPOINTS, FORMAT, JOURNAL, found_instead, read_meta
-from stopctl.store.tree import Array, Leaf, Tree, unflatten
+from stopctl.store.tree import Array, Leaf, Tree, named, unflatten
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +125,9 @@ class Reader:
         with damage_of(info.name):
             info, facts = self._manifest(info.name)
             leaves: dict[str, Array] = {}
-            for file in sorted(facts.keys() - {STATE, PARTS}):
-                _add(leaves, safetensors.decode(self._arrays(info, file, facts[file])))
             state = self._state(info.name, facts[STATE])
+            for file in sorted(facts.keys() - {STATE, PARTS}):
+                _add(leaves, safetensors.decode(self._arrays(info, file, facts[file], state)))
             skeleton: strict.JsonValue = state["components"]
             own: strict.JsonValue = {}
             arrays: Mapping[str, Leaf] = {}
@@ -185,11 +185,13 @@ class Reader:
             raise DamagedError(f"{MANIFEST}: it is that of {info.name}")
         return info, facts
 
-    def _arrays(self, info: CheckpointInfo, file: str, fact: FileFact) -> bytearray:
+    def _arrays(
+        self, info: CheckpointInfo, file: str, fact: FileFact, state: Mapping[str, strict.JsonValue]
+    ) -> bytearray:
         """The bytes of a safetensors file, verified as they are on the disk."""
         with as_damage(file, ROTTEN):
             data = read_file(self._files, self._folder / info.name / file, fact)
-        return data if file != PACKED else unpack(data, info.unpacked or 0, file)
+        return data if file != PACKED else unpack(data, info.unpacked or 0, file, named(state["components"]))
 
     def _state(self, name: str, fact: FileFact) -> dict[str, strict.JsonValue]:
         with as_damage(STATE, ROTTEN):

@@ -16,6 +16,9 @@ from stopctl.store.tree import ITEMSIZE, Leaf, is_shape, raw, size_in_bytes
 PREFIX = 8
 """Bytes of the header's length, and what the header is padded to."""
 
+HEADER = 100_000_000
+"""Bytes that the format allows a header."""
+
 FIELDS = {"dtype", "shape", "data_offsets"}
 
 
@@ -47,26 +50,40 @@ def decode(data: Bytes) -> dict[str, Leaf]:
     start = PREFIX + int.from_bytes(view[:PREFIX], "little")
     if len(view) < PREFIX or start > len(view):
         _refuse("the header is longer than the file")
+    body = view[start:]
+    found = describe(view[PREFIX:start], len(body))
+    return {name: Leaf(dtype, shape, body[at:end]) for name, (dtype, shape, at, end) in found.items()}
+
+
+def describe(text: Bytes, length: int) -> dict[str, tuple[str, tuple[int, ...], int, int]]:
+    """Each tensor's dtype, shape, and the bytes it lies at behind the header, begin and end.
+
+    Args:
+        text: the header's.
+        length: bytes behind it.
+
+    Raises:
+        DamagedError: as `decode`.
+    """
     try:
-        header = strict.loads(view[PREFIX:start])
+        header = strict.loads(text)
     except ValueError as error:
         raise DamagedError(f"safetensors header: {error}") from error
     if type(header) is not dict:
         _refuse("no object")
     _check_metadata(header.pop("__metadata__", {}))
-    body = view[start:]
-    found = {name: _leaf(name, entry, body) for name, entry in header.items()}
+    found = {name: _entry(name, entry, length) for name, entry in header.items()}
     at = 0
     for begin, end in sorted(entry["data_offsets"] for entry in header.values()):
         if begin != at:
             _refuse(f"a tensor starts at {begin}, where {at} was due")
         at = end
-    if at != len(body):
-        _refuse(f"the tensors end at {at} of {len(body)} bytes")
+    if at != length:
+        _refuse(f"the tensors end at {at} of {length} bytes")
     return found
 
 
-def _leaf(name: str, entry: strict.JsonValue, body: memoryview) -> Leaf:
+def _entry(name: str, entry: strict.JsonValue, length: int) -> tuple[str, tuple[int, ...], int, int]:
     if type(entry) is not dict or entry.keys() != FIELDS:
         _refuse(f"{name[:200]!r} is not described by {', '.join(sorted(FIELDS))}")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
@@ -77,9 +94,9 @@ def _leaf(name: str, entry: strict.JsonValue, body: memoryview) -> Leaf:
     if type(offsets) is not list or len(offsets) != 2 or not is_shape(tuple(offsets)):
         _refuse(f"{name[:200]!r} has no pair of offsets")
     begin, end = offsets
-    if not begin <= end <= len(body) or end - begin != size_in_bytes(dtype, tuple(shape)):
-        _refuse(f"{name[:200]!r} lies at {begin}..{end} of {len(body)}, which does not fit its shape")
-    return Leaf(dtype, tuple(shape), body[begin:end])
+    if not begin <= end <= length or end - begin != size_in_bytes(dtype, tuple(shape)):
+        _refuse(f"{name[:200]!r} lies at {begin}..{end} of {length}, which does not fit its shape")
+    return dtype, tuple(shape), begin, end
 
 
 def _check_metadata(metadata: strict.JsonValue) -> None:

@@ -15,7 +15,6 @@ from stopctl.store.journal import Journal
 from stopctl.store.lock import RunLock, now
 from stopctl.store.manifest import NAME, CheckpointInfo, order
 from stopctl.store.oserrors import as_save_error
-from stopctl.store.packed import library
 from stopctl.store.pins import NO_PINS, forget_pin, read_pins
 from stopctl.store.reader import Damage, Listing, Reader
 from stopctl.store.rundir import (
@@ -48,15 +47,10 @@ class Store(Reader):
         take_over: bool = False,
         durability: Durability = "full",
         verify_writes: bool = False,
-        compress: Literal["zstd"] | None = None,
         files: Files = FILES,
     ) -> None:
         if durability not in ("full", "process"):
             raise SettingError(f"durability={durability!r}: write 'full' or 'process'")
-        if compress not in (None, "zstd"):
-            raise SettingError(f"compress={compress!r}: write 'zstd' or None")
-        if compress is not None:
-            library()
         files = files if durability == "full" else without_sync(files)
         self._open(path, files)
         self._durability = durability
@@ -66,8 +60,7 @@ class Store(Reader):
             refuse_foreign(files, self.path)
             self._lock = RunLock.take(files, self.path, over=take_over)
             self._fence = Fence(files, self.path, self._lock)
-            more = {"verify": verify_writes, "pack": compress is not None}
-            self._writing = Writing(files, self._folder, self._fence, **more)
+            self._writing = Writing(files, self._folder, self._fence, verify=verify_writes)
             try:
                 self.meta = read_meta(files, self.path)
             except BaseException:
@@ -84,8 +77,7 @@ class Store(Reader):
             path: the run's directory.
             options: `take_over`: take it from another process, which then writes no more. `durability`:
                 "full", or "process" to skip every fsync: what is saved outlives this process, but not a power
-                cut. `verify_writes`: read every file of a checkpoint back before it appears. `compress`:
-                "zstd" for the arrays that change (the extra ``zstd``). `files`: the
+                cut. `verify_writes`: read every file of a checkpoint back before it appears. `files`: the
                 file operations; a test gives its own.
 
         Raises:

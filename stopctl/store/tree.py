@@ -217,6 +217,19 @@ def unflatten(skeleton: JsonValue, leaves: Mapping[str, Array]) -> dict[str, Tre
     return {name: _decode(node, leaves, name, 0) for name, node in skeleton.items()}
 
 
+def named(skeleton: JsonValue) -> set[str]:
+    """The names of all arrays that a skeleton asks for, whole or in pieces."""
+    found, todo = set(), [skeleton]
+    while todo:
+        node = todo.pop()
+        if type(node) is list:
+            todo += node
+        elif type(node) is dict:
+            found |= {node[kind] for kind in ("leaf", "sharded") if type(node.get(kind)) is str}
+            todo += node.values()
+    return found
+
+
 def _decode(node: JsonValue, leaves: Mapping[str, Array], path: str, depth: int) -> Tree:
     if depth > MAX_DEPTH:
         _refuse(path[:200], "nested too deeply")

@@ -119,8 +119,7 @@ def test_the_frameworks_load_and_resume_them(name, tmp_path, make):
     adapter.load(FOLDER / name, model=parts["model"], which="best")
     assert weights(parts["model"]) == saved("best")
     parts = getattr(make, f"{name}_parts")()
-    compress = {"compress": "zstd"} if name == "torch" else {}
-    with adapter.Run(tmp_path / "run", **parts, **make.RULES, **compress, resume="require") as run:
+    with adapter.Run(tmp_path / "run", **parts, **make.RULES, resume="require") as run:
         assert list(run.epochs(9)) == []
         assert weights(parts["model"]) == saved("latest")
         assert run.restore_best().epoch == 2
