@@ -16,9 +16,7 @@ from stopctl.core.errors import OrderError, SaveError, SettingError, StopctlErro
 from stopctl.store import CheckpointInfo, Leaf, PartFact, Piece, Reader, Sharded, Store, unlock, write_part
 from stopctl.store.files import FILES, Files
 from stopctl.store.lock import _held
-from support import powercut
 from support.faults.counts import count
-from support.faults.promises import Undriven
 from support.recorder import Op, Recorder, failing
 from support.sharded import OWN, captured, commit, content, drafted, facts, own, part_files, written
 from support.trees import same
@@ -266,48 +264,6 @@ class Recorded:
         self.begun = len(self.files.ops)
         commit(store, number, ranks, files=self.files)
         self.saved = len(self.files.ops)
-        store.close()
-
-
-@pytest.mark.parametrize("number", [2, 3, 4])
-def test_a_power_cut_or_kill_at_any_operation_leaves_all_of_the_save_or_nothing(
-    tmp_path: Path, number: int
-) -> None:
-    recorded = Recorded(tmp_path / "real", number, ranks=3)
-    disk = powercut.Disk(recorded.root)
-    seen: set[object] = set()
-    found = set()
-    for done, op in enumerate(recorded.files.ops, 1):
-        disk.do([op])
-        if done <= recorded.begun or not Recorder.changes(op):
-            continue
-        for tree in disk.states():
-            key = (frozenset(tree.items()), done < recorded.saved)
-            if key in seen:
-                continue
-            seen.add(key)
-            powercut.write(tree, tmp_path / "cut")
-            numbers = recovered(tmp_path / "cut" / "run")
-            shutil.rmtree(tmp_path / "cut")
-            assert numbers in ([1], [1, number]), op.told(recorded.root)
-            assert done < recorded.saved or numbers == [1, number]
-            found.add(tuple(numbers))
-    count("crash states", len(seen))
-    assert len(seen) > 40
-    assert found == {(1,), (1, number)}
-
-
-def recovered(run: Path) -> list[int]:
-    """The saves that a process finds there, each bitwise what it was; nothing else is left."""
-    store = Store.lock(run, files=Undriven())
-    try:
-        listing = store.list()
-        assert listing.damaged == ()
-        assert all(is_save(store, info) for info in listing.good)
-        store.begin({})
-        assert names(run) == sorted(info.name for info in listing.good)
-        return [info.epoch for info in listing.good]
-    finally:
         store.close()
 
 

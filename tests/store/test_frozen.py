@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from stopctl.core.errors import DamagedError, SaveError
 from stopctl.store import Files, Leaf, Reader, Store, frozen
 from stopctl.store.frozen import Unchanged
-from support import powercut
+from support.faults.disk import write
+from support.faults.models import Posix
 from support.recorder import Recorder, failing
 
 FROZEN = "frozen.safetensors"
@@ -297,7 +298,7 @@ def test_a_power_cut_at_any_operation_loses_nothing_that_was_reported(tmp_path: 
             store.delete([gone.name], guarded=())
     promised[-1] = (promised[-1][0], {1, 3, 4, 5})
     store.close()
-    disk = powercut.Disk(root)
+    disk = Posix(root)
     seen = set()
     start = next(i for i, op in enumerate(files.ops) if op.name == "link")
     for count, op in enumerate(files.ops, 1):
@@ -309,7 +310,7 @@ def test_a_power_cut_at_any_operation_loses_nothing_that_was_reported(tmp_path: 
             key = (tuple(sorted(tree.items())), frozenset(must))
             if key not in seen:
                 seen.add(key)
-                powercut.write(tree, tmp_path / "cut")
+                write(tree, tmp_path / "cut")
                 assert must <= all_load(Reader(tmp_path / "cut/run"))
                 shutil.rmtree(tmp_path / "cut")
     assert len(seen) > 15

@@ -14,10 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from stopctl.core.errors import StopctlError
-from support import powercut
 from support.faults.checks import CODES, Failing
 from support.faults.counts import count
-from support.faults.disk import Tree, read
+from support.faults.disk import Tree, read, write
 from support.faults.models import MODELS
 from support.faults.promises import NONE, Expected, Loss, best, is_save, survives
 from support.faults.stories import Story
@@ -146,7 +145,7 @@ class Machine(RuleBasedStateMachine):
     def _life(self, tree: Tree, expected: Expected) -> Story:
         self.lives += 1
         root = self.folder / str(self.lives)
-        powercut.write(tree, root)
+        write(tree, root)
         return Story(root, None, expected)
 
     def _die(self, count_: int, model: str | None, which: int) -> None:

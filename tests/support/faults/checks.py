@@ -10,8 +10,7 @@ from pathlib import Path
 
 from stopctl.core.errors import StopctlError
 from stopctl.store.files import Handle
-from support import powercut
-from support.faults.disk import Tree
+from support.faults.disk import Tree, write
 from support.faults.models import MODELS
 from support.faults.promises import NONE, Expected, Loss, survives
 from support.faults.stories import ALL, Story, cuts, prepared, told
@@ -21,7 +20,7 @@ from support.recorder import Op, Recorder
 def cut_survives(tree: Tree, where: str, expected: Expected, scratch: Path) -> None:
     """Put a tree that a power cut has left on the disk, and have it recovered."""
     root = scratch / "cut"
-    powercut.write(tree, root)
+    write(tree, root)
     try:
         survives(root / "run", expected)
     except Loss as loss:
@@ -49,7 +48,7 @@ def cut_in_recovery(scratch: Path, name: str, model: str, *, every: int, limit: 
         if i % every:
             continue
         root = scratch / "first"
-        powercut.write(tree, root)
+        write(tree, root)
         second = Story(root, expected=expected)
         second.open()
         second.close()

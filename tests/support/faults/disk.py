@@ -281,3 +281,13 @@ def read(root: Path) -> Tree:
         str(path.relative_to(root)): path.read_bytes() if path.is_file() else None
         for path in sorted(root.rglob("*"))
     }
+
+
+def write(tree: Tree, root: Path) -> None:
+    """Put such a tree on the real disk, below the new directory `root`."""
+    root.mkdir()
+    for path, data in sorted(tree.items()):
+        if data is None:
+            (root / path).mkdir()
+        else:
+            (root / path).write_bytes(data)

@@ -19,12 +19,33 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from support import powercut
-from support.faults.disk import read
+from stopctl.store.files import Files, Handle
+from support.faults.disk import read, write
 from support.faults.promises import Expected, begun, losses
 from support.faults.stories import ALL, prepared, told
 from support.recorder import Op, Recorder
-from support.store_child import Deadly
+
+
+class Deadly(Recorder):
+    """Kills its process before operation number `at`; `half`: in the middle of it, if it is a write."""
+
+    def __init__(self, at: int, half: bool) -> None:
+        super().__init__(self._die)
+        self.at, self.half = at, half
+        self.armed: int | None = None
+
+    def arm(self) -> None:
+        self.armed = len(self.ops)
+
+    def _die(self, index: int, op: Op) -> None:
+        if self.armed is not None and index - self.armed == self.at and not self.half:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def write(self, handle: Handle, data: bytes | bytearray | memoryview) -> int:
+        if self.armed is not None and len(self.ops) - self.armed == self.at and self.half:
+            Files.write(self, handle, data[: len(data) // 2])
+            os.kill(os.getpid(), signal.SIGKILL)
+        return int(super().write(handle, data))
 
 
 def dies(life: Callable[[Deadly], object], at: int, *, half: bool) -> bool:
@@ -80,14 +101,14 @@ def in_a_story(folder: Path, name: str, every: int) -> tuple[int, int, list[str]
 def in_recovery(folder: Path, root: Path, expected: Expected) -> tuple[int, list[str]]:
     """Kills in the opening that follows on a kill."""
     tree, again = read(root), folder / "again"
-    powercut.write(tree, again)
+    write(tree, again)
     whole = Recorder()
     begun(again / "run", whole).close()
     shutil.rmtree(again)
     kills = 0
     lost = []
     for at, half in places(whole.ops):
-        powercut.write(tree, again)
+        write(tree, again)
         kills += dies(lambda files: begun(again / "run", files).close(), at, half=half)
         loss = losses(again / "run", expected)
         lost += [f"at {at} of the recovery: {loss}"] if loss else []

@@ -13,8 +13,7 @@ from typing import Any
 
 from stopctl.core.errors import StopctlError
 from stopctl.store import FILES, Store, manual
-from support import powercut
-from support.faults.disk import Tree, read
+from support.faults.disk import Tree, read, write
 from support.faults.models import MODELS
 from support.faults.promises import Expected, begun, commit, commit_together
 from support.recorder import Op, Recorder
@@ -236,7 +235,7 @@ def prepared(name: str, root: Path, files: Recorder | None = None) -> Story:
     """
     tree, expected = _before(BEFORE.get(name, 5))
     tree = tree | (LEFT if name == "sweeps" else {})
-    powercut.write(tree, root)
+    write(tree, root)
     story = Story(root, files, expected, tree)
     story.name = name
     return story
