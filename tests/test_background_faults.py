@@ -13,9 +13,9 @@ import pytest
 
 from stopctl import StopctlError
 from stopctl.store import Reader
-from support.background_child import InBackground, content, holds, opened
+from support.background_child import THREAD, content, holds, opened
 from support.brake import finished
-from support.recorder import CODES, WITHOUT_PATH
+from support.recorder import CODES, WITHOUT_PATH, Meeting
 
 ROOT = Path(__file__).parent.parent
 PROGRAM = ROOT / "tests" / "support" / "background_child.py"
@@ -24,11 +24,11 @@ QUIET = {"exists", "real", "identity", "uncache"}
 """Questions whose answers are no errors, or whose errors say nothing of the save."""
 
 
-class Failing(InBackground):
+class Failing(Meeting):
     """The operation fails once."""
 
     def __init__(self, at, code):
-        super().__init__(at)
+        super().__init__(at, THREAD)
         self.code, self.failed = code, None
 
     def met(self, op):
@@ -79,7 +79,7 @@ def test_an_operation_that_fails_is_told_and_loses_nothing(tmp_path, code):
         ].epoch == 5
         lines = [line for line in Reader(directory).journal() if line["event"] == "save_failed"]
         assert [line["epoch"] for line in lines] == ([] if 3 in found else [3])
-        if files.seen <= at:
+        if len(files.names) <= at:
             break
         at += stride
     assert injected > 20 / stride

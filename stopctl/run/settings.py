@@ -140,8 +140,6 @@ class Settings:
             raise SettingError(f"async_save={self.async_save!r}: write True, 'overlap' or False")
         if self.save_errors not in ("raise", "continue"):
             raise SettingError(f"save_errors={self.save_errors!r}: write 'raise' or 'continue'")
-        if self.compress not in (None, "zstd"):
-            raise SettingError(f"compress={self.compress!r}: write 'zstd' or None")
         if self.grace_seconds is not None and not (
             type(self.grace_seconds) in (int, float) and 0 < self.grace_seconds < math.inf
         ):
@@ -203,7 +201,7 @@ class Settings:
 
     def store_options(self) -> dict[str, Any]:
         """How the store is to be opened."""
-        names = ("take_over", "durability", "verify_writes", "compress")
+        names = ("take_over", "durability", "verify_writes")
         return {name: getattr(self, name) for name in names}
 
     def meta(self, state: State) -> dict[str, Any]:

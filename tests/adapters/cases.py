@@ -122,6 +122,9 @@ class Torch:
         rng = self.torch.get_rng_state().numpy()
         return digest([*tensors, *moments, rng, np.array([g["lr"] for g in self.optimizer.param_groups])])
 
+    def state_of_training(self) -> Any:
+        return len(self.optimizer.state), self.scheduler.last_epoch
+
     def scalar(self, value: float) -> Any:
         return self.torch.tensor(value, requires_grad=True)
 
@@ -179,6 +182,9 @@ class TensorFlow:
 
     def everything(self) -> str:
         return digest(variable.numpy() for variable in [*self.model.variables, *self.optimizer.variables])
+
+    def state_of_training(self) -> Any:
+        return digest(variable.numpy() for variable in self.optimizer.variables)
 
     def scalar(self, value: float) -> Any:
         return self.tf.constant(value)

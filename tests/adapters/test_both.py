@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from importlib import metadata
 
 import pytest
 import torch  # noqa: F401  # before TensorFlow, where both live in one process
@@ -24,9 +25,11 @@ from stopctl import (
 )
 from stopctl.store import Reader
 from support import traces
+from support.brake import Brake, finished
 from support.oracle import build, make_goal
 
 TRACES = traces.load()
+MODES = [False, True, "overlap"]
 VALUES = [0.5, 0.3, 0.4, 0.2, 0.6, 0.6, 0.6, 0.6]
 
 
@@ -60,9 +63,11 @@ def test_golden_traces(case, trace, tmp_path):
     assert (run.stopped is not None) == bool(decisions[-1]["stop"])
 
 
-def test_restore_best_brings_back_the_weights_that_were_judged(case, tmp_path):
+@pytest.mark.parametrize("mode", MODES)
+def test_restore_best_brings_back_the_weights_that_were_judged(case, tmp_path, mode):
     work, seen = case(), {}
-    with work.Run(tmp_path, **work.given(), stop=Patience(2), save=OnBest()) as run:
+    settings = {"stop": Patience(2), "save": OnBest(), "async_save": mode}
+    with work.Run(tmp_path, **work.given(), **settings) as run:
         for epoch in run.epochs(50):
             work.train(epoch)
             run.report(val_loss=VALUES[epoch - 1])
@@ -73,14 +78,15 @@ def test_restore_best_brings_back_the_weights_that_were_judged(case, tmp_path):
         assert (run.restore_latest().epoch, work.everything()) == (6, seen[6])
 
 
-def test_a_resumed_run_is_the_same_run(case, tmp_path):
+@pytest.mark.parametrize("mode", MODES)
+def test_a_resumed_run_is_the_same_run(case, tmp_path, mode):
     straight = case()
     train(straight, tmp_path / "straight", 6)
     first = case()
-    train(first, tmp_path / "resumed", 6, until=3)
+    train(first, tmp_path / "resumed", 6, until=3, async_save=mode)
     second = case()
     second.train(1)  # whatever the process did before: it is overwritten
-    run = train(second, tmp_path / "resumed", 6)
+    run = train(second, tmp_path / "resumed", 6, async_save=mode)
     assert run.resumed.epoch == 3
     assert second.everything() == straight.everything()
     third = case()
@@ -97,6 +103,7 @@ def test_load_reads_the_weights_alone(case, tmp_path):
             seen[epoch] = work.weights()
             if epoch == 1:
                 run.save("warm-up")
+        assert case().load(tmp_path, "best").epoch == 2  # while the run is open
     for which, epoch in (("best", 2), ("latest", 4), ("warm-up", 1)):
         fresh = case()
         info = fresh.load(tmp_path, which)
@@ -152,15 +159,20 @@ def test_best_not_saved(case, tmp_path):
         assert not run.restore_best().is_best
 
 
-def test_sigterm_saves_and_raises(case, tmp_path):
+@pytest.mark.parametrize(
+    ("save", "mode"), [(None, False), (Every(epochs=1), True), (Every(epochs=1), "overlap")]
+)
+def test_sigterm_saves_and_raises(case, tmp_path, save, mode):
     work = case()
-    with pytest.raises(Preempted) as caught, work.Run(tmp_path, **work.given(), save=None) as run:
+    settings = {"save": save, "async_save": mode}
+    with pytest.raises(Preempted) as caught, work.Run(tmp_path, **work.given(), **settings) as run:
         for epoch in run.epochs(9):
             work.train(epoch)
             if epoch == 2:
                 os.kill(os.getpid(), signal.SIGTERM)
             run.report(val_loss=1.0)
     assert caught.value.code == 143
+    assert [info.epoch for info in run.checkpoints] == ([1, 2] if save else [2])
     straight = case()
     train(straight, tmp_path / "straight", 3)
     resumed = case()
@@ -168,7 +180,7 @@ def test_sigterm_saves_and_raises(case, tmp_path):
     assert resumed.everything() == straight.everything()
 
 
-def test_a_damaged_checkpoint_is_replaced_by_the_next_older_one(case, tmp_path):
+def test_a_damaged_checkpoint_is_replaced_by_the_next_older_one(case, tmp_path, caplog):
     straight = case()
     train(straight, tmp_path, 4)
     newest = Reader(tmp_path).list().good[-1]
@@ -178,6 +190,8 @@ def test_a_damaged_checkpoint_is_replaced_by_the_next_older_one(case, tmp_path):
     again = case()
     run = train(again, tmp_path, 4)
     assert (run.resumed.epoch, again.everything()) == (3, straight.everything())
+    assert (newest.path.parent / f".damaged-{newest.name}").is_dir()
+    assert f"{newest.name} is damaged and set aside" in caplog.text
 
 
 def test_scalars_of_the_framework_are_values(case, tmp_path):
@@ -206,7 +220,7 @@ def test_run_json_tells_versions_and_notes(case, tmp_path):
     meta = json.loads((tmp_path / "run.json").read_text())
     assert meta["notes"] == {"seed": 0}
     assert {"python", "numpy"} <= set(meta["versions"])
-    assert (work.name == "plain") or work.name in meta["versions"]
+    assert (work.name == "plain") or meta["versions"][work.name] == metadata.version(work.name)
 
 
 def test_the_learning_rate_falls_on_a_plateau_and_resumes(case, tmp_path):
@@ -243,4 +257,64 @@ def test_keywords_of_other_libraries_are_refused(case, tmp_path):
     work = case()
     with pytest.raises(SettingError, match=r"Run has no monitor=: write goal=Minimize\('val_loss'\)"):
         work.Run(tmp_path / "run", **work.given(), monitor="val_loss")
+    if work.name != "plain":
+        with pytest.raises(SettingError, match=r"Run has no state=: write model=\.\.\., and extra="):
+            work.Run(tmp_path / "run", state={})
     assert not (tmp_path / "run").exists()
+
+
+def files(directory):
+    """The bytes of every tensor file."""
+    return {
+        info.name: (info.path / "state.safetensors").read_bytes() for info in Reader(directory).list().good
+    }
+
+
+@pytest.mark.parametrize("mode", MODES[1:])
+def test_checkpoints_are_the_same_to_the_last_bit(case, tmp_path, mode):
+    straight = case()
+    train(straight, tmp_path / "straight", 5, keep=None)
+    beside = case()  # now, as it seeds the generators
+    train(beside, tmp_path / "beside", 5, keep=None, async_save=mode)
+    assert beside.everything() == straight.everything()
+    assert files(tmp_path / "beside") == files(tmp_path / "straight")
+
+
+@pytest.mark.parametrize("mode", MODES[1:])
+def test_training_beside_a_save_does_not_change_it(case, tmp_path, monkeypatch, mode):
+    work = case()
+    brake = Brake(monkeypatch)
+    seen = {}
+    with work.Run(tmp_path, **work.given(), stop=None, keep=None, async_save=mode) as run:
+        for epoch in run.epochs(3):
+            work.train(epoch)
+            if epoch > 1:
+                assert brake.reached()
+                brake.release()
+                finished()
+            run.report(val_loss=1.0)
+            seen[epoch] = work.weights()
+    for epoch in (1, 2, 3):
+        work.load(tmp_path, f"epoch-{epoch:04}-step-000000000-w0001")
+        assert work.weights() == seen[epoch]
+
+
+def test_a_new_run_starts_from_the_best_weights_of_another(case, tmp_path):
+    parent, seen = case(), {}
+    with parent.Run(tmp_path / "a", **parent.given(), stop=None) as run:
+        for epoch in run.epochs(3):
+            parent.train(epoch)
+            seen[epoch] = parent.weights()
+            run.report(val_loss=float(epoch != 2))
+    child, fresh = case(), case()
+    told = {"directory": str(tmp_path / "a"), "checkpoint": "epoch-0002-step-000000000-w0001"}
+    with child.Run(tmp_path / "b", **child.given(), stop=None, start_from_run=tmp_path / "a") as run:
+        assert (child.weights(), child.state_of_training()) == (seen[2], fresh.state_of_training())
+        assert (run.progress.epoch, run.resumed) == (0, None)
+        for epoch in run.epochs(2):
+            child.train(epoch)
+            run.report(val_loss=0.5)
+    assert json.loads((tmp_path / "b" / "run.json").read_text())["parent"] == told
+    again = case()
+    with again.Run(tmp_path / "b", **again.given(), start_from_run=tmp_path / "a") as run:
+        assert (run.resumed.epoch, again.everything()) == (2, child.everything())

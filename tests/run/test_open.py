@@ -133,18 +133,6 @@ def test_a_saved_line_without_any_checkpoint(tmp_path, resume):
         open_run(tmp_path, resume)
 
 
-def test_the_next_older_good_one_is_used_and_the_damaged_one_set_aside(tmp_path, caplog):
-    trained(tmp_path)
-    newest = Reader(tmp_path).list().good[-1]
-    data = bytearray((newest.path / "state.json").read_bytes())
-    data[100] ^= 1
-    (newest.path / "state.json").write_bytes(data)
-    assert open_run(tmp_path, "auto") == [2, 3]
-    assert (tmp_path / "checkpoints" / f".damaged-{newest.name}").is_dir()
-    assert f"{newest.name} is damaged and set aside" in caplog.text
-    assert "epoch-0002-step-000000000-w0002" in [i.name for i in Reader(tmp_path).list().good]
-
-
 @pytest.mark.parametrize("resume", ["auto", "require", "never"])
 def test_another_goal_is_an_error_naming_both(tmp_path, resume):
     trained(tmp_path)

@@ -124,20 +124,6 @@ def test_many_saves_into_the_same_buffers(tmp_path, mode):
         assert set(leaf_array(load(tmp_path, i)["w"]).tolist()) == {i + 1.0}
 
 
-def test_a_resumed_run_is_the_same_run(tmp_path):
-    def train(directory, epochs, **more):
-        state = {"w": np.zeros(20_000)}
-        with Run(directory, state=state, stop=None, save=Every(epochs=2), **more) as run:
-            for _ in run.epochs(epochs):
-                state["w"] += np.random.default_rng(run.progress.epoch).random(20_000)
-                run.report(val_loss=float(state["w"].mean()))
-        return state["w"].tobytes()
-
-    straight = train(tmp_path / "a", 7)
-    train(tmp_path / "b", 4, async_save=True)
-    assert train(tmp_path / "b", 7, async_save=True) == straight
-
-
 # the same decisions
 
 

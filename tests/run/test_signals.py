@@ -11,7 +11,7 @@ import threading
 
 import pytest
 
-from adapters.kill.points import CHANGES
+from adapters.exact.points import CHANGES
 from stopctl import Every, Preempted, Run
 from stopctl.run.signals import Watch
 from stopctl.store import Reader

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -59,3 +62,38 @@ def check() -> Callable[..., None]:
             assert state == {"number": info.epoch}
 
     return all_load
+
+
+@pytest.fixture
+def process(run: Path) -> Iterator[Callable[[str], subprocess.Popen[str]]]:
+    """``process(code)``: another process that has the run open as ``store``, has saved 1, and goes on with `code`."""
+    children = []
+
+    def start(code: str) -> subprocess.Popen[str]:
+        child = subprocess.Popen(
+            [sys.executable, "-c", HOLDER + code, str(run)],
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        children.append(child)
+        assert child.stdout is not None
+        assert child.stdout.readline() == "held\n"
+        return child
+
+    yield start
+    for child in children:
+        child.kill()
+        child.communicate()
+
+
+HOLDER = """
+import sys
+from stopctl.store import SaveError, Store
+store = Store.lock(sys.argv[1])
+store.begin({})
+save = lambda n: store.commit({"a": n}, state=None, epoch=n, step=n, seconds=0, value=None)
+save(1)
+print("held", flush=True)
+"""

@@ -50,35 +50,6 @@ def count(run: Path, save: Save, action: Callable[[Store], Any]) -> int:
     return found
 
 
-@pytest.mark.parametrize("code", CODES, ids=errno.errorcode.get)
-def test_a_commit_whose_operation_fails_leaves_all_that_was(
-    tmp_path: Path, save: Save, check: Any, code: int
-) -> None:
-    total = count(tmp_path / "whole", save, lambda store: save(store, 3))
-    assert total > 20
-    for k in range(total):
-        run = tmp_path / str(k)
-        store, files = begun(run)
-        save(store, 1)
-        save(store, 2)
-        files.hook = failing(len(files.ops) + k, code)
-        with pytest.raises(SaveError) as caught:
-            save(store, 3)
-        said = str(caught.value)
-        assert os.strerror(code) in said
-        assert str(run) in said
-        assert caught.value.path is not None
-        assert str(caught.value.path) in said
-        assert isinstance(caught.value.__cause__, OSError)
-        check(store, {1, 2})
-        assert not [name for name in hidden(run) if name.startswith(".tmp-")]
-        files.hook = None
-        save(store, 3)
-        check(store, {1, 2, 3})
-        store.close()
-        opened_again_without_leftovers(run)
-
-
 def test_the_error_names_the_very_file(run: Path, save: Save) -> None:
     store, files = begun(run)
     for name in ("state.safetensors", "state.json", "manifest.json"):
@@ -180,39 +151,6 @@ def test_an_interrupted_commit_leaves_all_that_was(
         assert not [name for name in hidden(run) if name.startswith(".tmp-")]
         save(store, 3)
         store.close()
-
-
-@pytest.mark.parametrize("code", CODES, ids=errno.errorcode.get)
-def test_a_delete_whose_operation_fails_leaves_no_half(
-    tmp_path: Path, save: Save, check: Any, code: int
-) -> None:
-    store, files = begun(tmp_path / "whole")
-    for number in (1, 2, 3):
-        save(store, number)
-    names = [info.name for info in store.list().good[:2]]
-    total = -len(files.ops)
-    store.delete(names, guarded=())
-    total += len(files.ops)
-    store.close()
-    assert total > 15
-    for k in range(total):
-        run = tmp_path / str(k)
-        store, files = begun(run)
-        for number in (1, 2, 3):
-            save(store, number)
-        files.hook = failing(len(files.ops) + k, code)
-        with pytest.raises(StopctlError) as caught:
-            store.delete(names, guarded=())
-        assert os.strerror(code) in str(caught.value)
-        files.hook = None
-        left = {info.epoch for info in store.list().good}
-        assert left in ({1, 2, 3}, {2, 3}, {3})
-        check(store, left)
-        save(store, 4)
-        store.delete([info.name for info in store.list().good if info.epoch < 3], guarded=())
-        check(store, {3, 4})
-        store.close()
-        opened_again_without_leftovers(run)
 
 
 @pytest.mark.parametrize("code", CODES, ids=errno.errorcode.get)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,33 +20,11 @@ ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 
-HOLDER = """
-import sys
-from stopctl.store import Store
-store = Store.lock(sys.argv[1])
-store.begin({})
-store.commit({"a": 1}, state=None, epoch=1, step=1, seconds=0, value=None)
-print("held", flush=True)
-sys.stdin.read()
-store.close()
-"""
-
 
 @pytest.fixture
-def holder(run: Path) -> Iterator[subprocess.Popen[str]]:
+def holder(process: Callable[[str], subprocess.Popen[str]]) -> subprocess.Popen[str]:
     """Another process that has the run open until its input ends."""
-    child = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(run)],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert child.stdout is not None
-    assert child.stdout.readline() == "held\n"
-    yield child
-    child.kill()
-    child.communicate()
+    return process("sys.stdin.read()\nstore.close()\n")
 
 
 def test_a_second_process_is_told_who_has_it_and_readers_work(

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-import os
-import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -92,39 +87,19 @@ def test_this_very_process_is_to_close_its_run(run: Path, store: Store) -> None:
     assert not store.lost
 
 
-def stop_at(run: Path, save: Save, place: Callable[[Op], bool], meanwhile: Callable[[], Any]) -> Store:
-    """An old writer that saved 1 and 2 and then sleeps in its save of 3 before `place`, while that happens."""
+def test_a_save_that_sleeps_before_its_rename_never_appears(run: Path, save: Save, check: Any) -> None:
+    new: list[Store] = []
     files = Recorder()
     old = old_writer(run, files)
     for number in (1, 2):
         save(old, number)
 
     def hook(index: int, op: Op) -> None:
-        if place(op):
+        if op.name == "rename" and op.paths[1].name.startswith("epoch-0003"):
             files.hook = None
-            meanwhile()
+            new.append(taken(run))
 
     files.hook = hook
-    return old
-
-
-def numbered(place: int) -> Callable[[Op], bool]:
-    """The operation of this number, from now on."""
-    seen = itertools.count()
-    return lambda op: next(seen) == place
-
-
-def take_into(new: list[Store], run: Path) -> None:
-    new.append(taken(run))
-
-
-def appears(op: Op) -> bool:
-    return op.name == "rename" and op.paths[1].name.startswith("epoch-0003")
-
-
-def test_a_save_that_sleeps_before_its_rename_never_appears(run: Path, save: Save, check: Any) -> None:
-    new: list[Store] = []
-    old = stop_at(run, save, appears, lambda: new.append(taken(run)))
     with pytest.raises(SaveError, match=r"saving epoch-0003.* No such file"):
         save(old, 3)
     check(new[0], {1, 2})
@@ -133,31 +108,6 @@ def test_a_save_that_sleeps_before_its_rename_never_appears(run: Path, save: Sav
     assert not [path for path in (run / "checkpoints").iterdir() if path.name.startswith(".")]
     old.close()
     new[0].close()
-
-
-def test_a_save_that_sleeps_anywhere_appears_before_the_new_writer_has_begun_or_never(
-    tmp_path: Path, save: Save, check: Any
-) -> None:
-    files = Recorder()
-    whole = old_writer(tmp_path / "whole", files)
-    files.clear()
-    save(whole, 3)
-    for place in range(len(files.ops)):
-        run = tmp_path / str(place)
-        new: list[Store] = []
-        old = stop_at(run, save, numbered(place), partial(take_into, new, run))
-        try:
-            save(old, 3)
-        except SaveError:
-            saved = set()
-        else:
-            saved = {3}
-        check(new[0], {1, 2} | saved)
-        assert not saved or place > files.ops.index(next(op for op in files.ops if appears(op)))
-        old.close()
-        new[0].close()
-        check(taken(run), {1, 2} | saved)
-        _held.clear()
 
 
 def test_a_new_writer_that_sleeps_anywhere_while_the_old_one_saves_leaves_one_truth(
@@ -230,24 +180,6 @@ def test_of_two_that_take_over_at_once_one_has_it(tmp_path: Path, save: Save) ->
             2 if working[0] is not second[0] else 3,
         }
         _held.clear()
-
-
-def test_a_delete_that_sleeps_deletes_nothing_once_it_wakes(run: Path, save: Save, check: Any) -> None:
-    new: list[Store] = []
-    files = Recorder()
-    old = old_writer(run, files)
-    names = [save(old, number).name for number in (1, 2, 3)]
-
-    def hook(index: int, op: Op) -> None:
-        if op.name == "exists" and op.paths[0].name == f"{names[0]}.pinned":
-            files.hook = None
-            new.append(taken(run))
-
-    files.hook = hook
-    with pytest.raises(SaveError, match=TAKEN):
-        old.delete(names[:2], guarded=())
-    check(new[0], {1, 2, 3})
-    new[0].close()
 
 
 def test_two_that_empty_the_trash_at_once_do_not_disturb_each_other(
@@ -333,14 +265,7 @@ def test_every_line_says_whose_it_is(run: Path) -> None:
     new.close()
 
 
-HOLDER = """
-import sys
-from stopctl.store import SaveError, Store
-store = Store.lock(sys.argv[1])
-store.begin({})
-save = lambda n: store.commit({"a": n}, state=None, epoch=n, step=n, seconds=0, value=None)
-save(1)
-print("held", flush=True)
+SAVING = """
 try:
     for number in range(2, 10**6):
         save(number)
@@ -349,32 +274,13 @@ except SaveError as error:
 """
 
 
-@pytest.fixture
-def holder(run: Path) -> Iterator[subprocess.Popen[str]]:
-    """Another process that saves and saves."""
-    child = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(run)],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert child.stdout is not None
-    assert child.stdout.readline() == "held\n"
-    yield child
-    child.kill()
-    child.wait()
-
-
-@pytest.mark.parametrize("stopped", [True, False])
-def test_a_real_process_stopped_or_running_loses_the_run(
-    run: Path, holder: subprocess.Popen[str], stopped: bool
+def test_a_real_process_that_saves_and_saves_loses_the_run(
+    run: Path, process: Callable[[str], subprocess.Popen[str]]
 ) -> None:
-    if stopped:
-        holder.send_signal(signal.SIGSTOP)
+    holder = process(SAVING)
     new = taken(run)
     there = new.list()
     assert there.damaged == ()
-    holder.send_signal(signal.SIGCONT)
     told, _ = holder.communicate()
     assert "saving" in told or "saves no more" in told
     assert new.list() == there

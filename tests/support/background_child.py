@@ -9,11 +9,8 @@ save that was killed was there all the same, and what was lost.
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -23,48 +20,11 @@ from stopctl import Every, Last, Run
 from stopctl.ports import leaf_array
 from stopctl.run.settings import Settings
 from stopctl.store import Reader
-from stopctl.store.files import Files, Handle
 from support.brake import finished
-from support.recorder import Op, Recorder
+from support.recorder import Deadly, Meeting, Recorder, dies
 
 SIZE = 30_000
-
-
-class InBackground(Recorder):
-    """Calls ``met(op, data)`` at operation number `at` of the armed thread of a save, and of no other."""
-
-    def __init__(self, at: int) -> None:
-        super().__init__(self._see)
-        self.at, self.seen, self.armed = at, 0, False
-        self.names: list[str] = []
-
-    def _see(self, index: int, op: Op) -> None:
-        if self.armed and threading.current_thread().name == "stopctl-save":
-            self.seen += 1
-            self.names.append(op.name)
-            if self.seen - 1 == self.at:
-                self.met(op)
-
-    def met(self, op: Op) -> None:
-        raise NotImplementedError
-
-
-class Deadly(InBackground):
-    """Kills its process; `half`: in the middle of the operation, if it is a write."""
-
-    def __init__(self, at: int, half: bool) -> None:
-        super().__init__(at)
-        self.half = half
-
-    def met(self, op: Op) -> None:
-        if not self.half:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def write(self, handle: Handle, data: bytes | bytearray | memoryview) -> int:
-        if self.half and self.armed and self.seen == self.at:
-            Files.write(self, handle, data[: len(data) // 2])
-            os.kill(os.getpid(), signal.SIGKILL)
-        return int(super().write(handle, data))
+THREAD = "stopctl-save"
 
 
 def content(epoch: int) -> Any:
@@ -82,7 +42,7 @@ def opened(directory: Path, state: dict[str, Any], files: Recorder, **more: Any)
         Settings.store_options = real  # type: ignore[method-assign]
 
 
-def live(directory: Path, files: InBackground) -> None:
+def live(directory: Path, files: Meeting) -> None:
     """Epochs 1 and 2 are saved in peace, 3 is what it is about."""
     state = {"w": content(0)}
     run = opened(directory, state, files)
@@ -126,22 +86,14 @@ def holds(reader: Reader, info: Any) -> bool:
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    whole = Deadly(-1, False)
+    whole = Deadly(-1, False, THREAD)
     live(folder / "whole", whole)
     kills = there = 0
     lost: list[str] = []
     for at, name in enumerate(whole.names):
         for half in (False, True) if name == "write" else (False,):
             run = folder / "killed"
-            pid = os.fork()
-            if pid == 0:
-                try:
-                    live(run, Deadly(at, half))
-                    os._exit(0)
-                finally:
-                    os._exit(1)
-            status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-            assert status == -signal.SIGKILL, status
+            assert dies(lambda files, run=run: live(run, files), Deadly(at, half, THREAD))  # type: ignore[misc]
             kills += 1
             saved, wrong = losses(run)
             there += saved

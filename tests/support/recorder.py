@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import re
+import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -100,6 +102,58 @@ def failing(at: int, code: int) -> Hook:
             raise OSError(code, os.strerror(code), *names)
 
     return hook
+
+
+class Meeting(Recorder):
+    """Once `armed`, calls ``met(op)`` before operation number `at`; of the thread of that name alone, if one is told."""
+
+    def __init__(self, at: int, thread: str | None = None) -> None:
+        super().__init__(self._see)
+        self.at, self.thread, self.armed = at, thread, False
+        self.names: list[str] = []
+        """Of the operations so far."""
+
+    def _see(self, index: int, op: Op) -> None:
+        if self.armed and self.thread in (None, threading.current_thread().name):
+            self.names.append(op.name)
+            if len(self.names) - 1 == self.at:
+                self.met(op)
+
+    def met(self, op: Op) -> None:
+        raise NotImplementedError
+
+
+class Deadly(Meeting):
+    """Kills its process (SIGKILL) before that operation; `half`: in the middle of it, if it is a write."""
+
+    def __init__(self, at: int, half: bool, thread: str | None = None) -> None:
+        super().__init__(at, thread)
+        self.half = half
+
+    def met(self, op: Op) -> None:
+        if not self.half:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def write(self, handle: Handle, data: bytes | bytearray | memoryview) -> int:
+        mine = self.thread in (None, threading.current_thread().name)
+        if self.half and self.armed and mine and len(self.names) == self.at:
+            Files.write(self, handle, data[: len(data) // 2])
+            os.kill(os.getpid(), signal.SIGKILL)
+        return int(super().write(handle, data))
+
+
+def dies(life: Callable[[Deadly], object], files: Deadly) -> bool:
+    """Whether a process that lives this life is killed; any other end than its own is an error."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            life(files)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    assert status in (0, -signal.SIGKILL), status
+    return status != 0
 
 
 CODES = (errno.EIO, errno.ENOSPC, errno.EACCES)

@@ -1,4 +1,4 @@
-"""DDP, with all kinds of state; started by torchrun, or by fleet.py."""
+"""DDP, or FSDP2 where SHARDED is set, with all kinds of state; started by torchrun, or by fleet.py."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import course
 import numpy as np
 import torch
 from course import setting
-from torch import nn
+from torch import distributed, nn
+from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils import data
 
@@ -45,6 +46,34 @@ def network() -> nn.Module:
     return nn.Sequential(*layers)
 
 
+def sharded_network() -> nn.Module:
+    """The same weights on every rank, in parts of 7 and 16 rows and the like; a single rank has it whole."""
+    torch.manual_seed(5)
+    layers = (
+        nn.Linear(COLUMNS, 16),
+        nn.LayerNorm(16),
+        nn.ReLU(),
+        nn.Dropout(0.3),
+        nn.Linear(16, 7),
+        nn.Linear(7, CLASSES),
+    )
+    model = nn.Sequential(*layers)
+    if distributed.is_initialized():
+        for layer in (0, 4):
+            fully_shard(model[layer])
+        fully_shard(model)
+    return model
+
+
+def whole(tree: Any) -> Any:
+    """With the tensors put together from all ranks."""
+    if hasattr(tree, "full_tensor"):
+        return tree.full_tensor()
+    if isinstance(tree, dict):
+        return {key: whole(value) for key, value in tree.items()}
+    return [whole(value) for value in tree] if isinstance(tree, list) else tree
+
+
 def noisy(rows: torch.Tensor) -> torch.Tensor:
     """Drawn from Python's and NumPy's generators."""
     return rows * (0.9 + 0.2 * random.random()) + torch.from_numpy(
@@ -57,7 +86,9 @@ def train(here: course.Course) -> None:
     batches = loader(here.rank, here.size)
     # with three ranks and more the order of a sum depends on DDP's buckets, which are laid out anew after the first
     # batch of a process, unless it looks for unused parameters
-    model = DistributedDataParallel(network(), find_unused_parameters=here.size > 2)
+    model: Any = sharded_network() if setting("SHARDED") else None
+    model = model or DistributedDataParallel(network(), find_unused_parameters=here.size > 2)
+    inner = model if setting("SHARDED") else model.module
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.02)
     scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [2, 4], gamma=0.5)
     course.seeded(here)
@@ -85,13 +116,16 @@ def train(here: course.Course) -> None:
                 optimizer.step()
                 here.reached(f"batch {epoch} {run.batch}")
             scheduler.step()
-            loss = validate(model.module, batches.dataset, here)
+            loss = validate(inner, batches.dataset, here)
             here.reached(f"before report {epoch}")
             run.report(val_loss=loss + 10 * SHAPE[epoch], **({"count": 10} if setting("REDUCE") else {}))
             here.reached(f"report {epoch}")
-        parts = {"parameters": dict(model.module.named_parameters()), "optimizer": optimizer.state_dict()}
-        if here.rank == 0:  # DDP has every rank count its own statistics, and takes rank 0's before each pass
-            parts["buffers"] = dict(model.module.named_buffers())
+        parts = {"parameters": dict(inner.named_parameters()), "optimizer": optimizer.state_dict()}
+        parts = {name: whole(part) for name, part in parts.items()}
+        if here.rank == 0 and not setting(
+            "SHARDED"
+        ):  # DDP has every rank count its own statistics, and takes rank 0's before each pass
+            parts["buffers"] = dict(inner.named_buffers())
         course.told(here, run, {**parts, "scheduler": scheduler.state_dict()})
 
 
@@ -100,7 +134,7 @@ def validate(model: nn.Module, rows: Any, here: course.Course) -> float:
     x, y = rows.tensors
     if setting("REDUCE"):
         x, y = x[here.rank :: here.size], y[here.rank :: here.size]
-    elif here.rank:
+    elif here.rank and not setting("SHARDED"):  # where a pass through the model is no collective
         return float("nan")  # not looked at
     model.eval()
     with torch.no_grad():

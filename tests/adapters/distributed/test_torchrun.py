@@ -1,4 +1,4 @@
-"""Two ranks of a DDP program, killed and told to end, finish as if nothing had happened."""
+"""Two ranks of a DDP or FSDP2 program, killed and told to end, finish as if nothing had happened."""
 
 from __future__ import annotations
 
@@ -100,3 +100,18 @@ def test_ranks_that_wait_for_a_stuck_one_end_with_an_error(fleet, straight, tmp_
     start = fleet.start(work, RANKS)
     assert start.finish() == {0: 0, 1: 0}, start.output()
     assert differing(work.ended(1), straight) == []
+
+
+@pytest.mark.slow
+def test_a_sharded_run_that_is_killed_ends_as_the_undisturbed_one(fleet, tmp_path):
+    undisturbed, work = (Work(tmp_path / name, {"SHARDED": "1"}) for name in ("straight", "work"))
+    start = fleet.start(undisturbed, RANKS)
+    assert start.finish() == {0: 0, 1: 0}, start.output()
+    for number, (rank, at, do) in enumerate(
+        [(1, "backward 2 8", "kill"), (0, "batch 3 8", "term"), (0, "report 4", "kill")]
+    ):
+        start = fleet.start(work, RANKS, [{"start": number, "rank": rank, "at": at, "do": do}])
+        assert start.finish()[rank] == (143 if do == "term" else -signal.SIGKILL), start.output()
+    start = fleet.start(work, RANKS)
+    assert start.finish() == {0: 0, 1: 0}, start.output()
+    assert differing(work.ended(3), undisturbed.ended(0), saved_more=True) == []

@@ -60,7 +60,9 @@ EXACT = (
     torch("AdamW, fused", "moments; its kernel on the CPU", "optimizer"),
     torch("AdamW, foreach", "moments", "optimizer"),
     torch("torch.compile", "the module inside; backend `aot_eager`", "optimizer"),
+    torch("DataLoader, inside the epoch", "PyTorch's generator: order, and what the rows draw", "optimizer"),
     torch("DataLoader, workers, inside the epoch", "order, and what the workers draw", "optimizer"),
+    torch("StatefulDataLoader, inside the epoch", "it tells its position itself", "optimizer"),
     torch("a torch.Generator of your own", "`extra=`: its place in its stream", "extra.noise"),
     tf("PiecewiseConstantDecay", "the optimizer's iterations", "optimizer"),
     tf("CosineDecay", "the optimizer's iterations", "optimizer"),
@@ -77,6 +79,11 @@ EXACT = (
     tf("tf.random.Generator", "`extra=`: its place in its stream", "extra.noise"),
     tf("keras.random.SeedGenerator", "`extra=`: its place in its stream", "extra.seeds"),
     tf("epoch_shuffled, inside the epoch", "the epoch, and the batches that are done", "optimizer"),
+    tf(
+        "iterator of tf.data, inside the epoch",
+        "TensorFlow writes its position; the seeds are the script's",
+        "optimizer",
+    ),
     tf("keras.random without a seed", "Keras' own generator", "rng.keras"),
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ import points
 import tensorflow as tf
 from keras import layers
 from keras.optimizers import schedules
-from loop import COLUMNS, Work, batches, forgetful, rules, seed, trained
+from loop import COLUMNS, Work, batches, forgetful, rules, seed, shaped, trained
 
 from stopctl_tf import Run, TfState, epoch_shuffled
 from stopctl_tf.rng import PartGenerators
@@ -207,6 +208,40 @@ def shuffled() -> Work:
     return work(net(), keras.optimizers.Adam(0.05), data=data, begin=epoch.assign)
 
 
+def iterated() -> Work:
+    """One iterator for all epochs, saved in the middle of them; each is validated there, too."""
+    x, y = (np.concatenate(parts) for parts in zip(*batches(), strict=True))
+    tf.random.set_seed(3)  # of the script, as the order is that of both seeds
+    data = tf.data.Dataset.from_tensor_slices((x, y)).shuffle(20, seed=6).batch(8).repeat().prefetch(2)
+    model = net(layers.Dropout(0.3))
+    return work(model, keras.optimizers.Adam(0.05), data=iter(data), steps=len(x) // 8, middle=3)
+
+
+def whole() -> Work:
+    """Every kind of state: a step-wise schedule, dropout, noise from a generator, from Python and from NumPy."""
+    model = net(layers.Dropout(0.3))
+    optimizer = keras.optimizers.Adam(schedules.PiecewiseConstantDecay([12, 28], [0.02, 0.01, 0.003]))
+    optimizer.build(model.trainable_variables)
+    noise = tf.random.Generator.from_seed(5)
+
+    @tf.function(autograph=False)
+    def update(x: Any, y: Any) -> None:
+        found = gradients(model, (x + 0.1 * noise.normal(tf.shape(x)), y))
+        optimizer.apply_gradients(zip(found, model.trainable_variables, strict=True))
+
+    def step(batch: Any) -> None:
+        jitter = np.float32(0.2 * random.random() + 0.2 * np.random.random())
+        update(*map(tf.convert_to_tensor, (batch[0] + jitter, batch[1])))
+
+    return work(model, optimizer, step=step, extra={"noise": noise})
+
+
+def seeds_inside(state: Any) -> list[Any]:
+    """The variables of the seed generators in a state's model."""
+    found = state._parts["model"].thing.variables
+    return [variable for variable in found if variable.name == "seed_generator_state"]
+
+
 CASES: dict[str, Callable[[], Work]] = {
     "PiecewiseConstantDecay": lambda: scheduled(schedules.PiecewiseConstantDecay([4, 9], [0.3, 0.1, 0.02])),
     "CosineDecay": lambda: scheduled(schedules.CosineDecay(0.3, 14, warmup_target=0.4, warmup_steps=3)),
@@ -230,6 +265,7 @@ CASES: dict[str, Callable[[], Work]] = {
     "tf.random.Generator": lambda: noise("noise"),
     "keras.random.SeedGenerator": lambda: noise("seeds"),
     "epoch_shuffled, inside the epoch": shuffled,
+    "iterator of tf.data, inside the epoch": iterated,
     "keras.random without a seed": lambda: noise(""),
 }
 
@@ -238,8 +274,9 @@ def main() -> None:
     """Train one of them."""
     tf.config.experimental.enable_op_determinism()
     points.arm()
-    keras.utils.set_random_seed(seed())
-    forgetful(TfState, PartGenerators)
-    work = CASES[points.setting("VARIANT")]()
-    with Run(points.base() / "run", **work.given, **rules(work)) as run:
-        trained(run, work)
+    is_whole = points.setting("VARIANT") == points.WHOLE
+    keras.utils.set_random_seed(1 if is_whole else seed())
+    forgetful(TfState, PartGenerators, seeds_inside)
+    work = whole() if is_whole else CASES[points.setting("VARIANT")]()
+    with Run(points.base() / "run", **work.given, **(points.RULES if is_whole else rules(work))) as run:
+        (shaped if is_whole else trained)(run, work)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -10,12 +11,16 @@ import numpy as np
 import points
 import torch
 import torch._dynamo  # what an optimizer imports on its first use: here, once for all children
-from loop import COLUMNS, Work, batches, forgetful, rules, seed, trained
+from loop import COLUMNS, Work, batches, forgetful, rules, seed, shaped, trained
 from torch import nn
 from torch.optim import lr_scheduler, swa_utils
 
 from stopctl_torch import Run, TorchState
 from stopctl_torch.rng import PartGenerators
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # torchdata calls what torch has deprecated
+    from torchdata.stateful_dataloader import StatefulDataLoader
 
 HELD = batches()[0]
 
@@ -295,11 +300,41 @@ class Noisy(torch.utils.data.Dataset):
         return self.x[i] + torch.randn(COLUMNS).numpy() * np.float32(random.random()), self.y[i]
 
 
-def loaded() -> Work:
-    """Shuffled, with two workers that draw."""
-    model = net()
-    loader = torch.utils.data.DataLoader(Noisy(), batch_size=8, shuffle=True, num_workers=2)
-    return work(model, torch.optim.Adam(model.parameters(), lr=0.05), data=loader)
+def loaded(make: Any = torch.utils.data.DataLoader, **settings: Any) -> Work:
+    """Shuffled, with rows that draw; batch-norm and dropout, too. Each epoch is validated in its middle."""
+    layers = nn.Linear(COLUMNS, 8), nn.BatchNorm1d(8), nn.Dropout(0.3), nn.Linear(8, 3)
+    model = nn.Sequential(*layers)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torchdata calls what torch has deprecated
+        loader = make(Noisy(), batch_size=8, shuffle=True, **settings)
+    return work(model, torch.optim.Adam(model.parameters(), lr=0.05), data=loader, middle=3)
+
+
+def whole() -> Work:
+    """Every kind of state: a step-wise schedule, dropout, a loader's own generator, noise from Python and NumPy."""
+    layers = nn.Linear(COLUMNS, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.3), nn.Linear(16, 3)
+    model = nn.Sequential(*layers)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+    scheduler = lr_scheduler.MultiStepLR(optimizer, [3, 7], gamma=0.3)
+    order = torch.Generator().manual_seed(4)
+    x, y = (torch.from_numpy(np.concatenate(parts)) for parts in zip(*batches(), strict=True))
+    rows = torch.utils.data.TensorDataset(x, y)
+    given = {"scheduler": scheduler, "extra": {"order": order}}
+    made = work(
+        model,
+        optimizer,
+        given=given,
+        data=torch.utils.data.DataLoader(rows, batch_size=8, shuffle=True, generator=order),
+        end=lambda loss: scheduler.step(),
+    )
+    plain = made.step
+
+    def step(batch: Any) -> None:
+        noise = 0.1 * np.random.normal(size=batch[0].shape).astype("f4")
+        plain((batch[0] * (0.9 + 0.2 * random.random()) + torch.from_numpy(noise), batch[1]))
+
+    made.step = step
+    return made
 
 
 def own_generator() -> Work:
@@ -342,7 +377,9 @@ CASES: dict[str, Callable[[], Work]] = {
     "AdamW, fused": lambda: adamw(fused=True),
     "AdamW, foreach": lambda: adamw(foreach=True),
     "torch.compile": compiled,
-    "DataLoader, workers, inside the epoch": loaded,
+    "DataLoader, inside the epoch": loaded,
+    "DataLoader, workers, inside the epoch": lambda: loaded(num_workers=2),
+    "StatefulDataLoader, inside the epoch": lambda: loaded(StatefulDataLoader),
     "a torch.Generator of your own": own_generator,
 }
 
@@ -351,11 +388,12 @@ def main() -> None:
     """Train one of them."""
     torch.set_num_threads(1)
     points.arm()
-    number = seed()
+    is_whole = points.setting("VARIANT") == points.WHOLE
+    number = 1 if is_whole else seed()
     random.seed(number)
     np.random.seed(number)
     torch.manual_seed(number)
     forgetful(TorchState, PartGenerators)
-    work = CASES[points.setting("VARIANT")]()
-    with Run(points.base() / "run", **work.given, **rules(work)) as run:
-        trained(run, work)
+    work = whole() if is_whole else CASES[points.setting("VARIANT")]()
+    with Run(points.base() / "run", **work.given, **(points.RULES if is_whole else rules(work))) as run:
+        (shaped if is_whole else trained)(run, work)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
-from types import ModuleType
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -21,38 +18,12 @@ from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
 from tensorflow.python.ops import stateful_random_ops
 
 from stopctl.ports import Tree
+from support.reload import Trees, fingerprints, reload
 
 if tf.config.threading.get_intra_op_parallelism_threads() != 1:
     tf.config.threading.set_intra_op_parallelism_threads(1)
 if tf.config.threading.get_inter_op_parallelism_threads() != 1:
     tf.config.threading.set_inter_op_parallelism_threads(1)
-
-Trees = Mapping[str, Tree]
-
-
-def _program() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("tf_program", Path(__file__).with_name("program.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-PROGRAM = _program()
-
-
-@pytest.fixture
-def program() -> ModuleType:
-    """The training program, as a module of this process."""
-    return PROGRAM
-
-
-@pytest.fixture(scope="module")
-def module_program() -> ModuleType:
-    """The same, for fixtures that last as long as a module."""
-    return PROGRAM
 
 
 @pytest.fixture(autouse=True)
@@ -66,20 +37,15 @@ def seeds() -> Iterator[None]:
 
 
 @pytest.fixture
-def reloaded(tmp_path: Path) -> Callable[[Trees], dict[str, Tree]]:
-    """Through a file, as after a load."""
-
-    def through(components: Trees) -> dict[str, Tree]:
-        PROGRAM.dump(components, tmp_path / "state.json")
-        return dict(PROGRAM.undump(tmp_path / "state.json"))
-
-    return through
+def reloaded() -> Callable[[Trees], dict[str, Tree]]:
+    """As after a load."""
+    return reload
 
 
 @pytest.fixture
 def fingerprint() -> Callable[[Trees], dict[str, str]]:
-    """A hash of every component, down to the bit."""
-    return PROGRAM.fingerprint
+    """A hash of every component."""
+    return fingerprints
 
 
 @pytest.fixture

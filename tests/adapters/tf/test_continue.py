@@ -1,127 +1,64 @@
-"""A run that goes on from a saved state ends bitwise as one that was never interrupted."""
+"""A state that is restored into the objects of this very process; fresh processes are in tests/adapters/exact."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from pathlib import Path
-from types import ModuleType
+from collections.abc import Callable
 from typing import Any
 
-import pytest
+import keras
+import tensorflow as tf
 from tensorflow.python.ops import stateful_random_ops
 
-from stopctl.ports import Tree
 from stopctl_tf import TfState
 
-MIDDLE, END = 5, 9  # 5 is in the middle of an epoch of three steps
 
+class Program:
+    """Dropout and averages, under one traced function that draws from the global generator."""
 
-@pytest.fixture(scope="module")
-def uninterrupted(
-    module_program: ModuleType, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, dict[str, str]]:
-    """The state after step 5 in a file, and the fingerprint after step 9."""
-    module_program.seed(1)
-    whole = module_program.Program()
-    state = whole.state()
-    whole.train(1, MIDDLE)
-    saved = tmp_path_factory.mktemp("saved") / "state.json"
-    module_program.dump(state.capture(), saved)
-    whole.train(MIDDLE + 1, END)
-    return saved, module_program.fingerprint(state.capture())
+    def __init__(self) -> None:
+        layers = [keras.Input((5,)), keras.layers.Dense(6), keras.layers.Dropout(0.3), keras.layers.Dense(1)]
+        self.model = keras.Sequential(layers)
+        self.optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(0.05, 30), use_ema=True)
+        self.optimizer.build(self.model.trainable_variables)
+        self.state = TfState(model=self.model, optimizer=self.optimizer)
+        self.step = tf.function(self._step)
 
-
-def test_a_fresh_process_goes_on_bitwise(
-    uninterrupted: tuple[Path, dict[str, str]], fresh_process: Callable[..., Any]
-) -> None:
-    saved, end = uninterrupted
-    script = str(Path(__file__).with_name("program.py"))
-    assert fresh_process(script, str(saved), str(MIDDLE + 1), str(END)) == end
-
-
-def test_fresh_objects_in_the_same_process_go_on_bitwise(
-    program: ModuleType, uninterrupted: tuple[Path, dict[str, str]]
-) -> None:
-    saved, end = uninterrupted
-    assert program.resumed(saved, MIDDLE + 1, END, program.whole) == end
-
-
-def test_a_global_generator_that_is_not_there_yet_is_made(
-    program: ModuleType, uninterrupted: tuple[Path, dict[str, str]]
-) -> None:
-    def without_generator(fresh: Any, components: dict[str, Tree]) -> TfState:
-        stateful_random_ops.global_generator = None
-        return program.whole(fresh, components)
-
-    saved, end = uninterrupted
-    assert program.resumed(saved, MIDDLE + 1, END, without_generator) == end
+    def _step(self) -> None:
+        with tf.GradientTape() as tape:
+            x = tf.random.get_global_generator().normal((4, 5))
+            loss = tf.reduce_mean(self.model(x, training=True) ** 2)
+        variables = self.model.trainable_variables
+        self.optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
 
 
 def test_going_back_and_training_again_repeats_bitwise_under_the_same_traced_function(
-    program: ModuleType, reloaded: Callable[..., dict[str, Tree]]
+    reloaded: Callable[..., Any], fingerprint: Callable[..., Any]
 ) -> None:
-    program.seed(1)
-    one = program.Program()
-    state = one.state()
-    one.train(1, 2)
-    saved = reloaded(state.capture())
-    one.train(3, 6)
-    first = program.fingerprint(state.capture())
-    traces = one._step.experimental_get_tracing_count()
-    state.restore(saved)
-    assert program.fingerprint(state.capture()) == program.fingerprint(saved)
-    one.train(3, 6)
-    assert program.fingerprint(state.capture()) == first
-    assert one._step.experimental_get_tracing_count() == traces
+    tf.random.set_global_generator(tf.random.Generator.from_seed(1))
+    program = Program()
+    program.step()
+    saved = reloaded(program.state.capture())
+    program.step()
+    first = fingerprint(program.state.capture())
+    traces = program.step.experimental_get_tracing_count()
+    program.state.restore(saved)
+    assert fingerprint(program.state.capture()) == fingerprint(saved)
+    program.step()
+    assert fingerprint(program.state.capture()) == first
+    assert program.step.experimental_get_tracing_count() == traces
 
 
-class WithoutSeeds(TfState):
-    """A mutant: forgets the seed generators inside the model."""
-
-    def restore(self, components: Mapping[str, Tree], *, allow_missing: Collection[str] = ()) -> None:
-        seeds = [v for v in self._parts["model"].thing.variables if v.name == "seed_generator_state"]
-        assert seeds
-        before = [v.numpy() for v in seeds]
-        super().restore(components, allow_missing=allow_missing)
-        for variable, value in zip(seeds, before, strict=True):
-            variable.assign(value)
-
-
-def _without(name: str) -> type[TfState]:
-    class Without(TfState):
-        """A mutant: forgets one component."""
-
-        def restore(self, components: Mapping[str, Tree], *, allow_missing: Collection[str] = ()) -> None:
-            assert name in components
-            kept = {key: tree for key, tree in components.items() if key != name}
-            super().restore(kept, allow_missing={*allow_missing, name})
-
-    return Without
-
-
-FORGETTING = [
-    "model",
-    "optimizer",
-    "extra.noise",
-    "extra.average",
-    "extra.seeds",
-    "rng.python",
-    "rng.numpy",
-    "rng.tf",
-    "rng.keras",
-]
-
-
-@pytest.mark.parametrize(
-    "mutant", [WithoutSeeds, *map(_without, FORGETTING)], ids=["model's seeds", *FORGETTING]
-)
-def test_a_restore_that_forgets_anything_is_found_out(
-    mutant: type[TfState], program: ModuleType, uninterrupted: tuple[Path, dict[str, str]]
+def test_a_global_generator_that_is_not_there_yet_is_made(
+    reloaded: Callable[..., Any], fingerprint: Callable[..., Any]
 ) -> None:
-    def forgetful(fresh: Any, components: dict[str, Tree]) -> TfState:
-        state = fresh.state(mutant)
-        state.restore(components)
-        return state
-
-    saved, end = uninterrupted
-    assert program.resumed(saved, MIDDLE + 1, END, forgetful) != end
+    tf.random.set_global_generator(tf.random.Generator.from_seed(1))
+    program = Program()
+    program.step()
+    saved = reloaded(program.state.capture())
+    program.step()
+    end = fingerprint(program.state.capture())
+    stateful_random_ops.global_generator = None
+    fresh = Program()
+    fresh.state.restore(saved)
+    fresh.step()
+    assert fingerprint(fresh.state.capture()) == end

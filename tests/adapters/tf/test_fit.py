@@ -1,4 +1,4 @@
-"""FitCallback inside a real model.fit; what survives SIGKILL is in tests/adapters/kill/test_kill_fit.py."""
+"""FitCallback inside a real model.fit; what survives SIGKILL is in tests/adapters/exact/test_kill_fit.py."""
 
 from __future__ import annotations
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -13,10 +11,8 @@ import pytest
 import torch
 from torch import distributed
 
-from stopctl.ports import Leaf, Tree
-from stopctl.store.tree import flatten, unflatten
-
-Trees = Mapping[str, Tree]
+from stopctl.ports import Tree
+from support.reload import Trees, fingerprints, reload
 
 
 @pytest.fixture(autouse=True)
@@ -49,37 +45,14 @@ def _seed(value: int) -> None:
 
 @pytest.fixture
 def reloaded() -> Callable[[Trees], dict[str, Tree]]:
-    """Through strict JSON and one read-only buffer in which nothing is aligned, as after a load."""
-
-    def through(components: Trees) -> dict[str, Tree]:
-        skeleton, leaves = flatten(components)
-        buffer = b"".join(b"x" + bytes(leaf.data) for leaf in leaves.values())
-        loaded, start = {}, 0
-        for name, leaf in leaves.items():
-            size = memoryview(leaf.data).nbytes
-            data = memoryview(buffer)[start + 1 : start + 1 + size]
-            loaded[name] = Leaf(leaf.dtype, leaf.shape, data)
-            start += 1 + size
-        return unflatten(json.loads(json.dumps(skeleton, allow_nan=False)), loaded)
-
-    return through
+    """As after a load."""
+    return reload
 
 
 @pytest.fixture
 def fingerprint() -> Callable[[Trees], dict[str, str]]:
-    """A hash of every component, down to the bit; ties included."""
-
-    def of(components: Trees) -> dict[str, str]:
-        found = {}
-        for name, tree in components.items():
-            skeleton, leaves = flatten({name: tree})
-            digest = hashlib.sha256(json.dumps(skeleton).encode())
-            for leaf in leaves.values():
-                digest.update(f"{leaf.dtype} {leaf.shape}".encode() + bytes(leaf.data))
-            found[name] = digest.hexdigest()
-        return found
-
-    return of
+    """A hash of every component."""
+    return fingerprints
 
 
 @pytest.fixture

@@ -38,20 +38,6 @@ def trained(tmp_path: Path) -> tuple[Path, list[Any]]:
     return tmp_path / "run", history
 
 
-@pytest.mark.parametrize(
-    ("which", "epoch", "best"),
-    [("best", 2, True), ("latest", 4, False), ("epoch-0003-step-000000000-w0001", 3, False)],
-)
-def test_the_weights_asked_for_are_loaded(
-    which: str, epoch: int, best: bool, trained: tuple[Path, list[Any]]
-) -> None:
-    directory, history = trained
-    model = net(1)
-    info = load(directory, model=model, which=which)
-    assert (info.epoch, info.is_best) == (epoch, best)
-    assert weights(model) == history[epoch - 1]
-
-
 def test_the_best_is_the_default_and_nothing_else_is_touched(trained: tuple[Path, list[Any]]) -> None:
     directory, history = trained
     model = net(1)
@@ -59,15 +45,6 @@ def test_the_best_is_the_default_and_nothing_else_is_touched(trained: tuple[Path
     assert load(str(directory), model=model).epoch == 2
     assert weights(model) == history[1]
     assert torch.equal(torch.get_rng_state(), generators)
-
-
-def test_a_run_that_is_open_may_be_read(tmp_path: Path) -> None:
-    model, other = net(), net(1)
-    with Run(tmp_path / "run", model=model) as run:
-        for _ in run.epochs(1):
-            run.report(val_loss=1.0)
-        load(tmp_path / "run", model=other)
-    assert weights(other) == weights(model)
 
 
 @pytest.mark.parametrize(

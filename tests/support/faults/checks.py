@@ -158,13 +158,23 @@ def _told_and_left_alone(story: Story, files: Failing) -> None:
         raise Loss("a failed fsync was tried again")
 
 
+def _says_why(error: StopctlError, files: Recorder) -> None:
+    """Of one operation that failed, the error has the reason; where it has a path, it says it."""
+    if not isinstance(files, Failing) or files.way != "once":
+        return
+    path = getattr(error, "path", None)
+    if os.strerror(files.code) not in str(error) or (path is not None and str(path) not in str(error)):
+        raise Loss(f"an error without its reason or its path: {error}")
+
+
 def _drive(story: Story, *, goes_on: bool) -> None:
     """Tell a story whose operations may fail; then save again, if that must work, and close."""
     try:
         ALL[story.name](story)
         return
-    except StopctlError:
+    except StopctlError as error:
         story.told_of_error = True
+        _says_why(error, story.files)
     except Exception as error:
         raise Loss(f"an error that is not ours: {error!r}") from error
     try:

@@ -12,56 +12,21 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import shutil
-import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from stopctl.store.files import Files, Handle
 from support.faults.disk import read, write
 from support.faults.promises import Expected, begun, losses
 from support.faults.stories import ALL, prepared, told
-from support.recorder import Op, Recorder
+from support.recorder import Deadly, Op, Recorder, dies
 
 
-class Deadly(Recorder):
-    """Kills its process before operation number `at`; `half`: in the middle of it, if it is a write."""
-
-    def __init__(self, at: int, half: bool) -> None:
-        super().__init__(self._die)
-        self.at, self.half = at, half
-        self.armed: int | None = None
-
-    def arm(self) -> None:
-        self.armed = len(self.ops)
-
-    def _die(self, index: int, op: Op) -> None:
-        if self.armed is not None and index - self.armed == self.at and not self.half:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def write(self, handle: Handle, data: bytes | bytearray | memoryview) -> int:
-        if self.armed is not None and len(self.ops) - self.armed == self.at and self.half:
-            Files.write(self, handle, data[: len(data) // 2])
-            os.kill(os.getpid(), signal.SIGKILL)
-        return int(super().write(handle, data))
-
-
-def dies(life: Callable[[Deadly], object], at: int, *, half: bool) -> bool:
-    """Whether a process that lives this life is killed at operation `at`; any other end is an error."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            files = Deadly(at, half)
-            files.arm()
-            life(files)
-            os._exit(0)
-        finally:
-            os._exit(1)
-    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    assert status in (0, -signal.SIGKILL), status
-    return status != 0
+def armed(at: int, half: bool) -> Deadly:
+    files = Deadly(at, half)
+    files.armed = True
+    return files
 
 
 def places(ops: Sequence[Op]) -> Iterator[tuple[int, bool]]:
@@ -85,7 +50,7 @@ def in_a_story(folder: Path, name: str, every: int) -> tuple[int, int, list[str]
         def life(files: Deadly, root: Path = root) -> None:
             ALL[name](prepared(name, root, files))
 
-        if dies(life, at, half=half):
+        if dies(life, armed(at, half)):
             kills += 1
             expected = story.at(at)
             if kills % every == 0:
@@ -109,7 +74,7 @@ def in_recovery(folder: Path, root: Path, expected: Expected) -> tuple[int, list
     lost = []
     for at, half in places(whole.ops):
         write(tree, again)
-        kills += dies(lambda files: begun(again / "run", files).close(), at, half=half)
+        kills += dies(lambda files: begun(again / "run", files).close(), armed(at, half))
         loss = losses(again / "run", expected)
         lost += [f"at {at} of the recovery: {loss}"] if loss else []
         shutil.rmtree(again)

@@ -5,19 +5,21 @@ from __future__ import annotations
 import os
 import random
 import signal
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 import numpy as np
 import points
 import tensorflow as tf
+from exact_tf_program import seeds_inside
+from loop import forgetful
 
 import stopctl_tf.fit
 import stopctl_tf.run
 from stopctl import Every, OnBest, Patience
-from stopctl.ports import Tree
 from stopctl_tf import FitCallback, TfState, epoch_shuffled
+from stopctl_tf.rng import PartGenerators
 
 ROWS, COLUMNS, BATCH = 80, 8, 16
 
@@ -80,34 +82,13 @@ class Run(stopctl_tf.Run):
         return decision
 
 
-class Forgetful(TfState):
-    """A mutant: on restoring it forgets one component, or the seeds inside the model."""
-
-    def restore(self, components: Mapping[str, Tree], *, allow_missing: Collection[str] = ()) -> None:
-        """As before, but for what is forgotten."""
-        forgotten = points.setting("MUTANT")
-        if forgotten == "seeds":
-            model = self._variables["model"].thing
-            seeds = [variable for variable in model.variables if variable.name == "seed_generator_state"]
-            assert seeds
-            before = [variable.numpy() for variable in seeds]
-            super().restore(components, allow_missing=allow_missing)
-            for variable, value in zip(seeds, before, strict=True):
-                variable.assign(value)
-            return
-        assert forgotten in components
-        kept = {name: tree for name, tree in components.items() if name != forgotten}
-        super().restore(kept, allow_missing={*allow_missing, forgotten})
-
-
 def main() -> None:
     """Fit, restore the best, and write down what was reached."""
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
     points.arm()
     stopctl_tf.fit.Run = Run
-    if points.setting("MUTANT"):
-        stopctl_tf.run.TfState = Forgetful
+    forgetful(TfState, PartGenerators, seeds_inside)
     keras.utils.set_random_seed(1)
     rows = np.random.default_rng(0)
     x = rows.normal(size=(ROWS, COLUMNS)).astype("f4")

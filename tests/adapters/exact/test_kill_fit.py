@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from adapters.kill.harness import HERE, KILLED, Program, Work, play
+from adapters.exact.harness import HERE, KILLED, Program, Work, play
 
 
 @pytest.fixture(scope="module")
