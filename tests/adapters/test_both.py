@@ -259,7 +259,7 @@ def test_keywords_of_other_libraries_are_refused(case, tmp_path):
         work.Run(tmp_path / "run", **work.given(), monitor="val_loss")
     if work.name != "plain":
         with pytest.raises(SettingError, match=r"Run has no state=: write model=\.\.\., and extra="):
-            work.Run(tmp_path / "run", state={})
+            work.Run(tmp_path / "run", **work.given(), state={})
     assert not (tmp_path / "run").exists()
 
 

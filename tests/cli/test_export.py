@@ -11,7 +11,6 @@ import pytest
 
 from stopctl import load_exported
 from support.given import keras_like, leaf, saved, torch_like
-from support.ran import Command
 
 
 @pytest.fixture
@@ -97,13 +96,13 @@ def test_what_is_left_out_or_tied_is_said(tmp_path):
     ],
 )
 def test_a_wrong_argument_is_one_line_and_writes_nothing(
-    run, tmp_path, arguments, message, monkeypatch, capsys
+    run, tmp_path, arguments, message, monkeypatch, stopctl
 ):
     (tmp_path / "there").write_text("mine")
     before = sorted(path.name for path in tmp_path.iterdir())
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    assert message in Command(monkeypatch, capsys).refused("export", *arguments)
+    assert message in stopctl.refused("export", *arguments)
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 

@@ -2,11 +2,10 @@ from __future__ import annotations
 
 import json
 
-from support.ran import Command, files_of, ran
+from support.ran import files_of, ran
 
 
-def test_each_run_is_a_line(tmp_path, monkeypatch, capsys):
-    stopctl = Command(monkeypatch, capsys)
+def test_each_run_is_a_line(tmp_path, stopctl):
     ran(tmp_path / "runs" / "one")
     ran(tmp_path / "runs" / "two", (0.5, 0.4))
     before = files_of(tmp_path)
@@ -20,9 +19,9 @@ def test_each_run_is_a_line(tmp_path, monkeypatch, capsys):
     assert "interrupted: closed before its end" in out
 
 
-def test_json_has_every_figure(tmp_path, monkeypatch, capsys):
+def test_json_has_every_figure(tmp_path, stopctl):
     ran(tmp_path / "one", (0.5, float("nan")), stop=None)
-    code, out, _ = Command(monkeypatch, capsys)("ls", tmp_path, "--json")
+    code, out, _ = stopctl("ls", tmp_path, "--json")
     told = json.loads(out)
     assert code == 0
     (run,) = told["runs"]
@@ -30,11 +29,11 @@ def test_json_has_every_figure(tmp_path, monkeypatch, capsys):
     assert told["unreadable"] == []
 
 
-def test_a_run_that_cannot_be_read_is_named_and_the_others_are_shown(tmp_path, monkeypatch, capsys):
+def test_a_run_that_cannot_be_read_is_named_and_the_others_are_shown(tmp_path, stopctl):
     ran(tmp_path / "one")
     (tmp_path / "two").mkdir()
     (tmp_path / "two" / "run.json").write_text('{"format": 9, "writer": 1}')
-    code, out, _ = Command(monkeypatch, capsys)("ls", tmp_path)
+    code, out, _ = stopctl("ls", tmp_path)
     assert code == 1
     one, two = out.splitlines()[1:3]
     assert "stopped: " in one
@@ -42,32 +41,29 @@ def test_a_run_that_cannot_be_read_is_named_and_the_others_are_shown(tmp_path, m
     assert "update it" in out
 
 
-def test_damage_is_counted_behind_the_reason(tmp_path, monkeypatch, capsys):
+def test_damage_is_counted_behind_the_reason(tmp_path, stopctl):
     path = ran(tmp_path / "one")
     next(path.glob("checkpoints/epoch-0003*/state.safetensors")).write_bytes(b"")
-    code, out, _ = Command(monkeypatch, capsys)("ls", tmp_path)
+    code, out, _ = stopctl("ls", tmp_path)
     assert code == 0
     assert "(1 damaged checkpoint)" in " ".join(out.split())
 
 
-def test_no_runs_and_no_folder_are_told(tmp_path, monkeypatch, capsys):
-    stopctl = Command(monkeypatch, capsys)
+def test_no_runs_and_no_folder_are_told(tmp_path, stopctl):
     code, out, _ = stopctl("ls", tmp_path)
     assert (code, out) == (0, f"no runs in or below {tmp_path}: a run is a folder with a run.json\n")
     code, _, err = stopctl("ls", tmp_path / "none")
     assert (code, err) == (2, f"stopctl: {tmp_path / 'none'}: there is no such folder\n")
 
 
-def test_a_finished_run_needs_no_reason_but_its_damage_is_said(tmp_path, monkeypatch, capsys):
+def test_a_finished_run_needs_no_reason_but_its_damage_is_said(tmp_path, stopctl):
     path = ran(tmp_path / "one", (0.5, 0.4), planned=2)
-    stopctl = Command(monkeypatch, capsys)
     assert stopctl("ls", tmp_path)[1].splitlines()[1].rstrip().endswith("finished")
     next(path.glob("checkpoints/epoch-0001*/state.safetensors")).write_bytes(b"")
     assert stopctl("ls", tmp_path)[1].splitlines()[1].rstrip().endswith("finished: (1 damaged checkpoint)")
 
 
-def test_a_list_fits_a_terminal_of_80_columns(tmp_path, monkeypatch, capsys):
-    stopctl = Command(monkeypatch, capsys)
+def test_a_list_fits_a_terminal_of_80_columns(tmp_path, monkeypatch, stopctl):
     monkeypatch.setenv("COLUMNS", "80")
     ran(tmp_path / "resnet18-cifar10-seed01")
     out = stopctl("ls", tmp_path)[1]

@@ -10,7 +10,6 @@ from typer.testing import CliRunner
 
 from stopctl.cli import demo, main
 from stopctl.cli.app import app
-from support.ran import Command
 
 RUNNER = CliRunner(env={"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"})
 
@@ -70,11 +69,11 @@ def test_wrong_options_are_named_before_anything_is_trained(arguments: list[str]
 
 
 def test_missing_libraries_are_named_with_their_extra(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], stopctl
 ) -> None:
     monkeypatch.setattr(demo, "missing", lambda: ("pooch", "sklearn"))
     error = 'stopctl: the demo needs pooch, sklearn: pip install "stopctl[demo]"\n'
-    assert Command(monkeypatch, capsys)("demo") == (2, "", error)
+    assert stopctl("demo") == (2, "", error)
 
 
 @pytest.mark.parametrize(
@@ -92,10 +91,11 @@ def test_missing_frameworks_are_named_with_their_extra(
     message: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    stopctl,
 ) -> None:
     monkeypatch.setattr(demo, "installed", lambda: tuple(there))
     arguments = [] if asked is None else ["--framework", asked]
-    assert Command(monkeypatch, capsys)("demo", *arguments) == (2, "", f"stopctl: {message}\n")
+    assert stopctl("demo", *arguments) == (2, "", f"stopctl: {message}\n")
 
 
 @pytest.mark.parametrize("module", ["typer", "rich"])
@@ -140,10 +140,9 @@ def test_the_command_starts_without_numpy_or_a_framework() -> None:
 
 
 def test_a_folder_without_mnist_is_an_error_in_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], stopctl
 ) -> None:
     monkeypatch.setenv("STOPCTL_MNIST", str(tmp_path))
-    stopctl = Command(monkeypatch, capsys)
     code, _, errors = stopctl("demo", "--framework", "torch", "--run-dir", tmp_path / "runs")
     assert code == 2
     assert errors.startswith(f"stopctl: STOPCTL_MNIST is {tmp_path}, where there is neither train-images-")

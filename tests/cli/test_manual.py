@@ -5,7 +5,7 @@ import json
 from stopctl import Run
 from stopctl.runs import standing as holders
 from stopctl.store import Reader
-from support.ran import Command, ran
+from support.ran import ran
 
 NAME = "epoch-0004-step-000000040-w0001"
 
@@ -14,8 +14,8 @@ def pinned(path):
     return [info.name for info in Reader(path).list().good if info.pinned]
 
 
-def test_a_checkpoint_is_pinned_and_unpinned(tmp_path, monkeypatch, capsys):
-    path, stopctl = ran(tmp_path / "run"), Command(monkeypatch, capsys)
+def test_a_checkpoint_is_pinned_and_unpinned(tmp_path, stopctl):
+    path = ran(tmp_path / "run")
     assert stopctl("pin", path, NAME) == (0, f"{NAME} is pinned: it is never deleted\n", "")
     assert pinned(path) == [NAME]
     assert stopctl("unpin", path, NAME) == (0, f"{NAME} is not pinned any more\n", "")
@@ -23,14 +23,14 @@ def test_a_checkpoint_is_pinned_and_unpinned(tmp_path, monkeypatch, capsys):
     assert json.loads(stopctl("pin", path, NAME, "--json")[1]) == {"name": NAME, "pinned": True}
 
 
-def test_a_name_that_is_not_there_is_one_line_that_lists_what_is(tmp_path, monkeypatch, capsys):
-    code, out, err = Command(monkeypatch, capsys)("pin", ran(tmp_path / "run"), "final")
+def test_a_name_that_is_not_there_is_one_line_that_lists_what_is(tmp_path, stopctl):
+    code, out, err = stopctl("pin", ran(tmp_path / "run"), "final")
     assert (code, out) == (2, "")
     assert "has no checkpoint 'final'; its newest are: epoch-0003" in err
 
 
-def test_a_run_that_nobody_holds_is_left_alone(tmp_path, monkeypatch, capsys):
-    path, stopctl = ran(tmp_path / "run"), Command(monkeypatch, capsys)
+def test_a_run_that_nobody_holds_is_left_alone(tmp_path, stopctl):
+    path = ran(tmp_path / "run")
     writer = Reader(path).meta["writer"]
     code, out, _ = stopctl("unlock", path)
     assert (code, out) == (0, f"{path} is not open in any process: nothing is to be unlocked\n")
@@ -40,8 +40,8 @@ def test_a_run_that_nobody_holds_is_left_alone(tmp_path, monkeypatch, capsys):
     assert (code, out) == (0, "taken from nobody: the next process that opens the run is writer 3\n")
 
 
-def test_unlocking_asks_and_takes_the_run_from_its_writer(tmp_path, monkeypatch, capsys):
-    path, stopctl = ran(tmp_path / "run"), Command(monkeypatch, capsys)
+def test_unlocking_asks_and_takes_the_run_from_its_writer(tmp_path, monkeypatch, stopctl):
+    path = ran(tmp_path / "run")
     held = holders.Holder(4711, "elsewhere", "then")
     monkeypatch.setattr(holders, "holder", lambda directory: held)
     answers = iter(["n", "y"])
@@ -57,8 +57,8 @@ def test_unlocking_asks_and_takes_the_run_from_its_writer(tmp_path, monkeypatch,
     assert (told["held_by"]["pid"], told["writer"]) == (4711, 3)
 
 
-def test_a_run_open_in_this_very_process_is_not_taken(tmp_path, monkeypatch, capsys):
+def test_a_run_open_in_this_very_process_is_not_taken(tmp_path, stopctl):
     with Run(tmp_path / "run", state={}, durability="process"):
-        code, _, err = Command(monkeypatch, capsys)("unlock", tmp_path / "run", "--yes")
+        code, _, err = stopctl("unlock", tmp_path / "run", "--yes")
     assert code == 2
     assert "is open in this process already" in err

@@ -4,17 +4,17 @@ import json
 
 from stopctl import Every, Run
 from stopctl.store import Reader, manual
-from support.ran import Command, files_of, ran
+from support.ran import files_of, ran
 
 
 def labels(path):
     return [info.epoch for info in Reader(path).list().good]
 
 
-def test_nothing_is_changed_without_yes(tmp_path, monkeypatch, capsys):
+def test_nothing_is_changed_without_yes(tmp_path, stopctl):
     path = ran(tmp_path / "run", keep=None)
     before = files_of(path)
-    code, out, _ = Command(monkeypatch, capsys)("prune", path, "--keep", "Last(2) | Best(1)")
+    code, out, _ = stopctl("prune", path, "--keep", "Last(2) | Best(1)")
     assert (code, files_of(path)) == (0, before)
     assert "delete  epoch-0001-step-000000010-w0001" in out
     assert "keep    epoch-0003-step-000000030-w0001" in out
@@ -22,10 +22,10 @@ def test_nothing_is_changed_without_yes(tmp_path, monkeypatch, capsys):
     assert "--yes deletes them" in out
 
 
-def test_yes_deletes_what_the_rule_does_not_keep_and_the_run_resumes(tmp_path, monkeypatch, capsys):
+def test_yes_deletes_what_the_rule_does_not_keep_and_the_run_resumes(tmp_path, stopctl):
     path = ran(tmp_path / "run", keep=None)
     manual.pin(path, "epoch-0002-step-000000020-w0001")
-    code, out, _ = Command(monkeypatch, capsys)("prune", path, "--keep", "Last(1)", "--yes")
+    code, out, _ = stopctl("prune", path, "--keep", "Last(1)", "--yes")
     assert code == 0
     assert "deleted 2 of 5 checkpoints" in out
     assert labels(path) == [2, 3, 6]  # pinned, best, newest
@@ -35,9 +35,8 @@ def test_yes_deletes_what_the_rule_does_not_keep_and_the_run_resumes(tmp_path, m
         assert run.resumed.epoch == 6
 
 
-def test_json_says_what_goes_and_what_stays(tmp_path, monkeypatch, capsys):
+def test_json_says_what_goes_and_what_stays(tmp_path, stopctl):
     path = ran(tmp_path / "run", keep=None)
-    stopctl = Command(monkeypatch, capsys)
     told = json.loads(stopctl("prune", path, "--keep", "Best(2)", "--json")[1])
     assert (told["deleted"], told["keep"], len(told["doomed"]), len(told["kept"])) == (False, "Best(2)", 2, 3)
     told = json.loads(stopctl("prune", path, "--keep", "Best(2)", "--json", "--yes")[1])
@@ -46,8 +45,7 @@ def test_json_says_what_goes_and_what_stays(tmp_path, monkeypatch, capsys):
     assert told["doomed"] == []
 
 
-def test_a_run_in_use_is_only_looked_at(tmp_path, monkeypatch, capsys):
-    stopctl = Command(monkeypatch, capsys)
+def test_a_run_in_use_is_only_looked_at(tmp_path, stopctl):
     with Run(tmp_path / "run", state={}, durability="process", keep=None) as run:
         for _ in run.epochs(4):
             run.report(val_loss=0.5)
@@ -58,7 +56,7 @@ def test_a_run_in_use_is_only_looked_at(tmp_path, monkeypatch, capsys):
         assert len(run.checkpoints) == 4
 
 
-def test_a_rule_that_cannot_be_read_is_one_line(tmp_path, monkeypatch, capsys):
-    code, _, err = Command(monkeypatch, capsys)("prune", ran(tmp_path / "run"), "--keep", "Lst(1)")
+def test_a_rule_that_cannot_be_read_is_one_line(tmp_path, stopctl):
+    code, _, err = stopctl("prune", ran(tmp_path / "run"), "--keep", "Lst(1)")
     assert code == 2
     assert err.startswith("stopctl: 'Lst(1)', column 1: there is no 'Lst'; did you mean Last?")

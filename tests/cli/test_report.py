@@ -9,7 +9,6 @@ import sys
 import pytest
 
 from support.given import Given, leaf, saved, torch_like
-from support.ran import Command
 
 
 @pytest.fixture
@@ -53,10 +52,10 @@ def test_a_run_in_use_is_only_read(tmp_path):
     ],
 )
 def test_a_wrong_argument_is_one_line_and_writes_nothing(
-    run, tmp_path, arguments, message, monkeypatch, capsys
+    run, tmp_path, arguments, message, monkeypatch, stopctl
 ):
     (tmp_path / "mine").write_text("mine")
     before = sorted(path.name for path in tmp_path.iterdir())
     monkeypatch.chdir(tmp_path)
-    assert message in Command(monkeypatch, capsys).refused("report", *arguments)
+    assert message in stopctl.refused("report", *arguments)
     assert sorted(path.name for path in tmp_path.iterdir()) == before

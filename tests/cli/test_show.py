@@ -6,14 +6,14 @@ import pytest
 
 from stopctl import Patience, StopPolicy
 from stopctl.store import manual
-from support.ran import Command, files_of, ran
+from support.ran import files_of, ran
 
 
-def test_a_run_is_shown_with_checkpoints_rules_and_notes(tmp_path, monkeypatch, capsys):
+def test_a_run_is_shown_with_checkpoints_rules_and_notes(tmp_path, stopctl):
     path = ran(tmp_path / "mnist", notes={"batch size": 128})
     manual.pin(path, "epoch-0003-step-000000030-w0001")
     before = files_of(path)
-    code, out, err = Command(monkeypatch, capsys)("show", path)
+    code, out, err = stopctl("show", path)
     assert (code, err) == (0, "")
     assert files_of(path) == before
     assert "mnist  stopped: no improvement over 0.3 for 3 reports" in out
@@ -26,9 +26,9 @@ def test_a_run_is_shown_with_checkpoints_rules_and_notes(tmp_path, monkeypatch, 
     assert "  batch size: 128" in out
 
 
-def test_json_has_the_same(tmp_path, monkeypatch, capsys):
+def test_json_has_the_same(tmp_path, stopctl):
     path = ran(tmp_path / "mnist", notes={"batch size": 128})
-    _, out, _ = Command(monkeypatch, capsys)("show", path, "--json")
+    _, out, _ = stopctl("show", path, "--json")
     told = json.loads(out)
     assert told["notes"] == {"batch size": 128}
     assert told["checkpoints"] == len(told["checkpoint_list"]) == 3
@@ -37,7 +37,7 @@ def test_json_has_the_same(tmp_path, monkeypatch, capsys):
     assert (told["rules"]["stop"], told["lr_drops"], told["not_replayed"]) == ("Patience(3)", [], [])
 
 
-def test_lowered_learning_rates_are_listed(tmp_path, monkeypatch, capsys):
+def test_lowered_learning_rates_are_listed(tmp_path, stopctl):
     path = ran(tmp_path / "run")
     line = {
         "event": "report",
@@ -49,25 +49,25 @@ def test_lowered_learning_rates_are_listed(tmp_path, monkeypatch, capsys):
     }
     with (path / "journal.jsonl").open("a") as journal:
         journal.write(json.dumps(line) + "\n")
-    _, out, _ = Command(monkeypatch, capsys)("show", path)
+    _, out, _ = stopctl("show", path)
     assert "learning-rate drops\n  epoch 6, step 61: times 0.5" in out
 
 
-def test_a_best_value_inside_an_epoch_is_told_with_its_step(tmp_path, monkeypatch, capsys):
+def test_a_best_value_inside_an_epoch_is_told_with_its_step(tmp_path, stopctl):
     path = ran(tmp_path / "run")
     line = {"event": "report", "writer": 1, "epoch": 6, "step": 63, "inside": True}
     with (path / "journal.jsonl").open("a") as journal:
         journal.write(json.dumps({**line, "metrics": {"val_loss": 0.1}}) + "\n")
-    _, out, _ = Command(monkeypatch, capsys)("show", path)
+    _, out, _ = stopctl("show", path)
     assert "val_loss 0.1, best 0.1 in epoch 6, step 63\n" in out
 
 
-def test_damage_and_garbled_lines_are_said(tmp_path, monkeypatch, capsys):
+def test_damage_and_garbled_lines_are_said(tmp_path, stopctl):
     path = ran(tmp_path / "run")
     next(path.glob("checkpoints/epoch-0003*/state.safetensors")).write_bytes(b"")
     with (path / "journal.jsonl").open("a") as journal:
         journal.write('{"event": "re\n')
-    code, out, _ = Command(monkeypatch, capsys)("show", path)
+    code, out, _ = stopctl("show", path)
     assert code == 0
     assert "damaged: epoch-0003-step-000000030-w0001: state.safetensors: 0 bytes" in out
     assert "1 line of the journal cannot be read, as a crash leaves them: skipped" in out
@@ -85,13 +85,13 @@ def test_damage_and_garbled_lines_are_said(tmp_path, monkeypatch, capsys):
         ("{", "run.json"),
     ],
 )  # fmt: skip
-def test_what_is_no_run_is_one_line_and_exit_code_2(command, meta, said, tmp_path, monkeypatch, capsys):
+def test_what_is_no_run_is_one_line_and_exit_code_2(command, meta, said, tmp_path, stopctl):
     if meta is not None:
         (tmp_path / "run.json").write_text(meta)
-    assert said in Command(monkeypatch, capsys).refused(*command, tmp_path)
+    assert said in stopctl.refused(*command, tmp_path)
 
 
-def test_a_rule_of_ones_own_is_told_as_it_told_itself(tmp_path, monkeypatch, capsys):
+def test_a_rule_of_ones_own_is_told_as_it_told_itself(tmp_path, stopctl):
     class Doubled(StopPolicy):  # no reader of the run has it
         def met(self, memory, x, now):
             return now.best is not None and x >= 2 * now.best
@@ -100,7 +100,7 @@ def test_a_rule_of_ones_own_is_told_as_it_told_itself(tmp_path, monkeypatch, cap
             return "the value is twice the best"
 
     path = ran(tmp_path / "run", stop=Patience(9) | Doubled())
-    _, out, _ = Command(monkeypatch, capsys)("show", path)
+    _, out, _ = stopctl("show", path)
     assert "run  stopped: the value is twice the best" in out
     assert json.loads((path / "journal.jsonl").read_text().splitlines()[-3])["stop"] == {
         "reason": "custom",

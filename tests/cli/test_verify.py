@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 
-from support.ran import Command, files_of, ran
+from support.ran import files_of, ran
 
 
 def flip(path):
@@ -11,20 +11,19 @@ def flip(path):
     path.write_bytes(data)
 
 
-def test_a_good_run_is_good(tmp_path, monkeypatch, capsys):
+def test_a_good_run_is_good(tmp_path, stopctl):
     path = ran(tmp_path / "run")
     before = files_of(path)
-    code, out, _ = Command(monkeypatch, capsys)("verify", path)
+    code, out, _ = stopctl("verify", path)
     assert (code, files_of(path)) == (0, before)
     assert out.splitlines()[0] == "good     epoch-0003-step-000000030-w0001"
     assert "3 good, " in out
 
 
-def test_one_flipped_bit_is_named_and_ends_with_1(tmp_path, monkeypatch, capsys):
+def test_one_flipped_bit_is_named_and_ends_with_1(tmp_path, stopctl):
     path = ran(tmp_path / "run")
     flip(next(path.glob("checkpoints/epoch-0003*/state.json")))
     next(path.glob("checkpoints/epoch-0004*/state.json")).unlink()
-    stopctl = Command(monkeypatch, capsys)
     code, out, _ = stopctl("verify", path)
     assert code == 1
     assert (

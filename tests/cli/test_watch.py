@@ -5,13 +5,13 @@ import io
 from rich.console import Console
 
 from stopctl.cli import watch as module
-from support.ran import Command, files_of, ran
+from support.ran import files_of, ran
 
 
-def test_one_frame_has_the_curve_the_decisions_and_the_rules(tmp_path, monkeypatch, capsys):
+def test_one_frame_has_the_curve_the_decisions_and_the_rules(tmp_path, stopctl):
     path = ran(tmp_path / "run")
     before = files_of(path)
-    code, out, _ = Command(monkeypatch, capsys)("watch", path, "--once")
+    code, out, _ = stopctl("watch", path, "--once")
     assert (code, files_of(path)) == (0, before)
     assert "0.6 ┤" in out
     assert "0.3 ┤" in out
@@ -19,9 +19,9 @@ def test_one_frame_has_the_curve_the_decisions_and_the_rules(tmp_path, monkeypat
     assert "Patience(3): 3 of 3 reports" in out
 
 
-def test_without_a_terminal_each_report_is_a_line_and_it_ends_with_the_run(tmp_path, monkeypatch, capsys):
+def test_without_a_terminal_each_report_is_a_line_and_it_ends_with_the_run(tmp_path, stopctl):
     path = ran(tmp_path / "run")
-    code, out, _ = Command(monkeypatch, capsys)("watch", path)
+    code, out, _ = stopctl("watch", path)
     lines = out.splitlines()
     assert code == 0
     assert lines[0] == "step 0: the run begins"
@@ -36,8 +36,8 @@ def test_on_a_terminal_the_frame_is_drawn_until_the_run_ends(tmp_path, monkeypat
     assert "no improvement over 0.3" in screen.file.getvalue()
 
 
-def test_a_run_without_reports_has_no_curve(tmp_path, monkeypatch, capsys):
-    code, out, _ = Command(monkeypatch, capsys)("watch", ran(tmp_path / "run", ()), "--once")
+def test_a_run_without_reports_has_no_curve(tmp_path, stopctl):
+    code, out, _ = stopctl("watch", ran(tmp_path / "run", ()), "--once")
     assert code == 0
     assert "┤" not in out
     assert "Patience(3): waits for its first report" in out
