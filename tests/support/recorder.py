@@ -105,7 +105,7 @@ def failing(at: int, code: int) -> Hook:
 
 
 class Meeting(Recorder):
-    """Once `armed`, calls ``met(op)`` before operation number `at`; of the thread of that name alone, if one is told."""
+    """Calls ``met(op)`` before operation number `at`: of all, or of that thread's alone while it is `armed`."""
 
     def __init__(self, at: int, thread: str | None = None) -> None:
         super().__init__(self._see)
@@ -114,10 +114,14 @@ class Meeting(Recorder):
         """Of the operations so far."""
 
     def _see(self, index: int, op: Op) -> None:
-        if self.armed and self.thread in (None, threading.current_thread().name):
+        if self.mine():
+            number = index if self.thread is None else len(self.names)
             self.names.append(op.name)
-            if len(self.names) - 1 == self.at:
+            if number == self.at:
                 self.met(op)
+
+    def mine(self) -> bool:
+        return self.thread is None or (self.armed and threading.current_thread().name == self.thread)
 
     def met(self, op: Op) -> None:
         raise NotImplementedError
@@ -135,8 +139,8 @@ class Deadly(Meeting):
             os.kill(os.getpid(), signal.SIGKILL)
 
     def write(self, handle: Handle, data: bytes | bytearray | memoryview) -> int:
-        mine = self.thread in (None, threading.current_thread().name)
-        if self.half and self.armed and mine and len(self.names) == self.at:
+        coming = len(self.ops if self.thread is None else self.names)
+        if self.half and self.mine() and coming == self.at:
             Files.write(self, handle, data[: len(data) // 2])
             os.kill(os.getpid(), signal.SIGKILL)
         return int(super().write(handle, data))

@@ -8,7 +8,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from stopctl.core.errors import StopctlError
+from stopctl.core.errors import SaveError, StopctlError
 from stopctl.store.files import Handle
 from support.faults.disk import Tree, write
 from support.faults.models import MODELS
@@ -159,12 +159,11 @@ def _told_and_left_alone(story: Story, files: Failing) -> None:
 
 
 def _says_why(error: StopctlError, files: Recorder) -> None:
-    """Of one operation that failed, the error has the reason; where it has a path, it says it."""
-    if not isinstance(files, Failing) or files.way != "once":
+    """The SaveError of one operation that failed has the reason and names the file."""
+    if not isinstance(error, SaveError) or not isinstance(files, Failing) or files.way != "once":
         return
-    path = getattr(error, "path", None)
-    if os.strerror(files.code) not in str(error) or (path is not None and str(path) not in str(error)):
-        raise Loss(f"an error without its reason or its path: {error}")
+    if os.strerror(files.code) not in str(error) or error.path is None or error.path.name not in str(error):
+        raise Loss(f"an error without its reason or its file: {error}")
 
 
 def _drive(story: Story, *, goes_on: bool) -> None:

@@ -23,12 +23,6 @@ from support.faults.stories import ALL, prepared, told
 from support.recorder import Deadly, Op, Recorder, dies
 
 
-def armed(at: int, half: bool) -> Deadly:
-    files = Deadly(at, half)
-    files.armed = True
-    return files
-
-
 def places(ops: Sequence[Op]) -> Iterator[tuple[int, bool]]:
     """Before every operation that changes something, and in the middle of every write."""
     for at, op in enumerate(ops):
@@ -50,7 +44,7 @@ def in_a_story(folder: Path, name: str, every: int) -> tuple[int, int, list[str]
         def life(files: Deadly, root: Path = root) -> None:
             ALL[name](prepared(name, root, files))
 
-        if dies(life, armed(at, half)):
+        if dies(life, Deadly(at, half)):
             kills += 1
             expected = story.at(at)
             if kills % every == 0:
@@ -74,7 +68,7 @@ def in_recovery(folder: Path, root: Path, expected: Expected) -> tuple[int, list
     lost = []
     for at, half in places(whole.ops):
         write(tree, again)
-        kills += dies(lambda files: begun(again / "run", files).close(), armed(at, half))
+        kills += dies(lambda files: begun(again / "run", files).close(), Deadly(at, half))
         loss = losses(again / "run", expected)
         lost += [f"at {at} of the recovery: {loss}"] if loss else []
         shutil.rmtree(again)
