@@ -13,12 +13,15 @@ import stopctl
 ROOT = Path(__file__).parent.parent
 PURE = {
     "__future__",
+    "bisect",
     "collections",
     "copy",
     "dataclasses",
     "enum",
     "functools",
+    "itertools",
     "math",
+    "re",
     "types",
     "typing",
     "stopctl",

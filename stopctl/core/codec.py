@@ -94,7 +94,7 @@ def load_state(plan: Plan, data: Mapping[str, Any]) -> tuple[State, tuple[str, .
         state.seconds = float_from_json(data["seconds"], "seconds")
         state.metrics = {str(name): float_from_json(v, name) for name, v in data["metrics"].items()}
         state.averages = {str(key): float_from_json(s, key) for key, s in data["averages"].items()}
-        state.values = _values(plan, state)
+        state.averaged = _averaged(plan, state)
         state.committed, best = _mark_from_json(data["committed"])
         state.rank_saves(best)
         return state, _load_memories(plan, state, data["memories"])
@@ -150,8 +150,10 @@ def drops_from_json(data: Any) -> tuple[int, ...] | range:
         raise StateError(f"the saved lr_drops are {data!r}: passes were saved there") from error
 
 
-def _values(plan: Plan, state: State) -> dict[str, float]:
-    """The newest report's metrics, and what counted for each goal with an alpha."""
+def _averaged(plan: Plan, state: State) -> dict[str, float] | None:
+    """The newest report's metrics, and what counted for each goal with an alpha; None without such goals."""
+    if not plan.smoothed:
+        return None
     values = dict(state.metrics)
     for goal in plan.smoothed:
         if goal.metric in values:

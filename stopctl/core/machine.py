@@ -72,20 +72,15 @@ def advance(plan: Plan, state: State, report: Report, asked: Sequence[Cause] = (
     _forward(state, report.epoch, report.step, report.seconds)
     for check, goal in plan.checks:
         check(goal.sign * metrics[goal.metric], report)
-    if plan.total:
-        if report.inside or state.inside:
-            _stand(state, report.inside, report.epoch, 1)
-        return decide(
-            plan, state, metrics, report.epoch, report.step, report.seconds, report.planned,
-            report.lr_drop_pending, asked, report.lr_drops, report.can_lower,
-        )  # fmt: skip
-    trial = state.copy()  # a rule may refuse the report, so try it on a copy
-    _stand(trial, report.inside, report.epoch, 1)
-    decision = decide(
-        plan, trial, metrics, report.epoch, report.step, report.seconds, report.planned,
-        report.lr_drop_pending, asked, report.lr_drops, report.can_lower,
-    )  # fmt: skip
-    state.become(trial)
+    trial = state if plan.total else state.copy()  # a rule may refuse the report, so try it on a copy
+    if report.inside or trial.inside:
+        _stand(trial, report.inside, report.epoch, 1)
+    trial.lr_drop_pending = report.lr_drop_pending
+    trial.lr_drops = report.lr_drops
+    trial.can_lower = report.can_lower
+    decision = decide(plan, trial, metrics, report.epoch, report.step, report.seconds, report.planned, asked)
+    if trial is not state:
+        state.become(trial)
     return decision
 
 
@@ -97,44 +92,38 @@ def decide(
     step: int,
     seconds: float,
     planned: int | None,
-    lr_drop_pending: bool,
     asked: Sequence[Cause] = (),
-    lr_drops: tuple[int, ...] | range = (),
-    can_lower: bool = True,
 ) -> Decision:
-    """The part of advance() after the checks."""
+    """The part of advance() after the checks; what a report says of rates is in the state already."""
     values = average(plan, state, metrics) if plan.smoothed else metrics
     value = values[plan.metric]
-    x = plan.sign * value
+    sign = plan.sign
+    x = sign * value
     state.reports += 1
     state.epoch = epoch
     state.step = step
     state.seconds = seconds
     state.value = value
     state.metrics = metrics
-    state.values = values
     state.planned = planned
-    state.lr_drop_pending = lr_drop_pending
-    state.lr_drops = lr_drops
-    lr = plan.lr
-    if lr is not None:
-        state.can_lower = can_lower
     state.reported = True
     best = state.best
     finite = x - x == 0.0
-    new_best = finite and (best is None or x < plan.sign * best)
-    if new_best and state.reports <= plan.start_from:
-        new_best = False
+    new_best = finite and (best is None or x < sign * best)
     if new_best:
-        state.best = value
-        state.best_epoch = epoch
-        state.best_step = step
+        if state.reports > plan.start_from:
+            state.best = value
+            state.best_epoch = epoch
+            state.best_step = step
+        else:
+            new_best = False
     memories = state.memories
     for i, update, own in plan.updates:
         memories[i] = update(memories[i], x if own is None else own[0] * values[own[1]], state)
+    lr = plan.lr
     if lr is not None:
         memory = memories[-1]  # its leaf is the plan's last
-        state.lr_drop_pending = lr_drop_pending or lr.pending(memory, state)
+        state.lr_drop_pending = state.lr_drop_pending or lr.pending(memory, state)
         if lr.met(memory, x, state):
             return replace(_told(plan, state, asked, new_best, boundary=False), lr_factor=lr.factor)
     if asked or (planned is not None and plan.proposes and state.passes >= planned):
@@ -152,7 +141,7 @@ def average(plan: Plan, state: State, metrics: dict[str, float]) -> dict[str, fl
         s, values[goal.key] = goal.smooth(averages.get(goal.key), metrics[goal.metric])
         if s is not None:
             averages[goal.key] = s
-    state.averages = averages
+    state.averages, state.averaged = averages, values
     return values
 
 

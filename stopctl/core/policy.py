@@ -36,7 +36,7 @@ class Rule:
         """As one would write it: settings that are not the default, by name from the keyword-only ones on."""
         told = []
         settings: tuple[Field[Any], ...] = fields(self) if is_dataclass(self) else ()
-        for item in settings:
+        for item in (item for item in settings if item.repr):
             value = getattr(self, item.name)
             if not item.kw_only and not (value is None and item.default is None):
                 told.append(repr(value))

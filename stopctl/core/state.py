@@ -26,7 +26,8 @@ class State(Progress):
 
     Attributes:
         memories: one memory a rule, in the plan's order.
-        values: the newest report's metrics, and under the key of each goal with an alpha what counts for it.
+        averaged: the newest report's metrics, and what counts for each goal with an alpha, by its key; None
+            without such goals.
         averages: the key of each goal with an alpha -> its s so far.
         reported: the newest report belongs to the present counters (no pass went by since).
         committed: the newest committed save.
@@ -36,6 +37,7 @@ class State(Progress):
     """
 
     __slots__ = (
+        "averaged",
         "averages",
         "committed",
         "committed_best",
@@ -43,11 +45,10 @@ class State(Progress):
         "memories",
         "proposals",
         "reported",
-        "values",
     )
 
     memories: list[Any]
-    values: dict[str, float]
+    averaged: dict[str, float] | None
     averages: dict[str, float]
     reported: bool
     committed: Mark
@@ -60,7 +61,7 @@ class State(Progress):
     def __init__(self, goal: Goal) -> None:
         super().__init__(goal)
         self.memories = []
-        self.values = {}
+        self.averaged = None
         self.averages = {}
         self.reported = False
         self.committed = START
@@ -81,6 +82,11 @@ class State(Progress):
             setattr(self, name, getattr(other, name))
         self.memories = list(other.memories)
         self.in_flight = dict(other.in_flight)
+
+    @property
+    def values(self) -> dict[str, float]:
+        """What counts at the newest report, by metric, and by the key of a goal with an alpha."""
+        return self.metrics if self.averaged is None else self.averaged
 
     def mark(self) -> Mark:
         """The present state as a mark."""

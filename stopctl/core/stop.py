@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, dataclass
-from functools import cached_property
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 from stopctl.core.decision import Reason
@@ -130,6 +129,13 @@ class Patience(StopPolicy):
     steps: int | None = None
     minutes: float | None = None
     hours: float | None = None
+    # worked out once, and no names of the class, so that reading them costs little: the unit in the singular,
+    # the counter of Progress and the patience in its unit (None for reports), whether update() goes the long
+    # way, and the reports without improvement before which it cannot be met
+    _unit: str = field(init=False, repr=False, compare=False)
+    _measure: tuple[str, float] | None = field(init=False, repr=False, compare=False)
+    _special: bool = field(init=False, repr=False, compare=False)
+    _least: int = field(init=False, repr=False, compare=False)
     reason = Reason.PATIENCE
     total = True
 
@@ -161,6 +167,11 @@ class Patience(StopPolicy):
         if not isinstance(self.hold_for_lr, bool):
             raise SettingError(f"Patience(hold_for_lr={self.hold_for_lr!r}): write True or False")
         self._check_goal()
+        put = object.__setattr__
+        put(self, "_unit", "" if unit == "patience" else unit[:-1])
+        put(self, "_measure", None if unit == "patience" else measure(unit[:-1], n))
+        put(self, "_special", self.start_from > 0 or unit != "patience")
+        put(self, "_least", n if unit == "patience" else 0)
 
     def start(self, now: Progress) -> Memory:
         """The memory is (reference, signed; wait in reports), in another unit also (its counter, c0)."""
@@ -194,10 +205,10 @@ class Patience(StopPolicy):
 
     def met(self, memory: Memory, x: float, now: Progress) -> bool:
         """Met iff wait >= patience, and no drop of the learning rate is waited for."""
-        if self.patience is None:
-            _, length = self._measure or ("", 0.0)
-            return self._elapsed(memory, now) >= length and not self._held(now)
-        return memory[1] >= self.patience and not self._held(now)
+        return memory[1] >= self._least and self._waited(memory, now) and not self._held(now)
+
+    def _waited(self, memory: Memory, now: Progress) -> bool:
+        return self._measure is None or self._elapsed(memory, now) >= self._measure[1]
 
     def numbers(self, memory: Memory, x: float, now: Progress) -> Mapping[str, Any]:
         """What was not improved on, for how long, and until when it is held."""
@@ -212,8 +223,9 @@ class Patience(StopPolicy):
             "held": self.held(now),
         }
         if self._measure is not None:
-            unit, n = self._given
-            told |= {"unit": unit, "patience": n, "wait": self._elapsed(memory, now) * n / self._measure[1]}
+            n = getattr(self, self._unit + "s")
+            wait = self._elapsed(memory, now) * n / self._measure[1]
+            told |= {"unit": self._unit, "patience": n, "wait": wait}
         return told
 
     def sentence(self, n: Mapping[str, Any], /) -> str:
@@ -230,21 +242,6 @@ class Patience(StopPolicy):
         if not held or held is True:
             return "held while a drop of the learning rate is to come" if held else ""
         return f"held until {'epoch' if now.epoch or now.inside else 'step'} {held}"
-
-    @cached_property
-    def _given(self) -> tuple[str, float]:
-        """The unit in the singular and the number, as written."""
-        unit = next((unit for unit in _UNITS if getattr(self, unit) is not None), "patience")
-        return unit[:-1], getattr(self, unit)
-
-    @cached_property
-    def _measure(self) -> tuple[str, float] | None:
-        """The counter of Progress that measures the wait, and the patience in its unit; None for reports."""
-        return measure(*self._given) if self.patience is None else None
-
-    @cached_property
-    def _special(self) -> bool:
-        return self.start_from > 0 or self.patience is None
 
     def _counted(self, now: Progress) -> float:
         counter, _ = self._measure or ("reports", 0.0)
@@ -276,11 +273,11 @@ class Patience(StopPolicy):
         """The pass of the drop that is waited for, or 0."""
         if not self.hold_for_lr:
             return 0
-        if self.patience is None:
-            length, counted, passes = self._measure[1], self._counted(now), now.passes  # type: ignore[index]
-        else:
-            length = self.patience
-            counted, passes = now.pace
+        counted: float
+        counted, passes = now.pace
+        length: float = self._least
+        if self._measure is not None:
+            length, counted, passes = self._measure[1], self._counted(now), now.passes
         if not passes:  # inside the first pass: as if it ended here
             counted, passes = self._counted(now), 1
         return last_drop(now, length * passes / counted if counted else length)

@@ -93,7 +93,7 @@ class EarlyStopper:
             refuse_after_stop("report", self._stopped, f"update {state.reports + 1} ({value!r})")
         if type(value) is not float:
             value = number(value, "value")
-        decision = decide(self._plan, state, {"value": value}, 0, state.step + 1, 0.0, None, False)
+        decision = decide(self._plan, state, {"value": value}, 0, state.step + 1, 0.0, None)
         if decision.stop is not None:
             self._stopped = decision.stop
         return decision

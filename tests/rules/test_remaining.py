@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stopctl import Controller, Maximize, Patience, ReportError, SettingError
-from stopctl.core.outlook import Outlook
 from stopctl.rules import RemainingGain, Smoothed
 from support.oracle import Oracle, Told
 
@@ -244,11 +243,3 @@ def test_smoothed_has_the_outlook_of_what_it_smooths():
         plain.report({"val_loss": value}, epoch=i, planned=20)
     assert controller.outlook().rate > plain.outlook().rate > 0
     assert Controller(stop=Patience(3), save=None).outlook() is None
-
-
-@pytest.mark.parametrize(
-    "call", [lambda o: o.probability(0), lambda o: o.at_most(1.0), lambda o: o.at_most(0)]
-)
-def test_the_outlook_refuses_what_is_no_share(call):
-    with pytest.raises(SettingError, match="write a "):
-        call(Outlook(0.1, 0.5, 0.1))
