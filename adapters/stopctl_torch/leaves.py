@@ -49,10 +49,8 @@ class Encoder:
     def __call__(self, value: Any, path: str) -> Tree:
         """The tree of ``value``; what it does not know passes through, for the store to judge."""
         kind = type(value)
-        if sharding.is_sharded(value):
-            return self._sharded(value, path)
         if isinstance(value, torch.Tensor):
-            return self._tensor(value, path)
+            return self._sharded(value, path) if sharding.is_sharded(value) else self._tensor(value, path)
         if isinstance(value, np.ndarray | np.generic):
             return self._array(value, path)
         if kind in (dict, OrderedDict, Counter):
