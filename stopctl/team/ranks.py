@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from stopctl.core import errors as core_errors
-from stopctl.core.errors import BestNotSaved, StopctlError, TeamError
+from stopctl.core import errors
+from stopctl.core.errors import StopctlError, TeamError, TreeError
 from stopctl.state.protocols import Team
+from stopctl.state.snapshot import Changed
 from stopctl.state.task import Task
-from stopctl.store import oserrors as store_errors
 from stopctl.store import strict
 
 T = TypeVar("T")
@@ -22,10 +22,10 @@ BUSY = 4
 
 ERRORS = {
     kind.__name__: kind
-    for module in (core_errors, store_errors)
-    for kind in vars(module).values()
-    if isinstance(kind, type) and issubclass(kind, StopctlError)
-} | {"BestNotSaved": BestNotSaved}
+    for kind in (*vars(errors).values(), Changed)
+    if isinstance(kind, type) and issubclass(kind, BaseException)
+}
+"""The errors that cross from rank to rank with all that they say."""
 
 
 class Done(NamedTuple, Generic[T]):
@@ -210,13 +210,31 @@ def _answer(task: Task[T], tell: Callable[[T], Any]) -> dict[str, Any]:
     try:
         return {"result": tell(task.result())}
     except BaseException as error:
-        args = [str(arg) if isinstance(arg, Path) else arg for arg in error.args]
-        known = type(error).__name__ in ERRORS and all(arg is None or type(arg) in (str, int) for arg in args)
-        return {
-            "error": f"{type(error).__name__}: {error}",
-            "kind": type(error).__name__ if known else None,
-            "args": args if known else [],
-        }
+        return {"error": f"{type(error).__name__}: {error}", **_parts(error)}
+
+
+def _parts(error: BaseException) -> dict[str, Any]:
+    """All that `_error` builds it from; nothing of an error that is none of ours, or that JSON cannot say."""
+    name, cause = type(error).__name__, error.__cause__
+    if ERRORS.get(name) is not type(error):
+        return {}
+    why: list[Any] = []
+    if isinstance(cause, OSError) and cause.errno is not None:
+        why = [cause.errno, cause.strerror, cause.filename]
+    try:
+        args, why = ([_packed(value) for value in values] for values in (error.args, why))
+        fields = {field: _packed(value) for field, value in vars(error).items()}
+    except TreeError:
+        return {}
+    return {"kind": name, "args": args, "fields": fields, "cause": why}
+
+
+def _packed(value: object) -> Any:
+    return {"path": str(value)} if isinstance(value, Path) else strict.plain(value, "an error")
+
+
+def _unpacked(value: Any) -> Any:
+    return Path(value["path"]) if type(value) is dict else value
 
 
 def _caught(result: Callable[[], object]) -> BaseException:
@@ -227,9 +245,14 @@ def _caught(result: Callable[[], object]) -> BaseException:
     raise AssertionError("told of an error, and had none")
 
 
-def _error(rank: int, told: Message) -> StopctlError:
-    kind = ERRORS.get(told["kind"] or "")
+def _error(rank: int, told: Message) -> BaseException:
+    kind = ERRORS.get(told.get("kind", ""))
     if kind is None:
         return TeamError(f"rank {rank} has failed: {told['error']}")
-    args = told["args"]
-    return kind(*[f"rank {rank}: {args[0]}", *args[1:]] if args else [f"rank {rank}"])
+    args, cause = ([_unpacked(value) for value in told[name]] for name in ("args", "cause"))
+    error = kind(*args)
+    vars(error).update({name: _unpacked(value) for name, value in told["fields"].items()})
+    if isinstance(error, StopctlError):
+        error.args = (": ".join([f"rank {rank}", *map(str, args[:1])]), *args[1:])
+    error.__cause__ = OSError(*cause) if cause else None
+    return error
