@@ -5,6 +5,7 @@ from __future__ import annotations
 from stopctl.core.errors import MismatchError, TreeError
 from stopctl.runs.choose import choose
 from stopctl.state.arrays import array_leaf, detached, leaf_array
+from stopctl.state.data import has_state
 from stopctl.state.protocols import (
     Batches,
     DataSource,
@@ -43,5 +44,6 @@ __all__ = [
     "detached",
     "differences",
     "differing",
+    "has_state",
     "leaf_array",
 ]

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from stopctl import SettingError
+from stopctl.ports import has_state
 from stopctl_torch import accelerate
 from stopctl_torch.parts import kind_of
 from stopctl_torch.sharding import reshard
@@ -45,7 +46,7 @@ def optimizers(given: Any, owned: Mapping[int, str]) -> dict[str, torch.optim.Op
 
 def schedulers(given: Any, driven: Mapping[str, torch.optim.Optimizer]) -> dict[str, Any]:
     """``scheduler=`` by component name; ``driven`` are the optimizers that are saved."""
-    found = _named("scheduler", given, _has_state, "a learning-rate scheduler, or a dict of them by name")
+    found = _named("scheduler", given, has_state, "a learning-rate scheduler, or a dict of them by name")
     found = {name: accelerate.plain(scheduler) for name, scheduler in found.items()}
     for name, scheduler in found.items():
         if isinstance(scheduler, torch.optim.Optimizer):
@@ -61,7 +62,7 @@ def schedulers(given: Any, driven: Mapping[str, torch.optim.Optimizer]) -> dict[
 
 def scalers(given: Any) -> dict[str, Any]:
     """``scaler=`` by component name."""
-    return _named("scaler", given, _has_state, "a torch.amp.GradScaler, or a dict of them by name")
+    return _named("scaler", given, has_state, "a torch.amp.GradScaler, or a dict of them by name")
 
 
 def extras(given: Any) -> dict[str, Any]:
@@ -72,7 +73,7 @@ def extras(given: Any) -> dict[str, Any]:
             f'write extra={{"{type(given).__name__.lower()}": ...}}'
         )
     wanted = "an object with state_dict() and load_state_dict(), or a torch.Generator"
-    found = _named("extra", given, lambda x: isinstance(x, torch.Generator) or _has_state(x), wanted)
+    found = _named("extra", given, lambda x: isinstance(x, torch.Generator) or has_state(x), wanted)
     for name, thing in found.items():
         if isinstance(thing, torch.optim.Optimizer):
             raise SettingError(f"{name} is an optimizer: pass it in optimizer={{...}}")
@@ -130,10 +131,6 @@ def _is_model(thing: Any) -> bool:
 
 def _is_optimizer(thing: Any) -> bool:
     return isinstance(thing, torch.optim.Optimizer)
-
-
-def _has_state(thing: Any) -> bool:
-    return all(callable(getattr(thing, name, None)) for name in ("state_dict", "load_state_dict"))
 
 
 def _what(thing: Any) -> str:

@@ -18,7 +18,7 @@ import torch
 from torch.utils import data
 
 from stopctl import MismatchError, SettingError
-from stopctl.ports import Batches, Generators, Tree, detached
+from stopctl.ports import Batches, Generators, Tree, detached, has_state
 from stopctl_torch import accelerate, rng
 from stopctl_torch.leaves import Encoder, decode
 
@@ -82,7 +82,7 @@ def batches(source: Any, generators: Generators) -> Batches | None:
     _check_workers(source)
     if accelerate.is_accelerates(source):
         return accelerate.Prepared(source, generators, KNOWN_SAMPLERS)
-    if _is_stateful(source):
+    if has_state(source):
         return StatefulBatches(source, generators) if not source.num_workers else Replayed(source, generators)
     if type(source).__iter__ is not data.DataLoader.__iter__:
         raise SettingError(
@@ -216,7 +216,7 @@ class StatefulBatches:
     def capture(self, done: int) -> Tree:
         """Its ``state_dict()``, between two epochs the dataset's, and the generators that they hold."""
         teller = self._loader if done else self._loader.dataset
-        state = Encoder("copy")(teller.state_dict(), "run.data/state") if _is_stateful(teller) else None
+        state = Encoder("copy")(teller.state_dict(), "run.data/state") if has_state(teller) else None
         return {"state": detached(state), "own": detached(self._own.capture())}
 
     def _watched(self, batches: Iterator[Any]) -> Iterator[Any]:
@@ -237,10 +237,6 @@ def _told(loader: data.DataLoader[Any]) -> dict[str, Any]:
         "dataset": type(loader.dataset).__name__,
         "num_workers": loader.num_workers,
     }
-
-
-def _is_stateful(loader: Any) -> bool:
-    return all(callable(getattr(loader, name, None)) for name in ("state_dict", "load_state_dict"))
 
 
 def _draws_at_its_start(loader: data.DataLoader[Any]) -> bool:

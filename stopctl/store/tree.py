@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Never, TypeAlias
 
 from stopctl.core.errors import DamagedError, TreeError
-from stopctl.store.strict import NON_FINITE, JsonValue, number
+from stopctl.core.values import NON_FINITE, float_to_json
+from stopctl.store.strict import JsonValue
 
 __all__ = ["ITEMSIZE", "MAX_DEPTH", "Leaf", "Tree", "flatten", "unflatten"]
 
@@ -335,7 +336,7 @@ class _Flattening:
         if kind is int:
             return value if -(2**63) <= value < 2**63 else {"int": hex(value)}
         if kind is float:
-            return value if math.isfinite(value) else {"float": number(value)}
+            return value if math.isfinite(value) else {"float": float_to_json(value)}
         if kind is bytes:
             return {"bytes": _base64(value)}
         if kind is Leaf or kind is Sharded:
