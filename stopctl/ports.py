@@ -19,7 +19,7 @@ from stopctl.state.protocols import (
 )
 from stopctl.state.rng import NumpyRng, PythonRng, differing
 from stopctl.store.compare import differences
-from stopctl.store.tree import Leaf, Piece, Sharded, Tree
+from stopctl.store.tree import Leaf, Piece, Sharded, Tree, tree_leaves, tree_map
 
 __all__ = [
     "Batches",
@@ -46,4 +46,6 @@ __all__ = [
     "differing",
     "has_state",
     "leaf_array",
+    "tree_leaves",
+    "tree_map",
 ]

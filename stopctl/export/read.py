@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stopctl.core.errors import SettingError
-from stopctl.export.rounding import values
 from stopctl.runs.choose import choose, weights
 from stopctl.runs.history import goal_of
+from stopctl.state.arrays import numbers
 from stopctl.store import CheckpointInfo, Leaf, Reader, Tree
+from stopctl.store.tree import tree_leaves
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -69,7 +70,7 @@ class Weights:
         found: Arrays = {}
         for weight in self.tensors:
             tied = None if weight.same_as is None else found[weight.same_as]
-            found[weight.name] = as_float32(values(weight.leaf), weight.paired) if tied is None else tied
+            found[weight.name] = as_float32(numbers(weight.leaf), weight.paired) if tied is None else tied
         return found
 
 
@@ -152,17 +153,11 @@ def _walk(tree: Tree, path: str, marks: Collection[str] = ()) -> Iterator[tuple[
         parts = list(enumerate(tree))
     else:
         parts = []
-    if not parts or not _holds_array(tree):
+    if not parts or not any(tree_leaves(tree)):
         yield path, tree
         return
     for key, part in parts:
         yield from _walk(part, f"{path}/{key}" if path else str(key))
-
-
-def _holds_array(tree: Tree) -> bool:
-    if isinstance(tree, dict):
-        return any(map(_holds_array, tree.values()))
-    return any(map(_holds_array, tree)) if isinstance(tree, list | tuple) else isinstance(tree, Leaf)
 
 
 def _is_no_weight(framework: str, name: str, leaf: Leaf) -> bool:

@@ -13,7 +13,8 @@ import numpy as np
 from stopctl.core.errors import SettingError
 from stopctl.export.load import KEY, VERSION
 from stopctl.export.read import TENSORFLOW, TORCH, Weight, Weights, read
-from stopctl.export.rounding import FLOATS, TARGETS, Rounded, restored, rounded, values
+from stopctl.export.rounding import FLOATS, TARGETS, Rounded, restored, rounded
+from stopctl.state.arrays import numbers
 from stopctl.store import CheckpointInfo, Leaf, safetensors, strict
 from stopctl.store.hashed import Bytes
 from stopctl.store.publish import publish, refuse_to_replace
@@ -131,7 +132,7 @@ def _exported(weight: Weight, made: Mapping[str, Rounded]) -> Exported:
     axis = None if one.scales is None else weight.channels
     largest = mean = 0.0
     if kinds[0] != kinds[1] and kinds[0] in FLOATS:
-        old = values(weight.leaf).astype(np.float64)
+        old = numbers(weight.leaf).astype(np.float64)
         new = restored(one.leaf, one.scales, axis).astype(np.float64)
         with np.errstate(invalid="ignore"):
             errors = np.abs(old - new)[np.isfinite(old)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import operator
 import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
@@ -17,6 +18,7 @@ from stopctl.core.controller import Controller
 from stopctl.core.errors import TeamError
 from stopctl.core.values import float_to_json, number
 from stopctl.store import strict
+from stopctl.store.compare import pairs
 from stopctl.team.ranks import Message, Ranks
 from stopctl.team.reduce import Reduce, how_of, judged, split_count
 
@@ -35,26 +37,12 @@ def digest(state: Mapping[str, Any]) -> str:
 def disagreement(where: str, states: list[Mapping[str, Any]]) -> TeamError:
     """The error of all ranks, whose states differ; it names the first place."""
     for rank, other in enumerate(states):
-        if found := _first_difference(states[0], other, ""):
-            path, ours, theirs = found
+        for path, ours, theirs in pairs(states[0], other, "", operator.eq):
             return TeamError(
                 f"the ranks have decided differently before {where}: {path} is {ours} on rank 0, {theirs} on "
                 f"rank {rank}: give every rank the same rules, and rules of your own no clock and no chance"
             )
     return TeamError(f"the ranks differ at {where}, and no longer when asked how")
-
-
-def _first_difference(ours: Any, theirs: Any, path: str) -> tuple[str, Any, Any] | None:
-    if isinstance(ours, dict) and isinstance(theirs, dict):
-        for key in {**ours, **theirs}:
-            found = _first_difference(ours.get(key), theirs.get(key), f"{path}/{key}" if path else key)
-            if found:
-                return found
-        return None
-    if isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
-        pairs = enumerate(zip(ours, theirs, strict=True))
-        return next((d for i, (a, b) in pairs if (d := _first_difference(a, b, f"{path}/{i}"))), None)
-    return None if ours == theirs else (path, ours, theirs)
 
 
 EVERY = 1.0
