@@ -85,7 +85,8 @@ def explain(
 
 def sentence(moment: Moment, metric: str) -> Text:
     """A moment as one line."""
-    from stopctl.runs.history import number, where
+    from stopctl.runs.history import where
+    from stopctl.store.journal import number
 
     line = Text.assemble((f"{where(moment.place)}: ", "dim"))
     text = moment.text

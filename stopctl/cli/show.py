@@ -68,7 +68,7 @@ def _plain(run: ReadRun, rules: list[str], notes: list[str]) -> dict[str, Any]:
 
 
 def _drops(run: ReadRun) -> list[dict[str, Any]]:
-    from stopctl.runs.history import number
+    from stopctl.store.journal import number
 
     found = ((line, number(line.get("lr_factor"))) for line in run.history.reports())
     return [

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from stopctl import Decision, Every, NonFinite, OnBest, Patience, SettingError
-from stopctl.demo.history import history
+from stopctl.runs.history import history
 from stopctl.store import Reader
 
 _NEEDED = ("numpy", "matplotlib", "pooch", "sklearn")
@@ -153,7 +153,7 @@ def train(settings: Settings, watch: Watch) -> Outcome:
     picture = directory / "curves.png"
     plot(
         picture,
-        history(Reader(directory).journal()),
+        history(Reader(directory), "val_loss"),
         title=f"MNIST MLP in {TITLES[settings.framework]}: test accuracy {accuracy:.2%}",
         ending=ending,
         best=best.epoch,

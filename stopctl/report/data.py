@@ -14,8 +14,9 @@ from stopctl.core.words import figure
 from stopctl.report.slider import Question, question
 from stopctl.report.words import ending, reasons, summary, texts, told
 from stopctl.runs.checkpoints import Kept, kept, planned
-from stopctl.runs.history import History, Line, Place, best_of, number, place, seconds, value_of
+from stopctl.runs.history import History, Place, best_of, place, seconds, value_of
 from stopctl.runs.standing import read_run
+from stopctl.store.journal import Line, number
 
 DIGITS = 7
 """Significant digits of a value in the page; the journal has all of them."""

@@ -6,7 +6,8 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from stopctl.runs.history import Line, Place, mapping, seconds
+from stopctl.runs.history import Place, seconds
+from stopctl.store.journal import Line, mapping
 
 if TYPE_CHECKING:
     from stopctl.runs.history import History

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from stopctl.core.errors import DamagedError
-from stopctl.runs.history import mapping
 from stopctl.store import CheckpointInfo, strict
 from stopctl.store.assembly import read_parts
 from stopctl.store.files import FILES
 from stopctl.store.hashed import check_file, read_whole
+from stopctl.store.journal import mapping
 from stopctl.store.manifest import LIMIT, MANIFEST, PARTS, STATE, parse
 from stopctl.store.oserrors import ROTTEN, as_damage
 

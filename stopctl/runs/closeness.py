@@ -10,9 +10,10 @@ from stopctl.core.machine import advance, begin, judge
 from stopctl.core.plan import Plan, explain
 from stopctl.core.progress import Report
 from stopctl.runs.checkpoints import planned
-from stopctl.runs.history import Line, Place, mapping, metrics, place, seconds
+from stopctl.runs.history import Place, place, seconds
 from stopctl.runs.ruletext import parse_lr, parse_save, parse_stop
 from stopctl.runs.standing import ReadRun
+from stopctl.store.journal import Line, mapping, metrics
 
 PARSERS: dict[str, Any] = {"stop": parse_stop, "save": parse_save, "lr": parse_lr}
 

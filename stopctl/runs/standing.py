@@ -11,8 +11,9 @@ from pathlib import Path
 from stopctl.core.errors import StopctlError
 from stopctl.core.goal import Goal
 from stopctl.core.keep import ranked
-from stopctl.runs.history import History, best_of, goal_of, history, mapping, seconds, value_of
+from stopctl.runs.history import History, best_of, goal_of, history, seconds, value_of
 from stopctl.store import CheckpointInfo, Listing, Reader, strict
+from stopctl.store.journal import mapping
 from stopctl.store.lock import LOCK
 
 LOCKS = Path("/proc/locks")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stopctl.core.errors import SettingError
-from stopctl.sinks.events import metrics, sentence
+from stopctl.store.journal import metrics, sentence
 
 
 class TensorBoardSink:
