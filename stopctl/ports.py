@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stopctl.core.errors import MismatchError, TreeError
 from stopctl.runs.choose import choose
+from stopctl.state.arguments import named, what
 from stopctl.state.arrays import array_leaf, detached, leaf_array
 from stopctl.state.data import has_state
 from stopctl.state.protocols import (
@@ -46,6 +47,8 @@ __all__ = [
     "differing",
     "has_state",
     "leaf_array",
+    "named",
     "tree_leaves",
     "tree_map",
+    "what",
 ]

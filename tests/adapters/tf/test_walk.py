@@ -194,22 +194,22 @@ def test_the_order_is_that_of_the_names_and_not_of_their_making() -> None:
         ({"optimizer": optimizers.SGD}, "optimizer is the class SGD: pass an object, SGD(...)"),
         (
             {"model": dense},
-            "model is of type function: pass a Keras model or layer, a tf.Module, a tf.Variable, or",
+            "model is a function: pass a Keras model or layer, a tf.Module, a tf.Variable, or",
         ),
         ({"model": {}}, "model={} is empty: leave it out"),
         ({"model": {"a/b": 1}}, "model={'a/b': ...}: a name is a printable str without a slash"),
         ({"model": {1: 1}}, "model={1: ...}: a name is a printable str without a slash"),
         (
             {"optimizer": "adam"},
-            "optimizer is of type str: pass a Keras optimizer, or a dict of them by name",
+            "optimizer is a str: pass a Keras optimizer, or a dict of them by name",
         ),
         ({"extra": 3}, 'extra= is a dict of objects by name: write extra={"int": ...}'),
         (
             {"extra": {"n": 3}},
-            "extra.n is of type int: pass a Keras model or layer, a tf.Module, a tf.Variable",
+            "extra.n is an int: pass a Keras model or layer, a tf.Module, a tf.Variable",
         ),
-        ({"extra": {"n": []}}, "extra.n is of type list: pass a Keras model"),
-        ({"extra": {"n": [1.0]}}, "extra.n is of type list: pass a Keras model"),
+        ({"extra": {"n": []}}, "extra.n is a list: pass a Keras model"),
+        ({"extra": {"n": [1.0]}}, "extra.n is a list: pass a Keras model"),
     ],
 )
 def test_other_objects_are_refused_with_what_to_pass(given: dict[str, Any], text: str) -> None:
