@@ -20,7 +20,7 @@ from stopctl.ports import Held, Leaf, Tree, array_leaf, leaf_array, tree_leaves
 
 def held(components: Mapping[str, Tree]) -> Held:
     """All leaves: those of variables are copied on write, those of the generators are copies."""
-    return Held(own=frozenset(leaf for _, leaf in tree_leaves(components)))
+    return Held(own=frozenset(leaf for _, leaf in tree_leaves(components) if isinstance(leaf, Leaf)))
 
 
 _F8 = tf.dtypes.experimental

@@ -45,7 +45,7 @@ def plot(
                 epochs, [at[epoch] for epoch in epochs],
                 linestyle="none", marker="o", markersize=7, color=VALID, markerfacecolor=fill, label=label,
             )  # fmt: skip
-    if best in at:
+    if best is not None and best in at:
         label = f"best: {at[best]:.4f}, epoch {best}"
         axes.plot(best, at[best], linestyle="none", marker="*", markersize=19, color=BEST, label=label)
         axes.axhline(at[best], color=BEST, linewidth=0.8, alpha=0.6, linestyle=(0, (4, 4)))

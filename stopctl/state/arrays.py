@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stopctl.core.errors import TreeError
 from stopctl.store.tree import Leaf, Tree, tree_map
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 DTYPES = {
     "bool": "BOOL",
@@ -85,7 +88,7 @@ def leaf_array(leaf: Leaf) -> Any:
     return array[()] if "scalar" in notes else array
 
 
-def numbers(leaf: Leaf) -> Any:
+def numbers(leaf: Leaf) -> NDArray[Any]:
     """The numbers of a leaf as NumPy can hold them: bfloat16 and float8 as float32, exactly."""
     import numpy as np
 
