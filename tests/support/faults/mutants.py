@@ -51,8 +51,8 @@ MUTANTS: dict[str, Mutant | Dropped] = {
     "no fsync of the parts": Dropped("sync", named("part-00001.json"), "saves_together"),
     "no fsync of what tells of the parts": Dropped("sync", named("parts.json"), "saves_together"),
     "the parts of a killed save stay": Mutant("commit:is_ours", "or PART.fullmatch(name) is not None", "", "sweeps"),
-    "pieces may lack": Mutant("gathering:gathered", "fault(shape, blocks[name])", "None", REFUSALS),
-    "a rank may lack": Mutant("gathering:gathered", "[fact.rank for fact in by_rank] != list(range(ranks))", "False", REFUSALS),
+    "pieces may lack": Mutant("parts:gathered", "fault(shape, blocks[name])", "None", REFUSALS),
+    "a rank may lack": Mutant("parts:gathered", "[fact.rank for fact in by_rank] != list(range(ranks))", "False", REFUSALS),
     "no fsync of the temporary directory": Dropped(
         "sync_directory", lambda path: path.name.startswith(".tmp-"), DISK
     ),
@@ -121,7 +121,7 @@ MUTANTS: dict[str, Mutant | Dropped] = {
     ),
     "a listing does not look again": Mutant("reader:Reader.list", "len(deleted) == before", "True", OVERTAKEN),
     "no look at the room": Mutant("draft:Draft._put", "check_room(self._files, self._writing.folder, self.info.name, shares.contents)", "pass", REFUSALS),
-    "no look at the writer's number": Mutant("rundir:check_writer", "found != writer", "False", REFUSALS),
+    "no look at the writer's number": Mutant("rundir:check_writer", "newest != writer", "False", REFUSALS),
     "no look at the lock": Mutant("files:Files.lock", "fcntl.flock(handle.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)", "pass", REFUSALS),
     "what was read back is not compared": Mutant("hashed:check_file", "(at, hasher.hexdigest()) != fact", "False", REFUSALS),
     "any directory is a run": Mutant("rundir:refuse_foreign", "if not all(", "if False and not all(", REFUSALS),
