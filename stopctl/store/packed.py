@@ -38,18 +38,18 @@ def unpack(data: Bytes, size: int, name: str) -> bytearray:
         SettingError: the library is not installed.
     """
     zstandard = library()
-    found = bytearray()
+    unpacked = bytearray()
     try:
         if zstandard.frame_content_size(data) != size:
             raise DamagedError(f"{name}: it does not hold {size} bytes")
         stream = zstandard.ZstdDecompressor(max_window_size=WINDOW).stream_reader(data)
-        while len(found) <= size and (piece := stream.read(CHUNK)):
-            found += piece
+        while len(unpacked) <= size and (piece := stream.read(CHUNK)):
+            unpacked += piece
     except zstandard.ZstdError as error:
         raise DamagedError(f"{name}: {error}") from error
-    if len(found) != size:
+    if len(unpacked) != size:
         raise DamagedError(f"{name}: it holds other than {size} bytes")
-    return found
+    return unpacked
 
 
 def library() -> Any:

@@ -55,7 +55,7 @@ def decode(data: Bytes) -> dict[str, Leaf]:
         _refuse("no object")
     _check_metadata(header.pop("__metadata__", {}))
     body = view[start:]
-    found = {name: _leaf(name, entry, body) for name, entry in header.items()}
+    leaves = {name: _leaf(name, entry, body) for name, entry in header.items()}
     at = 0
     for begin, end in sorted(entry["data_offsets"] for entry in header.values()):
         if begin != at:
@@ -63,7 +63,7 @@ def decode(data: Bytes) -> dict[str, Leaf]:
         at = end
     if at != len(body):
         _refuse(f"the tensors end at {at} of {len(body)} bytes")
-    return found
+    return leaves
 
 
 def _leaf(name: str, entry: strict.JsonValue, body: memoryview) -> Leaf:

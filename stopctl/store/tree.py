@@ -282,10 +282,10 @@ def _decode(node: JsonValue, leaves: Mapping[str, Array], path: str, depth: int)
     if tag == "tuple" and type(body) is list:
         return tuple(_decode(body, leaves, path, depth))
     if tag in _DICTS and type(body) is list:
-        found = _DICTS[tag]()
+        container = _DICTS[tag]()
         for key, value in _pairs(body, leaves, path, depth + 1):  # no update(): a Counter would count
-            found[key] = value
-        return found if len(found) == len(body) else _refuse(path, "a key stands twice")
+            container[key] = value
+        return container if len(container) == len(body) else _refuse(path, "a key stands twice")
     return _refuse(path, f"an object that is not one tag: {list(node)[:3]}")
 
 
@@ -302,16 +302,16 @@ def _pairs(
 
 
 def _leaf(node: dict[str, JsonValue], leaves: Mapping[str, Array], path: str) -> Leaf:
-    found, key, note = _array(node, "leaf", leaves, path)
-    if not isinstance(found, Leaf):
+    array, key, note = _array(node, "leaf", leaves, path)
+    if not isinstance(array, Leaf):
         _refuse(path, f"{node['leaf'][:200]!r} lies in pieces")
-    return Leaf(found.dtype, found.shape, found.data, key=key, note=note)
+    return Leaf(array.dtype, array.shape, array.data, key=key, note=note)
 
 
 def _sharded(node: dict[str, JsonValue], leaves: Mapping[str, Array], path: str) -> Array:
     """As `leaves` has it: in pieces, or put together."""
-    found, key, note = _array(node, "sharded", leaves, path)
-    return replace(found, key=key, note=note)
+    array, key, note = _array(node, "sharded", leaves, path)
+    return replace(array, key=key, note=note)
 
 
 def _array(
