@@ -78,8 +78,8 @@ class DictState:
     def versions(self) -> Mapping[str, str]:
         """Python, and NumPy and JAX when they are in use."""
         used = [name for name in ("numpy", "jax") if name in sys.modules]
-        told: dict[str, str] = {name: str(sys.modules[name].__version__) for name in used}
-        return {"python": platform.python_version(), **told}
+        versions: dict[str, str] = {name: str(sys.modules[name].__version__) for name in used}
+        return {"python": platform.python_version(), **versions}
 
     def close(self) -> None:
         """Nothing was hooked."""
