@@ -45,16 +45,16 @@ def closeness(run: ReadRun) -> tuple[list[str], list[str]]:
 
 
 def _rules(texts: Any) -> tuple[dict[str, Any], list[str]]:
-    found: dict[str, Any] = dict.fromkeys(PARSERS)
+    rules: dict[str, Any] = dict.fromkeys(PARSERS)
     notes = []
     for name, parse in PARSERS.items():
         text = str(texts.get(name, "None"))
         if text != "None":
             try:
-                found[name] = parse(text)
+                rules[name] = parse(text)
             except StopctlError:
                 notes.append(f"{name} {text}: it has a rule of your own, which cannot be replayed here")
-    return found, notes
+    return rules, notes
 
 
 def _saved(run: ReadRun) -> set[Place]:

@@ -27,8 +27,8 @@ def place(line: Line) -> Place:
 
 def seconds(line: Mapping[str, Any]) -> float:
     """Seconds of training by then; 0 where the line does not say."""
-    found = number(line.get("seconds"))
-    return found if found is not None and math.isfinite(found) else 0.0
+    value = number(line.get("seconds"))
+    return value if value is not None and math.isfinite(value) else 0.0
 
 
 def goal_of(meta: dict[str, Any]) -> Goal:
@@ -98,11 +98,11 @@ class History:
 
     def stop(self) -> Line | None:
         """The line of the stop that ended the run, if one stands."""
-        found = None
+        line = None
         for moment in self.standing():
             if moment.event in ("report", "boundary"):
-                found = moment.line if moment.line.get("stop") else None
-        return found
+                line = moment.line if moment.line.get("stop") else None
+        return line
 
     def finished(self) -> bool:
         """Whether all planned passes are done: the save of the last one stands, and nothing after it."""
