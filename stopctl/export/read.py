@@ -67,11 +67,11 @@ class Weights:
 
     def arrays(self) -> Arrays:
         """The weights unchanged, as `load_exported` gives them back: floats as float32."""
-        found: Arrays = {}
+        arrays: Arrays = {}
         for weight in self.tensors:
-            tied = None if weight.same_as is None else found[weight.same_as]
-            found[weight.name] = as_float32(numbers(weight.leaf), weight.paired) if tied is None else tied
-        return found
+            tied = None if weight.same_as is None else arrays[weight.same_as]
+            arrays[weight.name] = as_float32(numbers(weight.leaf), weight.paired) if tied is None else tied
+        return arrays
 
 
 def as_float32(array: NDArray[Any], paired: bool) -> NDArray[Any]:
@@ -102,7 +102,7 @@ def read(directory: str | Path, which: str = "best", *, only: Collection[str] | 
         if unknown := sorted(set(only) - components.keys()):
             raise SettingError(f"{info.name} has no {', '.join(unknown)}; it has {', '.join(components)}")
         wanted = {name: tree for name, tree in components.items() if name in only}
-    found: dict[str, Weight] = {}
+    tensors: dict[str, Weight] = {}
     left_out: list[str] = []
     first: dict[Hashable, str] = {}
     for component, tree in wanted.items():
@@ -112,18 +112,18 @@ def read(directory: str | Path, which: str = "best", *, only: Collection[str] | 
             if not isinstance(value, Leaf) or _is_no_weight(framework, inner, value):
                 left_out.append(name)
                 continue
-            if name in found or name == "__metadata__":
+            if name in tensors or name == "__metadata__":
                 raise SettingError(f"more than one tensor would be called {name!r}: choose a component")
             tied = name if value.key is None else first.setdefault(value.key, name)
             path = tree["paths"][int(inner.partition(".")[0])] if framework == TENSORFLOW else ""
-            found[name] = Weight(
+            tensors[name] = Weight(
                 name, value, path, None if tied == name else tied, _channels(framework, inner, value)
             )
-    if not found:
+    if not tensors:
         raise SettingError(f"{info.name} holds no array in {', '.join(wanted) or 'any component'}")
     framework = max(map(_framework, wanted.values()))
     metric = goal_of(Reader(directory).meta).metric
-    return Weights(info, metric, framework, tuple(found.values()), tuple(left_out))
+    return Weights(info, metric, framework, tuple(tensors.values()), tuple(left_out))
 
 
 def _framework(tree: Tree) -> str:

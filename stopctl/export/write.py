@@ -158,7 +158,7 @@ def _metadata(weights: Weights, made: Mapping[str, Rounded], dtype: str | None) 
             entry |= {"axis": weight.channels, "scales": scales.astype(np.float64).tolist()}
         tensors.append(entry)
     info = weights.checkpoint
-    told = {
+    fields = {
         "version": VERSION,
         "dtype": dtype,
         "checkpoint": info.name,
@@ -168,14 +168,14 @@ def _metadata(weights: Weights, made: Mapping[str, Rounded], dtype: str | None) 
         "value": info.value,
         "tensors": tensors,
     }
-    text = strict.dumps(strict.plain(told, "metadata")).decode("ascii")
+    text = strict.dumps(strict.plain(fields, "metadata")).decode("ascii")
     return {"format": FORMATS.get(weights.framework, "np"), KEY: text}
 
 
 def _file(leaves: Mapping[str, Leaf], metadata: Mapping[str, str]) -> list[Bytes]:
     """The parts of a safetensors file with metadata."""
     header, *tensors = safetensors.encode(leaves)
-    told = {"__metadata__": dict(metadata), **strict.loads(header[safetensors.PREFIX :])}
-    text = strict.dumps(told)
+    merged = {"__metadata__": dict(metadata), **strict.loads(header[safetensors.PREFIX :])}
+    text = strict.dumps(merged)
     text += b" " * (-len(text) % safetensors.PREFIX)
     return [len(text).to_bytes(safetensors.PREFIX, "little") + text, *tensors]

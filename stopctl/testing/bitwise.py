@@ -77,15 +77,15 @@ def _checkpoints(straight: Reader, other: Reader) -> Iterator[Difference]:
         (one, state), (two, their_state) = straight.load(mine), other.load(theirs)
         trees: dict[str, Any] = {**one, CONTROLLER: _timeless(state)}
         their_trees: dict[str, Any] = {**two, CONTROLLER: _timeless(their_state)}
-        found: dict[str, tuple[str, str]] = {}
+        differing: dict[str, tuple[str, str]] = {}
         for name in [*trees, *(name for name in their_trees if name not in trees)]:
             lines = tree_differences(_unnumbered(trees.get(name)), _unnumbered(their_trees.get(name)), name)
             if (first := next(lines, None)) is not None:
-                found[name] = first
-        if found:
-            path, how = next(iter(found.values()))
+                differing[name] = first
+        if differing:
+            path, how = next(iter(differing.values()))
             where = f"the checkpoint of epoch {mine.epoch}, step {mine.step}"
-            yield Difference(where, (mine.epoch, mine.step), path, how, tuple(found))
+            yield Difference(where, (mine.epoch, mine.step), path, how, tuple(differing))
 
 
 def _reports(straight: Reader, other: Reader) -> Iterator[Difference]:
