@@ -27,7 +27,7 @@ def test_alone_nothing_is_waited_for():
     ranks = Ranks()
     assert (ranks.rank, ranks.size, ranks.leads, ranks.several, ranks.over) == (0, 1, True, False, True)
     (message,) = ranks.exchange("report", "here", {"step": 3}, {"seconds": 1.0})
-    assert message == {"call": "report", "where": "here", "same": {"step": 3}, "told": {"seconds": 1.0}}
+    assert message == {"call": "report", "where": "here", "same": {"step": 3}, "fields": {"seconds": 1.0}}
     assert ranks.work("here", lambda: 7) == (7, [])
     assert ranks.agree("here", lambda: 7) == (7, [])
     assert ranks.lead("here", lambda: 7, str) == (7, [])
@@ -38,8 +38,8 @@ def test_alone_nothing_is_waited_for():
 
 def test_an_exchange_gives_every_rank_what_all_told():
     def program(team):
-        told = Ranks(team).exchange("report", "here", told={"rank": team.rank})
-        return [message["told"] for message in told]
+        told = Ranks(team).exchange("report", "here", fields={"rank": team.rank})
+        return [message["fields"] for message in told]
 
     assert together(3, program) == [[{"rank": 0}, {"rank": 1}, {"rank": 2}]] * 3
 
@@ -75,7 +75,7 @@ def test_ranks_that_fail_are_named_to_the_others():
     def program(team):
         ranks = Ranks(team)
         if team.rank:
-            return ranks.exchange("failed", "here", told={"error": f"ValueError: {team.rank}"})
+            return ranks.exchange("failed", "here", fields={"error": f"ValueError: {team.rank}"})
         with pytest.raises(RankFailed) as caught:
             ranks.exchange("report", "here")
         return str(caught.value), caught.value.messages
