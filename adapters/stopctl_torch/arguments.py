@@ -18,21 +18,21 @@ LRScheduler = torch.optim.lr_scheduler.LRScheduler
 
 def models(given: Any) -> dict[str, torch.nn.Module]:
     """``model=`` by component name; of a compiled or DDP model the module inside: names stay the same."""
-    found = named("model", given, _is_model, "a torch.nn.Module, or a dict of them by name", required=True)
-    for name, module in found.items():
+    modules = named("model", given, _is_model, "a torch.nn.Module, or a dict of them by name", required=True)
+    for name, module in modules.items():
         if any(type(part).__name__ == "FullyShardedDataParallel" for part in module.modules()):
             raise SettingError(
                 f"{name} is a FullyShardedDataParallel, whose parameters are flattened: "
                 "write fully_shard(model) of torch.distributed.fsdp instead"
             )
-    return {name: _plain(module) for name, module in found.items()}
+    return {name: _plain(module) for name, module in modules.items()}
 
 
 def optimizers(given: Any, owned: Mapping[int, str]) -> dict[str, torch.optim.Optimizer]:
     """``optimizer=`` by component name; ``owned`` holds the ids of the parameters that are saved."""
-    found = named("optimizer", given, _is_optimizer, "a torch.optim.Optimizer, or a dict of them by name")
-    found = {name: accelerate.plain(optimizer) for name, optimizer in found.items()}
-    for name, optimizer in found.items():
+    things = named("optimizer", given, _is_optimizer, "a torch.optim.Optimizer, or a dict of them by name")
+    things = {name: accelerate.plain(optimizer) for name, optimizer in things.items()}
+    for name, optimizer in things.items():
         params = [p for group in optimizer.param_groups for p in group["params"]]
         strangers = [tuple(p.shape) for p in params if id(p) not in owned]
         if strangers:
@@ -41,14 +41,14 @@ def optimizers(given: Any, owned: Mapping[int, str]) -> dict[str, torch.optim.Op
                 f"and would not be saved (the first has shape {strangers[0]}): build the optimizer from the "
                 'model given here, or give all that it trains: model={"net": net, "loss": loss}'
             )
-    return found
+    return things
 
 
 def schedulers(given: Any, driven: Mapping[str, torch.optim.Optimizer]) -> dict[str, Any]:
     """``scheduler=`` by component name; ``driven`` are the optimizers that are saved."""
-    found = named("scheduler", given, has_state, "a learning-rate scheduler, or a dict of them by name")
-    found = {name: accelerate.plain(scheduler) for name, scheduler in found.items()}
-    for name, scheduler in found.items():
+    things = named("scheduler", given, has_state, "a learning-rate scheduler, or a dict of them by name")
+    things = {name: accelerate.plain(scheduler) for name, scheduler in things.items()}
+    for name, scheduler in things.items():
         if isinstance(scheduler, torch.optim.Optimizer):
             raise SettingError(f"{name}= is an optimizer: pass it as optimizer=")
         optimizer = getattr(scheduler, "optimizer", None)
@@ -57,7 +57,7 @@ def schedulers(given: Any, driven: Mapping[str, torch.optim.Optimizer]) -> dict[
                 f"{name}: it drives a {kind_of(optimizer)} that is not given here: "
                 "pass that very object as optimizer="
             )
-    return found
+    return things
 
 
 def scalers(given: Any) -> dict[str, Any]:
@@ -73,13 +73,13 @@ def extras(given: Any) -> dict[str, Any]:
             f'write extra={{"{type(given).__name__.lower()}": ...}}'
         )
     wanted = "an object with state_dict() and load_state_dict(), or a torch.Generator"
-    found = named("extra", given, lambda x: isinstance(x, torch.Generator) or has_state(x), wanted)
-    for name, thing in found.items():
+    things = named("extra", given, lambda x: isinstance(x, torch.Generator) or has_state(x), wanted)
+    for name, thing in things.items():
         if isinstance(thing, torch.optim.Optimizer):
             raise SettingError(f"{name} is an optimizer: pass it in optimizer={{...}}")
         if isinstance(thing, LRScheduler):
             raise SettingError(f"{name} is a scheduler: pass it in scheduler={{...}}")
-    return found
+    return things
 
 
 def param_names(modules: Mapping[str, torch.nn.Module]) -> dict[int, str]:

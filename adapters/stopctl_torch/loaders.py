@@ -147,11 +147,11 @@ class Replayed:
     def capture(self, done: int) -> Tree:
         """Where the generators stood when this epoch began, and where the loader's own stand now."""
         began = self._began if done else None
-        return {"began": began, "own": detached(self._own.capture()), "loader": _told(self._loader)}
+        return {"began": began, "own": detached(self._own.capture()), "loader": _settings(self._loader)}
 
     def _same(self, saved: Tree) -> None:
         """Other workers give the batches the same rows; anything else gives them other ones."""
-        given = _told(self._loader)
+        given = _settings(self._loader)
         other = {
             name: f"{name}={was}, now it has {given[name]}"
             for name, was in saved.items()
@@ -159,8 +159,8 @@ class Replayed:
         }
         workers = other.pop("num_workers", None)
         if other:
-            told = "; ".join(other.values())
-            raise MismatchError(f"the run was saved inside an epoch of a DataLoader with {told}")
+            settings = "; ".join(other.values())
+            raise MismatchError(f"the run was saved inside an epoch of a DataLoader with {settings}")
         if workers:
             log.warning("the DataLoader had %s: what is drawn while rows are loaded will differ", workers)
 
@@ -227,7 +227,7 @@ class StatefulBatches:
         return batches
 
 
-def _told(loader: data.DataLoader[Any]) -> dict[str, Any]:
+def _settings(loader: data.DataLoader[Any]) -> dict[str, Any]:
     """What decides which rows a batch has, and who loads them."""
     sampler = loader.sampler if loader.batch_sampler is None else loader.batch_sampler
     kinds = [type(each).__name__ for each in (sampler, getattr(sampler, "sampler", None)) if each is not None]

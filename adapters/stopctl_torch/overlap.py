@@ -77,7 +77,7 @@ class Overlapping:
     def held(self, components: Mapping[str, Tree]) -> Held:
         """Sort the leaves of a capture: those that are copies already, those that may be copied later."""
         steady = self._steady()
-        own: set[Leaf] = set()
+        copies: set[Leaf] = set()
         watched: dict[Leaf, Mark] = {}
         for path, leaf in tree_leaves(components):
             if not isinstance(leaf, Leaf) or len(leaf.data) < SMALL:
@@ -87,8 +87,8 @@ class Overlapping:
             if tensor is not None and tensor.nbytes == len(leaf.data):
                 watched[leaf] = (path, tensor, address, tensor._version)
             elif isinstance(leaf.key, tuple) and leaf.key[0] != "cpu":
-                own.add(leaf)  # the capture has fetched it from its device
-        return Held(own, watched.keys(), lambda: _changed(watched.values()))
+                copies.add(leaf)  # the capture has fetched it from its device
+        return Held(copies, watched.keys(), lambda: _changed(watched.values()))
 
     def _steady(self) -> dict[int, torch.Tensor]:
         """What only steps and loads are expected to change, by address."""
