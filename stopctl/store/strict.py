@@ -37,7 +37,7 @@ def plain(value: object, path: str) -> JsonValue:
     if kind is int and value.bit_length() <= 1024:  # type: ignore[attr-defined]
         return value
     if kind is float:
-        return float_to_json(value)  # type: ignore[arg-type]
+        return value if math.isfinite(value) else float_to_json(value)  # type: ignore[arg-type]
     try:
         if isinstance(value, list | tuple):
             return [plain(item, f"{path}/{i}") for i, item in enumerate(value)]
