@@ -75,7 +75,7 @@ _MODULES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class Trained:
     """How a run ended: losses in nats, accuracy from 0 to 1, SHA-256 of the weights in hexadecimal."""
 
     framework: str
@@ -110,7 +110,7 @@ class Watch(Protocol):
         """An epoch was reported, and this was decided (a proposed save is committed by now)."""
 
 
-def train(settings: Settings, watch: Watch) -> Outcome:
+def train(settings: Settings, watch: Watch) -> Trained:
     """Train until the run ends, then judge its best checkpoint on the test images and draw the curves."""
     from stopctl.demo import problem  # this loads NumPy and matplotlib, which the command line does without
     from stopctl.demo.data import load
@@ -159,7 +159,7 @@ def train(settings: Settings, watch: Watch) -> Outcome:
         best=best.epoch,
         kept={checkpoint.epoch for checkpoint in kept},
     )
-    return Outcome(
+    return Trained(
         framework=settings.framework,
         directory=directory,
         source=data.source,

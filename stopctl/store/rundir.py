@@ -96,7 +96,7 @@ def make_directory(files: Files, path: Path) -> None:
         files.sync_directory(path.parent)
 
 
-def refuse_foreign(files: Files, path: Path) -> None:
+def refuse_no_run(files: Files, path: Path) -> None:
     """NotARunError if the directory has no run.json, but anything that a starting run does not leave."""
     try:
         entries = files.entries(path)

@@ -23,7 +23,7 @@ from stopctl.store.rundir import (
     JOURNAL,
     make_directory,
     read_meta,
-    refuse_foreign,
+    refuse_no_run,
     start,
 )
 from stopctl.store.tree import Tree
@@ -63,7 +63,7 @@ class Store(Reader):
         self._journal: Journal | None = None
         with as_save_error("opening the run", self.path):
             make_directory(files, self.path)
-            refuse_foreign(files, self.path)
+            refuse_no_run(files, self.path)
             self._lock = RunLock.take(files, self.path, over=take_over)
             self._fence = Fence(files, self.path, self._lock)
             more = {"verify": verify_writes, "pack": compress is not None}
