@@ -141,7 +141,7 @@ MESSAGE: dict[str, Any] = {
     "call": "report",
     "where": "report() on epoch 12",
     "same": {"epoch": 12, "step": 4690},
-    "told": {
+    "fields": {
         "digest": "0" * 32,
         "seconds": 12345.678,
         "signal": None,

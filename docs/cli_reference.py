@@ -54,8 +54,8 @@ def _hints(function: Callable[..., Any]) -> Iterator[tuple[inspect.Parameter, An
     """Each parameter, its type, and what typer was told of it."""
     hints = get_type_hints(function, include_extras=True)
     for parameter in inspect.signature(function).parameters.values():
-        kind, told = get_args(hints[parameter.name])
-        yield parameter, kind, told
+        kind, info = get_args(hints[parameter.name])
+        yield parameter, kind, info
 
 
 class Parameter(NamedTuple):
@@ -67,16 +67,16 @@ class Parameter(NamedTuple):
     option: bool
 
     @classmethod
-    def of(cls, parameter: inspect.Parameter, kind: Any, told: Any) -> Parameter:
+    def of(cls, parameter: inspect.Parameter, kind: Any, info: Any) -> Parameter:
         """What a function's parameter is on the command line."""
-        option = isinstance(told, OptionInfo)
-        decided = (told.default, *(told.param_decls or ()))
+        option = isinstance(info, OptionInfo)
+        decided = (info.default, *(info.param_decls or ()))
         names = [name for name in decided if isinstance(name, str) and name.startswith("-")]
         names = names or [f"--{parameter.name.replace('_', '-')}"]
-        metavar = told.metavar or (_metavar(kind) if option else "") or parameter.name.upper()
+        metavar = info.metavar or (_metavar(kind) if option else "") or parameter.name.upper()
         value = "" if kind is bool else f" {metavar}"
         written = f"{', '.join(names)}{value}" if option else metavar
-        return cls(written, told.help or "", _default(parameter.default), option)
+        return cls(written, info.help or "", _default(parameter.default), option)
 
 
 def _metavar(kind: Any) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from stopctl.core.errors import MismatchError, TreeError
 from stopctl.runs.choose import choose
+from stopctl.state.arguments import named, what
 from stopctl.state.arrays import array_leaf, detached, leaf_array
+from stopctl.state.data import has_state
 from stopctl.state.protocols import (
     Batches,
     DataSource,
@@ -18,7 +20,7 @@ from stopctl.state.protocols import (
 )
 from stopctl.state.rng import NumpyRng, PythonRng, differing
 from stopctl.store.compare import differences
-from stopctl.store.tree import Leaf, Piece, Sharded, Tree
+from stopctl.store.tree import Leaf, Piece, Sharded, Tree, tree_leaves, tree_map
 
 __all__ = [
     "Batches",
@@ -43,5 +45,10 @@ __all__ = [
     "detached",
     "differences",
     "differing",
+    "has_state",
     "leaf_array",
+    "named",
+    "tree_leaves",
+    "tree_map",
+    "what",
 ]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from stopctl import SettingError
+from stopctl.ports import named
 from stopctl_tf.parts import kind_of
 from stopctl_tf.walk import holds, raw, reach
 
@@ -18,12 +19,12 @@ _KINDS = "a Keras model or layer, a tf.Module, a tf.Variable"
 
 def models(given: Any) -> dict[str, Any]:
     """``model=`` by component name."""
-    return _named("model", given, _has_variables, f"{_KINDS}, or a dict of them by name")
+    return _variables("model", given, f"{_KINDS}, or a dict of them by name")
 
 
 def optimizers(given: Any) -> dict[str, Any]:
     """``optimizer=`` by component name."""
-    return _named("optimizer", given, _is_optimizer, "a Keras optimizer, or a dict of them by name")
+    return named("optimizer", given, _is_optimizer, "a Keras optimizer, or a dict of them by name")
 
 
 def extras(given: Any) -> dict[str, Any]:
@@ -33,7 +34,7 @@ def extras(given: Any) -> dict[str, Any]:
         raise SettingError(f'extra= is a dict of objects by name: write extra={{"{name}": ...}}')
     generators = "a keras.random.SeedGenerator, a tf.random.Generator"
     wanted = f"{_KINDS}, {generators}, a Keras metric, or a list or dict of these"
-    return _named("extra", given, _has_variables, wanted)
+    return _variables("extra", given, wanted)
 
 
 def refuse_uncovered(things: Mapping[str, Any], saved: set[int]) -> None:
@@ -84,33 +85,11 @@ def _proposal(lost: Mapping[str, Any]) -> str:
     return ", ".join(words)
 
 
-def _named(sort: str, given: Any, fits: Callable[[Any], bool], wanted: str) -> dict[str, Any]:
-    """``{"sort": object}``, or ``{"sort.name": object}`` of a dict."""
-    return {name: _checked(name, thing, fits, wanted) for name, thing in _items(sort, given)}
-
-
-def _items(sort: str, given: Any) -> Iterator[tuple[str, Any]]:
-    if given is None:
-        return
-    if not isinstance(given, Mapping):
-        yield sort, given
-        return
-    if not given:
-        raise SettingError(f"{sort}={{}} is empty: leave it out")
-    for key, thing in given.items():
-        if not isinstance(key, str) or not key.isprintable() or not key or "/" in key:
-            raise SettingError(f"{sort}={{{key!r}: ...}}: a name is a printable str without a slash")
-        yield f"{sort}.{key}", thing
-
-
-def _checked(name: str, thing: Any, fits: Callable[[Any], bool], wanted: str) -> Any:
-    if isinstance(thing, type):
-        raise SettingError(f"{name} is the class {thing.__name__}: pass an object, {thing.__name__}(...)")
-    if _is_optimizer(thing) and not fits(thing):
+def _variables(sort: str, given: Any, wanted: str) -> dict[str, Any]:
+    things = named(sort, given, lambda thing: _is_optimizer(thing) or _has_variables(thing), wanted)
+    for name in (name for name, thing in things.items() if _is_optimizer(thing)):
         raise SettingError(f"{name} is an optimizer: pass it as optimizer=, a dict where there are several")
-    if not fits(thing):
-        raise SettingError(f"{name} is of type {type(thing).__name__}: pass {wanted}")
-    return thing
+    return things
 
 
 def _is_optimizer(thing: Any) -> bool:

@@ -7,7 +7,7 @@ update of each captured variable takes longer, and the memory of both is in use 
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -15,20 +15,12 @@ import numpy as np
 import tensorflow as tf
 
 from stopctl import TreeError
-from stopctl.ports import Held, Leaf, Tree, array_leaf, leaf_array
+from stopctl.ports import Held, Leaf, Tree, array_leaf, leaf_array, tree_leaves
 
 
 def held(components: Mapping[str, Tree]) -> Held:
-    """All leaves: variables are copied on write, and those of the generators are copies already."""
-    return Held(own=frozenset(_leaves(components)))
-
-
-def _leaves(tree: Tree) -> Iterator[Leaf]:
-    if isinstance(tree, Leaf):
-        yield tree
-    elif isinstance(tree, dict):
-        for part in tree.values():
-            yield from _leaves(part)
+    """All leaves: those of variables are copied on write, those of the generators are copies."""
+    return Held(own=frozenset(leaf for _, leaf in tree_leaves(components) if isinstance(leaf, Leaf)))
 
 
 _F8 = tf.dtypes.experimental

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from stopctl.ports import Tree
 from stopctl_tf.table import assign, compare, encode, rows, unfit
-from stopctl_tf.walk import Slot, own, raw
+from stopctl_tf.walk import Slot, raw, slots_of
 
 CLASS, TRAINS, BUILD = "class", "trains", "build"
 
@@ -48,7 +48,7 @@ class VariablesPart(Part):
 
     def slots(self) -> list[Slot]:
         """The variables as they are now: more of them once a model is built."""
-        return own(self.thing, self.label)
+        return slots_of(self.thing, self.label)
 
     def capture(self, path: str) -> Tree:
         """The variables, and what Keras needs to build the model without data."""
@@ -146,9 +146,9 @@ class OptimizerPart(Part):
             return
         places = self._places()
         wanted = [places.get((component, i)) for component, i in saved[TRAINS]]
-        found = [slot.variable for slot in wanted if slot is not None]
-        if len(found) == len(wanted):
-            self.thing.build(found)
+        variables = [slot.variable for slot in wanted if slot is not None]
+        if len(variables) == len(wanted):
+            self.thing.build(variables)
 
     def load(self, saved: Tree) -> None:
         """Assign every variable."""

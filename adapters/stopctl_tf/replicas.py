@@ -24,8 +24,8 @@ def copies(variable: Any) -> tuple[Any, ...]:
     """Those in this process, by replica; of a plain variable, itself."""
     if not isinstance(variable, tf.distribute.DistributedValues):
         return (variable,)
-    found: tuple[Any, ...] = variable.distribute_strategy.experimental_local_results(variable)
-    return found
+    results: tuple[Any, ...] = variable.distribute_strategy.experimental_local_results(variable)
+    return results
 
 
 def worth(variable: Any, path: str) -> Leaf:
@@ -55,8 +55,8 @@ def put(variable: Any, leaf: Leaf, each: Mapping[str, Leaf]) -> None:
     """Give every copy here its own saved value, or all together the one of ``worth``."""
     mine = copies(variable)
     if len(each) == len(mine):
-        for copy, own in zip(mine, each.values(), strict=True):
-            copy.assign(to_tensor(own))
+        for copy, saved in zip(mine, each.values(), strict=True):
+            copy.assign(to_tensor(saved))
         return
     value = to_tensor(leaf)
     rest = tf.zeros_like(value) if _on_read(variable) and _is(variable, "SUM") else value
@@ -75,8 +75,8 @@ def misfit(variable: Any, leaf: Leaf, each: Tree) -> str | None:
     """Why saved copies cannot be put, in words; as many as there are, unless one value stands for all."""
     if not isinstance(each, dict):
         return "saved copies are no table"
-    for i, own in enumerate(each.values()):
-        if not isinstance(own, Leaf) or (own.dtype, own.shape) != (leaf.dtype, leaf.shape):
+    for i, saved in enumerate(each.values()):
+        if not isinstance(saved, Leaf) or (saved.dtype, saved.shape) != (leaf.dtype, leaf.shape):
             return f"saved copy {i} is no {leaf.dtype} {leaf.shape}"
     if each and len(each) != len(copies(variable)) and _on_read(variable) and _is(variable, "NONE"):
         return (

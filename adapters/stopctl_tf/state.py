@@ -66,7 +66,7 @@ class TfState:
         self._variables = {name: VariablesPart(thing, _label(name)) for name, thing in things.items()}
         self._optimizers = {name: OptimizerPart(thing, self._places) for name, thing in optimizers.items()}
         self._parts: dict[str, Part] = {**self._variables, **self._optimizers, **RNGS}
-        self._found: Any = None
+        self._distribution: Any = None
         self._worker = WorkerPart(self._variables, self._optimizers, lambda: self._seat()[0])
         self._check()
 
@@ -106,8 +106,8 @@ class TfState:
 
     def generators(self) -> PartGenerators:
         """The shared generators, and those in ``extra``."""
-        own = {k: v for k, v in self._variables.items() if isinstance(v.thing, GENERATORS)}
-        return PartGenerators({**own, **RNGS})
+        generators = {k: v for k, v in self._variables.items() if isinstance(v.thing, GENERATORS)}
+        return PartGenerators({**generators, **RNGS})
 
     def team(self, timeout: float) -> Team | None:
         """The workers of a MultiWorkerMirroredStrategy; None where one process trains alone."""
@@ -171,7 +171,7 @@ class TfState:
     def _strategy(self) -> Any:
         """The one of the variables that there were when this was last checked, or of the objects."""
         parts: list[VariablesPart | OptimizerPart] = [*self._variables.values(), *self._optimizers.values()]
-        return self._found or strategies.of([part.thing for part in parts], ())
+        return self._distribution or strategies.of([part.thing for part in parts], ())
 
     def _places(self) -> dict[Place, Slot]:
         parts = self._variables.items()
@@ -186,7 +186,7 @@ class TfState:
         for name, slot in slots:
             dtype_name(slot.raw, f"{name}/{slot.path}")
             strategies.refuse_others(slot.raw, f"{name}/{slot.path}")
-        self._found = strategies.of((), (slot.raw for _, slot in slots))
+        self._distribution = strategies.of((), (slot.raw for _, slot in slots))
         things = {_label(name): part.thing for name, part in parts}
         arguments.refuse_uncovered(things, {id(slot.raw) for _, slot in slots})
 

@@ -59,13 +59,13 @@ class ServiceTeam:
         text, until = base64.b64encode(message).decode(), time.monotonic() + self.timeout
         try:
             self._send(text, until)
-            found = [text if rank == self.rank else self._read(rank, until) for rank in range(self.size)]
+            texts = [text if rank == self.rank else self._read(rank, until) for rank in range(self.size)]
         except (TeamError, tf.errors.OpError) as error:
             self._over = str(error) if isinstance(error, TeamError) else self._lost(error)
             self._farewell(self._over, anew=True)
             raise TeamError(self._over) from error
         self._round += 1
-        return [base64.b64decode(each) for each in found]
+        return [base64.b64decode(each) for each in texts]
 
     def close(self) -> None:
         """Tell the others, who may wait; rank 0 lets them finish reading first, for 5 s at most."""
@@ -132,8 +132,8 @@ class ServiceTeam:
         )
 
     def _lost(self, error: Any) -> str:
-        told = " ".join(str(error.message).partition("\n")[0].split())
-        return f"{self._me()}: rank 0, which hosts TensorFlow's coordination service, does not answer: {told}"
+        why = " ".join(str(error.message).partition("\n")[0].split())
+        return f"{self._me()}: rank 0, which hosts TensorFlow's coordination service, does not answer: {why}"
 
 
 def find_team(strategy: Any, timeout: float) -> Team | None:

@@ -55,7 +55,7 @@ def holds(thing: Any) -> bool:
     return _listed(thing) is not None or isinstance(thing, (_Tracked, _Schedule, dict, list, tuple))
 
 
-def own(thing: Any, label: str) -> list[Slot]:
+def slots_of(thing: Any, label: str) -> list[Slot]:
     """The variables of one given object, each once, in a repeatable order; ``label`` begins the shown paths.
 
     Optimizers met on the way are left out: they are given as ``optimizer=`` and carry more than variables.

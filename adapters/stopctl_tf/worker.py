@@ -41,14 +41,14 @@ class WorkerPart(Part):
         if self._rank() == 0:
             return {}
         trees: dict[str, Tree] = {}
-        for name, own in self._own().items():
-            found: dict[str, Tree] = {}
-            for key, slot in own.items():
+        for name, slots in self._slots().items():
+            copies: dict[str, Tree] = {}
+            for key, slot in slots.items():
                 where = f"{name}/{slot.path}"
                 each = replicas.apart(slot.raw, where) or {"0": replicas.worth(slot.raw, where)}
-                found[key] = {**each}
-            if found:
-                trees[name] = found
+                copies[key] = {**each}
+            if copies:
+                trees[name] = copies
         return trees
 
     def check(self, saved: Tree, path: str, *, built: bool) -> list[str]:
@@ -70,7 +70,7 @@ class WorkerPart(Part):
         for _, _, slot, each in self._both(saved):
             replicas.put(slot.raw, next(iter(each.values())), each)
 
-    def _own(self) -> dict[str, dict[str, Slot]]:
+    def _slots(self) -> dict[str, dict[str, Slot]]:
         trained = {id(raw(v)) for part in self._optimizers.values() for v in part.trained()}
         return {
             name: {
@@ -84,8 +84,8 @@ class WorkerPart(Part):
     def _both(self, saved: Tree) -> list[tuple[str, str, Slot, Any]]:
         return [
             (name, key, slot, saved[name][key])
-            for name, own in self._own().items()
-            for key, slot in own.items()
+            for name, slots in self._slots().items()
+            for key, slot in slots.items()
             if isinstance(saved.get(name), dict) and key in saved[name]
         ]
 

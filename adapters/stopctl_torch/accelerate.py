@@ -86,10 +86,10 @@ class Prepared:
             self._own.load(saved["own"])
             _set_counts(self._loader, saved)
             return self.begin(epoch)
-        if saved["loader"] != _told(self._loader):
+        if saved["loader"] != _settings(self._loader):
             raise MismatchError(
                 f"the run was saved inside an epoch of a DataLoader with {saved['loader']}, now it has "
-                f"{_told(self._loader)}"
+                f"{_settings(self._loader)}"
             )
         self._began = detached(saved["began"])
         self._shared.load(self._began["shared"])
@@ -111,7 +111,7 @@ class Prepared:
             "began": self._began if done else None,
             "asked": self._asked.tree(self._shared) if done else None,
             "own": detached(self._own.capture()),
-            "loader": _told(self._loader),
+            "loader": _settings(self._loader),
             **_counts(self._loader),
         }
 
@@ -162,13 +162,13 @@ OWN = {"BatchSamplerShard", "SeedableRandomSampler"}
 
 def _samplers(loader: Any) -> list[Any]:
     """The samplers that a loader goes by, from the outermost on."""
-    found, looking = [], [loader.batch_sampler if loader.batch_sampler is not None else loader.sampler]
+    samplers, looking = [], [loader.batch_sampler if loader.batch_sampler is not None else loader.sampler]
     while looking:
         sampler = looking.pop()
-        found.append(sampler)
+        samplers.append(sampler)
         inner = (getattr(sampler, name, None) for name in ("batch_sampler", "sampler"))
         looking += [each for each in inner if isinstance(each, data.Sampler)]
-    return found
+    return samplers
 
 
 def _counts(loader: Any) -> dict[str, int | None]:
@@ -184,7 +184,7 @@ def _set_counts(loader: Any, saved: Tree) -> None:
             sampler.initial_seed = saved["seed"]
 
 
-def _told(loader: Any) -> dict[str, Any]:
+def _settings(loader: Any) -> dict[str, Any]:
     """What decides which rows a batch has, and who loads them."""
     samplers = _samplers(loader)
     return {

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from stopctl import SettingError
+from stopctl.ports import has_state, named, what
 from stopctl_torch import accelerate
 from stopctl_torch.parts import kind_of
 from stopctl_torch.sharding import reshard
@@ -17,21 +18,21 @@ LRScheduler = torch.optim.lr_scheduler.LRScheduler
 
 def models(given: Any) -> dict[str, torch.nn.Module]:
     """``model=`` by component name; of a compiled or DDP model the module inside: names stay the same."""
-    found = _named("model", given, _is_model, "a torch.nn.Module, or a dict of them by name")
-    for name, module in found.items():
+    modules = named("model", given, _is_model, "a torch.nn.Module, or a dict of them by name", required=True)
+    for name, module in modules.items():
         if any(type(part).__name__ == "FullyShardedDataParallel" for part in module.modules()):
             raise SettingError(
                 f"{name} is a FullyShardedDataParallel, whose parameters are flattened: "
                 "write fully_shard(model) of torch.distributed.fsdp instead"
             )
-    return {name: _plain(module) for name, module in found.items()}
+    return {name: _plain(module) for name, module in modules.items()}
 
 
 def optimizers(given: Any, owned: Mapping[int, str]) -> dict[str, torch.optim.Optimizer]:
     """``optimizer=`` by component name; ``owned`` holds the ids of the parameters that are saved."""
-    found = _named("optimizer", given, _is_optimizer, "a torch.optim.Optimizer, or a dict of them by name")
-    found = {name: accelerate.plain(optimizer) for name, optimizer in found.items()}
-    for name, optimizer in found.items():
+    things = named("optimizer", given, _is_optimizer, "a torch.optim.Optimizer, or a dict of them by name")
+    things = {name: accelerate.plain(optimizer) for name, optimizer in things.items()}
+    for name, optimizer in things.items():
         params = [p for group in optimizer.param_groups for p in group["params"]]
         strangers = [tuple(p.shape) for p in params if id(p) not in owned]
         if strangers:
@@ -40,14 +41,14 @@ def optimizers(given: Any, owned: Mapping[int, str]) -> dict[str, torch.optim.Op
                 f"and would not be saved (the first has shape {strangers[0]}): build the optimizer from the "
                 'model given here, or give all that it trains: model={"net": net, "loss": loss}'
             )
-    return found
+    return things
 
 
 def schedulers(given: Any, driven: Mapping[str, torch.optim.Optimizer]) -> dict[str, Any]:
     """``scheduler=`` by component name; ``driven`` are the optimizers that are saved."""
-    found = _named("scheduler", given, _has_state, "a learning-rate scheduler, or a dict of them by name")
-    found = {name: accelerate.plain(scheduler) for name, scheduler in found.items()}
-    for name, scheduler in found.items():
+    things = named("scheduler", given, has_state, "a learning-rate scheduler, or a dict of them by name")
+    things = {name: accelerate.plain(scheduler) for name, scheduler in things.items()}
+    for name, scheduler in things.items():
         if isinstance(scheduler, torch.optim.Optimizer):
             raise SettingError(f"{name}= is an optimizer: pass it as optimizer=")
         optimizer = getattr(scheduler, "optimizer", None)
@@ -56,29 +57,29 @@ def schedulers(given: Any, driven: Mapping[str, torch.optim.Optimizer]) -> dict[
                 f"{name}: it drives a {kind_of(optimizer)} that is not given here: "
                 "pass that very object as optimizer="
             )
-    return found
+    return things
 
 
 def scalers(given: Any) -> dict[str, Any]:
     """``scaler=`` by component name."""
-    return _named("scaler", given, _has_state, "a torch.amp.GradScaler, or a dict of them by name")
+    return named("scaler", given, has_state, "a torch.amp.GradScaler, or a dict of them by name")
 
 
 def extras(given: Any) -> dict[str, Any]:
     """``extra=`` by component name."""
     if given is not None and not isinstance(given, Mapping):
         raise SettingError(
-            f"extra= is a dict of objects by name, not {_what(given)}: "
+            f"extra= is a dict of objects by name, not {what(given)}: "
             f'write extra={{"{type(given).__name__.lower()}": ...}}'
         )
     wanted = "an object with state_dict() and load_state_dict(), or a torch.Generator"
-    found = _named("extra", given, lambda x: isinstance(x, torch.Generator) or _has_state(x), wanted)
-    for name, thing in found.items():
+    things = named("extra", given, lambda x: isinstance(x, torch.Generator) or has_state(x), wanted)
+    for name, thing in things.items():
         if isinstance(thing, torch.optim.Optimizer):
             raise SettingError(f"{name} is an optimizer: pass it in optimizer={{...}}")
         if isinstance(thing, LRScheduler):
             raise SettingError(f"{name} is a scheduler: pass it in scheduler={{...}}")
-    return found
+    return things
 
 
 def param_names(modules: Mapping[str, torch.nn.Module]) -> dict[int, str]:
@@ -89,26 +90,6 @@ def param_names(modules: Mapping[str, torch.nn.Module]) -> dict[int, str]:
         for name, param in module.named_parameters():
             names.setdefault(id(param), f"{component}/{name}")
     return names
-
-
-def _named(sort: str, given: Any, fits: Callable[[Any], bool], wanted: str) -> dict[str, Any]:
-    """``{"sort": object}``, or ``{"sort.name": object}`` of a dict."""
-    if given is None and sort != "model":
-        return {}
-    many = isinstance(given, Mapping)
-    if many and not given:
-        raise SettingError(f"{sort}={{}} is empty: {'give a model' if sort == 'model' else 'leave it out'}")
-    found = {}
-    for key, thing in given.items() if many else [(None, given)]:
-        if many and (not isinstance(key, str) or not key.isprintable() or not key or "/" in key):
-            raise SettingError(f"{sort}={{{key!r}: ...}}: a name is a printable str without a slash")
-        name = f"{sort}.{key}" if many else sort
-        if isinstance(thing, type):
-            raise SettingError(f"{name} is the class {thing.__name__}: pass an object, {thing.__name__}(...)")
-        if not fits(thing):
-            raise SettingError(f"{name} is {_what(thing)}: pass {wanted}")
-        found[name] = thing
-    return found
 
 
 def _plain(module: torch.nn.Module) -> torch.nn.Module:
@@ -130,14 +111,3 @@ def _is_model(thing: Any) -> bool:
 
 def _is_optimizer(thing: Any) -> bool:
     return isinstance(thing, torch.optim.Optimizer)
-
-
-def _has_state(thing: Any) -> bool:
-    return all(callable(getattr(thing, name, None)) for name in ("state_dict", "load_state_dict"))
-
-
-def _what(thing: Any) -> str:
-    if thing is None:
-        return "None"
-    name = type(thing).__name__
-    return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"

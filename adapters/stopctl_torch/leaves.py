@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
 from collections.abc import Hashable
 from dataclasses import replace
 from typing import Any, Literal
@@ -11,7 +10,7 @@ import numpy as np
 import torch
 
 from stopctl import TreeError
-from stopctl.ports import Leaf, Piece, Sharded, Tree, array_leaf, leaf_array
+from stopctl.ports import Leaf, Piece, Sharded, Tree, array_leaf, leaf_array, tree_map
 from stopctl_torch import sharding
 
 TENSORS: dict[torch.dtype, str] = {
@@ -33,6 +32,9 @@ TENSORS: dict[torch.dtype, str] = {
 }
 DTYPES = {name: dtype for dtype, name in TENSORS.items()}
 
+WHOLE = (torch.Tensor, torch.nn.Parameter)
+"""Types of nearly all tensors: none is a DTensor."""
+
 
 class Encoder:
     """Turns one state into a tree; lives as long as one capture.
@@ -48,18 +50,13 @@ class Encoder:
 
     def __call__(self, value: Any, path: str) -> Tree:
         """The tree of ``value``; what it does not know passes through, for the store to judge."""
-        kind = type(value)
-        if sharding.is_sharded(value):
-            return self._sharded(value, path)
+        return tree_map(self._leaf, value, path)
+
+    def _leaf(self, value: Any, path: str, _: Any) -> Tree:
         if isinstance(value, torch.Tensor):
-            return self._tensor(value, path)
-        if isinstance(value, np.ndarray | np.generic):
-            return self._array(value, path)
-        if kind in (dict, OrderedDict, Counter):
-            return kind({k: self(v, f"{path}/{k}") for k, v in value.items()})
-        if kind in (list, tuple):
-            return kind(self(v, f"{path}/{i}") for i, v in enumerate(value))
-        return value
+            whole = type(value) in WHOLE or not sharding.is_sharded(value)
+            return self._tensor(value, path) if whole else self._sharded(value, path)
+        return self._array(value, path) if isinstance(value, np.ndarray | np.generic) else value
 
     def _tensor(self, tensor: torch.Tensor, path: str) -> Leaf:
         _refuse(tensor, path)
@@ -113,32 +110,26 @@ def decode(tree: Tree, like: Any = None) -> Any:
     Raises:
         MismatchError: pieces that do not make up their array.
     """
-    return _decode(tree, like, {})
+    seen: dict[Hashable, torch.Tensor] = {}
 
+    def decoded(leaf: Any, _: str, like: Any) -> Any:
+        if not isinstance(leaf, Leaf | Sharded):
+            return leaf
+        if isinstance(leaf, Leaf) and leaf.note.startswith("numpy"):
+            return leaf_array(leaf)
+        if leaf.key is None:
+            return _to_tensor(leaf, like)
+        if leaf.key not in seen:
+            seen[leaf.key] = _to_tensor(leaf, like)
+        return seen[leaf.key]
 
-def _decode(tree: Tree, like: Any, seen: dict[Hashable, torch.Tensor]) -> Any:
-    kind = type(tree)
-    if isinstance(tree, Leaf | Sharded):
-        if isinstance(tree, Leaf) and tree.note.startswith("numpy"):
-            return leaf_array(tree)
-        if tree.key is None:
-            return _to_tensor(tree, like)
-        if tree.key not in seen:
-            seen[tree.key] = _to_tensor(tree, like)
-        return seen[tree.key]
-    if kind in (dict, OrderedDict, Counter):
-        inner = like if isinstance(like, dict) else {}
-        return kind({k: _decode(v, inner.get(k), seen) for k, v in tree.items()})
-    if kind in (list, tuple):
-        items = like if isinstance(like, list | tuple) and len(like) == len(tree) else [None] * len(tree)
-        return kind(_decode(v, item, seen) for v, item in zip(tree, items, strict=True))
-    return tree
+    return tree_map(decoded, tree, like=like)
 
 
 def _to_tensor(leaf: Leaf | Sharded, like: Any) -> torch.Tensor:
     dtype = DTYPES[leaf.dtype]
-    if sharding.is_sharded(like) or isinstance(leaf, Sharded):
-        placed = sharding.is_sharded(like)
+    placed = like is not None and type(like) not in WHOLE and sharding.is_sharded(like)
+    if placed or isinstance(leaf, Sharded):
         tensor = sharding.like(like, dtype) if placed else torch.empty(leaf.shape, dtype=dtype)
         sharding.fill(tensor, leaf, dtype)
         return tensor if placed or like is None else tensor.to(like.device)

@@ -18,7 +18,7 @@ import torch
 from torch.utils import data
 
 from stopctl import MismatchError, SettingError
-from stopctl.ports import Batches, Generators, Tree, detached
+from stopctl.ports import Batches, Generators, Tree, detached, has_state
 from stopctl_torch import accelerate, rng
 from stopctl_torch.leaves import Encoder, decode
 
@@ -82,7 +82,7 @@ def batches(source: Any, generators: Generators) -> Batches | None:
     _check_workers(source)
     if accelerate.is_accelerates(source):
         return accelerate.Prepared(source, generators, KNOWN_SAMPLERS)
-    if _is_stateful(source):
+    if has_state(source):
         return StatefulBatches(source, generators) if not source.num_workers else Replayed(source, generators)
     if type(source).__iter__ is not data.DataLoader.__iter__:
         raise SettingError(
@@ -147,11 +147,11 @@ class Replayed:
     def capture(self, done: int) -> Tree:
         """Where the generators stood when this epoch began, and where the loader's own stand now."""
         began = self._began if done else None
-        return {"began": began, "own": detached(self._own.capture()), "loader": _told(self._loader)}
+        return {"began": began, "own": detached(self._own.capture()), "loader": _settings(self._loader)}
 
     def _same(self, saved: Tree) -> None:
         """Other workers give the batches the same rows; anything else gives them other ones."""
-        given = _told(self._loader)
+        given = _settings(self._loader)
         other = {
             name: f"{name}={was}, now it has {given[name]}"
             for name, was in saved.items()
@@ -159,8 +159,8 @@ class Replayed:
         }
         workers = other.pop("num_workers", None)
         if other:
-            told = "; ".join(other.values())
-            raise MismatchError(f"the run was saved inside an epoch of a DataLoader with {told}")
+            settings = "; ".join(other.values())
+            raise MismatchError(f"the run was saved inside an epoch of a DataLoader with {settings}")
         if workers:
             log.warning("the DataLoader had %s: what is drawn while rows are loaded will differ", workers)
 
@@ -216,7 +216,7 @@ class StatefulBatches:
     def capture(self, done: int) -> Tree:
         """Its ``state_dict()``, between two epochs the dataset's, and the generators that they hold."""
         teller = self._loader if done else self._loader.dataset
-        state = Encoder("copy")(teller.state_dict(), "run.data/state") if _is_stateful(teller) else None
+        state = Encoder("copy")(teller.state_dict(), "run.data/state") if has_state(teller) else None
         return {"state": detached(state), "own": detached(self._own.capture())}
 
     def _watched(self, batches: Iterator[Any]) -> Iterator[Any]:
@@ -227,7 +227,7 @@ class StatefulBatches:
         return batches
 
 
-def _told(loader: data.DataLoader[Any]) -> dict[str, Any]:
+def _settings(loader: data.DataLoader[Any]) -> dict[str, Any]:
     """What decides which rows a batch has, and who loads them."""
     sampler = loader.sampler if loader.batch_sampler is None else loader.batch_sampler
     kinds = [type(each).__name__ for each in (sampler, getattr(sampler, "sampler", None)) if each is not None]
@@ -237,10 +237,6 @@ def _told(loader: data.DataLoader[Any]) -> dict[str, Any]:
         "dataset": type(loader.dataset).__name__,
         "num_workers": loader.num_workers,
     }
-
-
-def _is_stateful(loader: Any) -> bool:
-    return all(callable(getattr(loader, name, None)) for name in ("state_dict", "load_state_dict"))
 
 
 def _draws_at_its_start(loader: data.DataLoader[Any]) -> bool:

@@ -8,13 +8,13 @@ through ``.data`` or a NumPy view, and those of fused kernels that are called ou
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 
-from stopctl.ports import Held, Leaf, Tree
+from stopctl.ports import Held, Leaf, Tree, tree_leaves
 
 Mark = tuple[str, torch.Tensor, int, int]
 """A tensor's path, itself, where its memory is, and how often it was written to."""
@@ -77,18 +77,18 @@ class Overlapping:
     def held(self, components: Mapping[str, Tree]) -> Held:
         """Sort the leaves of a capture: those that are copies already, those that may be copied later."""
         steady = self._steady()
-        own: set[Leaf] = set()
+        copies: set[Leaf] = set()
         watched: dict[Leaf, Mark] = {}
-        for path, leaf in _leaves(components, ""):
-            if len(leaf.data) < SMALL:
+        for path, leaf in tree_leaves(components):
+            if not isinstance(leaf, Leaf) or len(leaf.data) < SMALL:
                 continue
             address: int = np.frombuffer(leaf.data, np.uint8).__array_interface__["data"][0]
             tensor = steady.get(address)
             if tensor is not None and tensor.nbytes == len(leaf.data):
                 watched[leaf] = (path, tensor, address, tensor._version)
             elif isinstance(leaf.key, tuple) and leaf.key[0] != "cpu":
-                own.add(leaf)  # the capture has fetched it from its device
-        return Held(own, watched.keys(), lambda: _changed(watched.values()))
+                copies.add(leaf)  # the capture has fetched it from its device
+        return Held(copies, watched.keys(), lambda: _changed(watched.values()))
 
     def _steady(self) -> dict[int, torch.Tensor]:
         """What only steps and loads are expected to change, by address."""
@@ -106,17 +106,6 @@ class Overlapping:
             for tensor in (*params, *moments)
             if tensor.untyped_storage().data_ptr() not in buffers and not tensor.is_inference()
         }  # of inference tensors no write is counted
-
-
-def _leaves(tree: Tree, path: str) -> Iterator[tuple[str, Leaf]]:
-    if isinstance(tree, Leaf):
-        yield path, tree
-    elif isinstance(tree, dict):
-        for key, part in tree.items():
-            yield from _leaves(part, f"{path}/{key}" if path else str(key))
-    elif isinstance(tree, list | tuple):
-        for i, part in enumerate(tree):
-            yield from _leaves(part, f"{path}/{i}")
 
 
 def _changed(marks: Iterable[Mark]) -> str | None:

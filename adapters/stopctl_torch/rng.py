@@ -21,37 +21,38 @@ KINDS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Ran
 class Held:
     """Generators by the attributes that lead to them (``"sampler.generator"``)."""
 
-    def __init__(self, found: dict[str, Any]) -> None:
-        self._found = found
+    def __init__(self, generators: dict[str, Any]) -> None:
+        self._generators = generators
 
     def capture(self) -> Tree:
         """Where they stand, in memory of their own."""
         encode = Encoder("copy")
-        return {name: encode(_state(each), name) for name, each in self._found.items()}
+        return {name: encode(_state(each), name) for name, each in self._generators.items()}
 
     def check(self, saved: Tree) -> None:
         """Raise MismatchError unless the same attributes lead to generators now."""
-        if saved.keys() != self._found.keys():
+        if saved.keys() != self._generators.keys():
             raise MismatchError(
-                f"the data was saved with generators at {_told(saved)}, now they are at {_told(self._found)}"
+                f"the data was saved with generators at {_listed(saved)}, now they are at "
+                f"{_listed(self._generators)}"
             )
 
     def load(self, saved: Tree) -> None:
         """Put them there."""
-        for name, each in self._found.items():
+        for name, each in self._generators.items():
             _set(each, decode(saved[name]))
 
 
 def generators_in(loader: data.DataLoader[Any]) -> Held:
     """Those of the loader, its samplers and its dataset, and of what the dataset is made of (Subset, ...)."""
-    found: dict[str, Any] = {}
+    generators: dict[str, Any] = {}
     seen: set[int] = set()
 
     def look(thing: Any, path: str) -> None:
         if isinstance(thing, KINDS):
             if id(thing) not in seen:
                 seen.add(id(thing))
-                found[path] = thing
+                generators[path] = thing
         elif isinstance(thing, data.Dataset | data.Sampler) and id(thing) not in seen:
             seen.add(id(thing))
             for name, value in vars(thing).items():
@@ -63,7 +64,7 @@ def generators_in(loader: data.DataLoader[Any]) -> Held:
 
     for name in ("generator", "dataset", "sampler", "batch_sampler"):
         look(getattr(loader, name, None), name)
-    return Held(found)
+    return Held(generators)
 
 
 def _state(generator: Any) -> Any:
@@ -90,7 +91,7 @@ def _set(generator: Any, state: Any) -> None:
         raise MismatchError(f"a generator of the data does not take its saved state: {error}") from error
 
 
-def _told(names: Any) -> str:
+def _listed(names: Any) -> str:
     return ", ".join(sorted(names)) or "none"
 
 

@@ -46,8 +46,8 @@ def reshard(module: torch.nn.Module) -> None:
 def local(tensor: Any) -> torch.Tensor:
     """What of a DTensor this rank has, as a plain tensor in the same memory."""
     with torch.no_grad():
-        found: torch.Tensor = tensor.to_local()
-    return found
+        shard: torch.Tensor = tensor.to_local()
+    return shard
 
 
 def block(tensor: Any, path: str) -> Block | None:
@@ -63,9 +63,9 @@ def block(tensor: Any, path: str) -> Block | None:
 
     mesh = tensor.device_mesh
     coordinate, places = mesh.get_coordinate(), tensor.placements
-    told = ", ".join(map(str, places))
+    placements = ", ".join(map(str, places))
     if any(placement.is_partial() for placement in places):
-        raise TreeError(f"{path}: the ranks hold summands of it ({told}): redistribute() it first")
+        raise TreeError(f"{path}: the ranks hold summands of it ({placements}): redistribute() it first")
     if coordinate is None:
         if distributed.get_rank() == 0:
             raise TreeError(f"{path}: only ranks {mesh.mesh.flatten().tolist()} have it: rank 0 must be one")
@@ -75,7 +75,7 @@ def block(tensor: Any, path: str) -> Block | None:
     chunk = planned.chunk
     if not _is_clear(tensor, chunk.offsets):
         raise TreeError(
-            f"{path}: an axis of {tuple(tensor.shape)} is cut twice, and not evenly ({told}): "
+            f"{path}: an axis of {tuple(tensor.shape)} is cut twice, and not evenly ({placements}): "
             "make its length divisible by the number of its shards"
         )
     copies = (at for at, place in zip(coordinate, places, strict=True) if place.is_replicate())
@@ -117,8 +117,8 @@ def _fill(tensor: torch.Tensor, shape: Span, pieces: Sequence[Piece], dtype: tor
     for item in plan.items:
         assert item.storage_index.index is not None
         piece = _look(pieces[item.storage_index.index], dtype)
-        found = _narrowed(piece, item.storage_offsets, item.lengths)
-        _narrowed(target, item.dest_offsets, item.lengths).copy_(found)
+        values = _narrowed(piece, item.storage_offsets, item.lengths)
+        _narrowed(target, item.dest_offsets, item.lengths).copy_(values)
         filled += math.prod(item.lengths)
     return filled
 
@@ -139,8 +139,8 @@ def _metadata(shape: Span, pieces: Sequence[Piece], dtype: torch.dtype) -> Any:
 def _look(piece: Piece, dtype: torch.dtype) -> torch.Tensor:
     """A tensor that looks into the piece's memory."""
     data = memoryview(piece.data)
-    found = np.frombuffer(bytearray(data) if data.readonly else data, np.uint8)
-    return torch.from_numpy(found).view(dtype).view(piece.shape)
+    items = np.frombuffer(bytearray(data) if data.readonly else data, np.uint8)
+    return torch.from_numpy(items).view(dtype).view(piece.shape)
 
 
 def _narrowed(tensor: torch.Tensor, offsets: Sequence[int], lengths: Sequence[int]) -> torch.Tensor:
@@ -155,23 +155,23 @@ def _is_clear(tensor: Any, offsets: Sequence[int]) -> bool:
     """
     axes = {place.dim for place in tensor.placements if hasattr(place, "split_factor")}
     for axis in axes:
-        told, given = _rows(tensor, axis)
-        if told.tolist() != given.tolist() or (len(told) and int(told[0]) != offsets[axis]):
+        expected, given = _rows(tensor, axis)
+        if expected.tolist() != given.tolist() or (len(expected) and int(expected[0]) != offsets[axis]):
             return False
     return True
 
 
 def _rows(tensor: Any, axis: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Which rows along an axis the placements give this rank, and which FSDP2, which cuts last of all."""
-    told = given = torch.arange(tensor.shape[axis])
+    expected = given = torch.arange(tensor.shape[axis])
     mesh = zip(tensor.placements, tensor.device_mesh.get_coordinate(), tensor.device_mesh.shape, strict=True)
     cuts = [(place, at, count) for place, at, count in mesh if getattr(place, "dim", None) == axis]
     for place, at, count in cuts:
         parts = getattr(place, "split_factor", 1)
-        told = torch.cat([_chunk(_chunk(told, part, parts), at, count) for part in range(parts)])
+        expected = torch.cat([_chunk(_chunk(expected, part, parts), at, count) for part in range(parts)])
     for _, at, count in sorted(cuts, key=lambda cut: hasattr(cut[0], "split_factor")):
         given = _chunk(given, at, count)
-    return told, given
+    return expected, given
 
 
 def _chunk(rows: torch.Tensor, at: int, count: int) -> torch.Tensor:

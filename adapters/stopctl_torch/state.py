@@ -156,7 +156,7 @@ class TorchState:
 
     def versions(self) -> Mapping[str, str]:
         """PyTorch, its threads, NumPy, Python, and the CUDA devices in use."""
-        found = {
+        versions = {
             "torch": str(torch.__version__),
             "torch threads": str(torch.get_num_threads()),
             "numpy": np.__version__,
@@ -164,8 +164,8 @@ class TorchState:
         }
         if cuda_in_use():
             devices = range(torch.cuda.device_count())
-            found["cuda devices"] = ", ".join(torch.cuda.get_device_name(i) for i in devices)
-        return found
+            versions["cuda devices"] = ", ".join(torch.cuda.get_device_name(i) for i in devices)
+        return versions
 
     def close(self) -> None:
         """Take all hooks off."""

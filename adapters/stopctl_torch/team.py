@@ -48,8 +48,8 @@ class GlooTeam:
         except (RuntimeError, ValueError) as error:
             raise TeamError(
                 f"{self._me()} opened the run, but not all others did within {monotonic() - began:.1f} s "
-                f"({_told(error)}): every rank opens it, and several runs in the same order; where they need "
-                f"longer, write timeout=... (seconds, now {timeout:g})"
+                f"({_reason(error)}): every rank opens it, and several runs in the same order; where they "
+                f"need longer, write timeout=... (seconds, now {timeout:g})"
             ) from error
 
     def share(self, message: bytes) -> list[bytes]:
@@ -63,15 +63,15 @@ class GlooTeam:
         began = monotonic()
         try:
             block = len(message).to_bytes(LENGTH, "little") + message
-            found = self._gather(block[:CAPACITY].ljust(CAPACITY, b"\0"), began)
-            lengths = [int.from_bytes(each[:LENGTH], "little") for each in found]
+            blocks = self._gather(block[:CAPACITY].ljust(CAPACITY, b"\0"), began)
+            lengths = [int.from_bytes(each[:LENGTH], "little") for each in blocks]
             if max(lengths) > CAPACITY - LENGTH:
-                found = self._gather(block.ljust(LENGTH + max(lengths), b"\0"), began)
+                blocks = self._gather(block.ljust(LENGTH + max(lengths), b"\0"), began)
         except (RuntimeError, ValueError) as error:
             self._broken = self._sentence(error, monotonic() - began)
             self._free()
             raise TeamError(self._broken) from error
-        return [each[LENGTH : LENGTH + length] for each, length in zip(found, lengths, strict=True)]
+        return [each[LENGTH : LENGTH + length] for each, length in zip(blocks, lengths, strict=True)]
 
     def close(self) -> None:
         """Give the group back; waits for nobody. The default group stays as it is."""
@@ -91,14 +91,14 @@ class GlooTeam:
     def _gather(self, block: bytes, began: float) -> list[bytes]:
         """Blocks of one size, of all ranks; the time for it is what is left of the timeout."""
         sent = torch.from_numpy(np.frombuffer(bytearray(block), np.uint8))
-        found = [torch.empty_like(sent) for _ in range(self.size)]
-        work = distributed.all_gather(found, sent, group=self._group, async_op=True)
+        blocks = [torch.empty_like(sent) for _ in range(self.size)]
+        work = distributed.all_gather(blocks, sent, group=self._group, async_op=True)
         try:  # with a time limit of its own: gloo's is one for each message between two ranks
             work.wait(timedelta(seconds=max(began + self.timeout - monotonic(), 0.001)))
         finally:
             self._pending = not work.is_completed()
             del work  # it holds the connections, and an error's traceback would hold it
-        return [each.numpy().tobytes() for each in found]
+        return [each.numpy().tobytes() for each in blocks]
 
     def _sentence(self, error: Exception, waited: float) -> str:
         lost = "closed" in str(error).lower() or "reset" in str(error).lower()
@@ -108,7 +108,7 @@ class GlooTeam:
             else "another rank is stuck, or slower by more than that: look at its log, or write timeout=... "
             f"(seconds, now {self.timeout:g})"
         )
-        return f"{self._me()} waited {waited:.1f} s for the others ({_told(error)}): {what}"
+        return f"{self._me()} waited {waited:.1f} s for the others ({_reason(error)}): {what}"
 
     def _me(self) -> str:
         return f"rank {self.rank} of {self.size}"
@@ -120,12 +120,12 @@ def _connected(timeout: float) -> Any:
     gloo itself waits several times as long for a rank that dies while they connect, so it does that in a
     thread, which is left behind then.
     """
-    found: list[Any] = []
+    groups: list[Any] = []
     failed: list[Exception] = []
 
     def connect() -> None:
         try:
-            found.append(distributed.new_group(backend="gloo", timeout=timedelta(seconds=timeout)))
+            groups.append(distributed.new_group(backend="gloo", timeout=timedelta(seconds=timeout)))
         except Exception as error:
             failed.append(error)
 
@@ -134,9 +134,9 @@ def _connected(timeout: float) -> Any:
     thread.join(PATIENCE * timeout)
     if failed:
         raise failed[0]
-    if not found:
+    if not groups:
         raise RuntimeError("a rank has gone while they were connecting")
-    return found[0]
+    return groups[0]
 
 
 def find_team(timeout: float) -> GlooTeam | None:
@@ -152,7 +152,7 @@ def find_team(timeout: float) -> GlooTeam | None:
     return GlooTeam(timeout) if distributed.get_world_size() > 1 else None
 
 
-def _told(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     """Gloo's words without where they stand in its source, and without its advice."""
     text = re.sub(r"\[/[^]]*\] ", "", str(error).partition("\n")[0])
     return text.partition(". ")[0].rstrip(" .!") or type(error).__name__

@@ -21,11 +21,11 @@ def main() -> None:
     try:
         app(prog_name="stopctl")
     except (StopctlError, OSError) as error:
-        print(f"stopctl: {told(error)}", file=sys.stderr)
+        print(f"stopctl: {message(error)}", file=sys.stderr)
         sys.exit(2)
 
 
-def told(error: BaseException) -> str:
+def message(error: BaseException) -> str:
     """An error in one line; a file's name before what is wrong with it."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}"

@@ -42,22 +42,22 @@ def explain(
 
     reader = Reader(run)
     metric = goal_of(reader.meta).metric
-    told = history(reader, metric)
+    past = history(reader, metric)
     one_place = epoch is not None or step is not None
     moments = [
         moment
-        for moment in (told.moments if voided else told.standing())
+        for moment in (past.moments if voided else past.standing())
         if (epoch is None or moment.place.epoch == epoch)
         and (step is None or moment.place.step == step)
         and (moment.text or one_place)
     ]
     if one_place and not moments:
-        raise SettingError(f"{run}: {_asked(epoch, step)} is not in the journal, which has {_range(told)}")
+        raise SettingError(f"{run}: {_asked(epoch, step)} is not in the journal, which has {_range(past)}")
     if as_json:
         emit(
             {
                 "metric": metric,
-                "skipped": told.skipped,
+                "skipped": past.skipped,
                 "moments": [
                     {
                         "event": moment.event,
@@ -78,14 +78,15 @@ def explain(
         say(out, sentence(moment, metric))
     if not moments:
         say(out, "nothing was decided yet")
-    if told.skipped:
-        were = "was" if told.skipped == 1 else "were"
-        say(out, f"{counted(told.skipped, 'half-written or garbled line')} {were} skipped", "yellow")
+    if past.skipped:
+        were = "was" if past.skipped == 1 else "were"
+        say(out, f"{counted(past.skipped, 'half-written or garbled line')} {were} skipped", "yellow")
 
 
 def sentence(moment: Moment, metric: str) -> Text:
     """A moment as one line."""
-    from stopctl.runs.history import number, where
+    from stopctl.runs.history import where
+    from stopctl.store.journal import number
 
     line = Text.assemble((f"{where(moment.place)}: ", "dim"))
     text = moment.text
@@ -105,8 +106,8 @@ def _asked(epoch: int | None, step: int | None) -> str:
     return ", ".join([*asked, *([f"step {step}"] if step is not None else [])])
 
 
-def _range(told: History) -> str:
-    places = [moment.place for moment in told.standing()]
+def _range(past: History) -> str:
+    places = [moment.place for moment in past.standing()]
     if not places:
         return "nothing yet"
     last = max(places)

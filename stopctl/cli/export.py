@@ -82,21 +82,16 @@ def export(
 
 
 def _plain(done: Export, metric: str, compared: Scores) -> dict[str, Any]:
-    from stopctl.store.strict import number
-
     info = done.checkpoint
-    value = None if info.value is None else number(info.value)
     return {
         "path": str(done.path),
         "dtype": done.dtype,
-        "checkpoint": {"name": info.name, "epoch": info.epoch, "step": info.step, metric: value},
+        "checkpoint": {"name": info.name, "epoch": info.epoch, "step": info.step, metric: info.value},
         "tensors": [dataclasses.asdict(tensor) for tensor in done.tensors],
         "left_out": list(done.left_out),
         "bytes_before": done.bytes_before,
         "bytes": done.bytes,
-        "evaluate": {
-            name: {"before": number(before), "after": number(after)} for name, before, after in compared
-        },
+        "evaluate": {name: {"before": before, "after": after} for name, before, after in compared},
     }
 
 

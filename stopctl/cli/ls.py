@@ -57,9 +57,9 @@ def ls(
 
 def plain(standing: Standing) -> dict[str, Any]:
     """A standing for JSON."""
-    told = dataclasses.asdict(standing)
-    told["damaged"] = [{"name": name, "why": why} for name, why in standing.damaged]
-    return told
+    fields = dataclasses.asdict(standing)
+    fields["damaged"] = [{"name": name, "why": why} for name, why in standing.damaged]
+    return fields
 
 
 def _show(directory: Path, good: list[Standing], bad: list[tuple[Path, str]]) -> None:
@@ -67,9 +67,9 @@ def _show(directory: Path, good: list[Standing], bad: list[tuple[Path, str]]) ->
     paths = [*(one.path for one in good), *(path.resolve() for path, _ in bad)]
     names = [os.path.relpath(path, base) if path != base else path.name for path in paths]
     rows = table("run", *FIGURES, "state", right=FIGURES, fold=("run", "state"), names=names)
-    told = [_row(one) for one in good]
-    told += [(*[""] * len(FIGURES), _state("unreadable", why)) for _, why in bad]
-    for name, cells in zip(names, told, strict=True):
+    lines = [_row(one) for one in good]
+    lines += [(*[""] * len(FIGURES), _state("unreadable", why)) for _, why in bad]
+    for name, cells in zip(names, lines, strict=True):
         rows.add_row(Text(name), *cells)
     console().print(rows)
 

@@ -66,15 +66,15 @@ def unlock(
     from stopctl.store import Reader, manual
 
     reader = Reader(run)
-    found = holder(reader.path)
-    if found is None and not yes:
-        told = f"{run} is not open in any process: nothing is to be unlocked"
+    owner = holder(reader.path)
+    if owner is None and not yes:
+        text = f"{run} is not open in any process: nothing is to be unlocked"
         if as_json:
             emit({"path": reader.path, "unlocked": False, "held_by": None, "writer": None})
         else:
-            typer.echo(told)
+            typer.echo(text)
         return
-    who = "nobody" if found is None else f"process {found.pid} on {found.host} (since {found.started})"
+    who = "nobody" if owner is None else f"process {owner.pid} on {owner.host} (since {owner.started})"
     if not yes:
         typer.echo(f"{run} is open in {who}. It will save and delete nothing more.", err=True)
         try:
@@ -86,7 +86,7 @@ def unlock(
             raise typer.Exit(1)
     writer = manual.unlock(run)
     if as_json:
-        held = None if found is None else {"pid": found.pid, "host": found.host, "started": found.started}
+        held = None if owner is None else {"pid": owner.pid, "host": owner.host, "started": owner.started}
         emit({"path": reader.path, "unlocked": True, "held_by": held, "writer": writer})
     else:
         typer.echo(f"taken from {who}: the next process that opens the run is writer {writer + 1}")

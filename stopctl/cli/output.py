@@ -51,10 +51,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object inst
 
 def console(*, stderr: bool = False) -> Console:
     """The console to print to; `PLAIN_WIDTH` wide where nobody looks."""
-    found = Console(stderr=stderr, highlight=False)
-    if not found.is_terminal and "COLUMNS" not in os.environ:
-        found.width = PLAIN_WIDTH
-    return found
+    out = Console(stderr=stderr, highlight=False)
+    if not out.is_terminal and "COLUMNS" not in os.environ:
+        out.width = PLAIN_WIDTH
+    return out
 
 
 def say(out: Console, text: str | Text = "", style: str = "", *, indent: int = 0) -> None:
@@ -78,13 +78,13 @@ def table(
         names: what will stand in the first column, which is not folded if all are of at most `NAME` letters,
             and the terminal has `NARROW` columns or more: else figures would be cut.
     """
-    found = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     short = all(len(name) <= NAME for name in (columns[0], *names)) and console().width >= NARROW
     folded = [name for name in fold if not (short and names and name == columns[0])]
     for name in columns:
         side: Any = "right" if name in right else "left"
-        found.add_column(Text(name), justify=side, overflow="fold", no_wrap=name not in folded)
-    return found
+        grid.add_column(Text(name), justify=side, overflow="fold", no_wrap=name not in folded)
+    return grid
 
 
 def tell_notes(notes: Sequence[str]) -> None:

@@ -56,9 +56,9 @@ def prune(
             store.close()
     freed = sum(info.bytes for info in gone)
     if as_json:
-        told: dict[str, Any] = {"path": reader.path, "keep": repr(rule), "deleted": yes, "bytes": freed}
+        fields: dict[str, Any] = {"path": reader.path, "keep": repr(rule), "deleted": yes, "bytes": freed}
         kept = [info.name for info in listing.good if info not in gone]
-        emit({**told, "doomed": [info.name for info in gone], "kept": kept})
+        emit({**fields, "doomed": [info.name for info in gone], "kept": kept})
         return
     _show(listing, gone, goal.metric, yes=yes)
     count = f"{len(gone)} of {len(listing.good)} checkpoints"

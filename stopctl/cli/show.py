@@ -27,12 +27,12 @@ def show(run: RunPath, as_json: AsJson = False) -> None:
     from stopctl.runs.closeness import closeness
     from stopctl.runs.standing import read_run
 
-    found = read_run(run)
-    rules, notes = closeness(found)
+    current = read_run(run)
+    rules, notes = closeness(current)
     if as_json:
-        emit(_plain(found, rules, notes))
+        emit(_plain(current, rules, notes))
     else:
-        _show(found, rules, notes)
+        _show(current, rules, notes)
 
 
 def _plain(run: ReadRun, rules: list[str], notes: list[str]) -> dict[str, Any]:
@@ -68,12 +68,12 @@ def _plain(run: ReadRun, rules: list[str], notes: list[str]) -> dict[str, Any]:
 
 
 def _drops(run: ReadRun) -> list[dict[str, Any]]:
-    from stopctl.runs.history import number
+    from stopctl.store.journal import number
 
-    found = ((line, number(line.get("lr_factor"))) for line in run.history.reports())
+    factors = ((line, number(line.get("lr_factor"))) for line in run.history.reports())
     return [
         {"epoch": line["epoch"], "step": line["step"], "factor": factor}
-        for line, factor in found
+        for line, factor in factors
         if factor is not None
     ]
 
@@ -110,8 +110,8 @@ def heading(one: Standing) -> list[Text]:
             text += f", best {figure(one.best)} in {at}"
         lines.append(Text(text))
     if one.skipped:
-        told = counted(one.skipped, "line")
-        lines.append(Text(f"{told} of the journal cannot be read, as a crash leaves them: skipped", "yellow"))
+        lost = counted(one.skipped, "line")
+        lines.append(Text(f"{lost} of the journal cannot be read, as a crash leaves them: skipped", "yellow"))
     return lines
 
 

@@ -37,8 +37,8 @@ def verify(run: RunPath, as_json: AsJson = False) -> None:
                 if info.name in reader.names():  # else the run has just deleted it
                     damaged[info.name] = str(error)
     if as_json:
-        told = [{"name": name, "why": why} for name, why in damaged.items()]
-        emit({"path": reader.path, "good": good, "damaged": told, "bytes": checked})
+        broken = [{"name": name, "why": why} for name, why in damaged.items()]
+        emit({"path": reader.path, "good": good, "damaged": broken, "bytes": checked})
     else:
         for name in good:
             typer.echo(f"good     {name}")

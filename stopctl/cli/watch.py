@@ -45,62 +45,62 @@ def watch(
     from stopctl.runs.standing import read_run
 
     out = console()
-    found = read_run(run)
+    current = read_run(run)
     if once:
-        out.print(_frame(found, out.width))
+        out.print(_frame(current, out.width))
     elif out.is_terminal:
-        _live(run, found, out, interval)
+        _live(run, current, out, interval)
     else:
-        _plain(run, found, out, interval)
+        _plain(run, current, out, interval)
 
 
-def _goes_on(found: ReadRun) -> bool:
-    return found.standing.state in ("running", "new")
+def _goes_on(current: ReadRun) -> bool:
+    return current.standing.state in ("running", "new")
 
 
-def _live(run: Path, found: ReadRun, out: Console, interval: float) -> None:
+def _live(run: Path, current: ReadRun, out: Console, interval: float) -> None:
     from stopctl.runs.standing import read_run
 
-    with Live(_frame(found, out.width), console=out, auto_refresh=False, transient=False) as live:
-        while _goes_on(found):
+    with Live(_frame(current, out.width), console=out, auto_refresh=False, transient=False) as live:
+        while _goes_on(current):
             time.sleep(interval)
-            found = read_run(run)
-            live.update(_frame(found, out.width), refresh=True)
+            current = read_run(run)
+            live.update(_frame(current, out.width), refresh=True)
 
 
-def _plain(run: Path, found: ReadRun, out: Console, interval: float) -> None:
+def _plain(run: Path, current: ReadRun, out: Console, interval: float) -> None:
     from stopctl.runs.standing import read_run
 
-    told = 0
+    shown = 0
     while True:
-        moments = found.history.moments
-        for moment in moments[told:]:
-            if _is_told(moment):
-                say(out, sentence(moment, found.goal.metric))
-        told = len(moments)
-        if not _goes_on(found):
+        moments = current.history.moments
+        for moment in moments[shown:]:
+            if _is_shown(moment):
+                say(out, sentence(moment, current.goal.metric))
+        shown = len(moments)
+        if not _goes_on(current):
             break
         time.sleep(interval)
-        found = read_run(run)
-    for line in heading(found.standing)[:1]:
+        current = read_run(run)
+    for line in heading(current.standing)[:1]:
         say(out, line)
 
 
-def _is_told(moment: Moment) -> bool:
+def _is_shown(moment: Moment) -> bool:
     return bool(moment.text) or moment.event == "report"
 
 
-def _frame(found: ReadRun, width: int) -> Group:
+def _frame(current: ReadRun, width: int) -> Group:
     from stopctl.cli.canvas import curve
     from stopctl.runs.closeness import closeness
     from stopctl.runs.history import value_of
 
-    values = [value_of(line, found.goal) for line in found.history.reports()]
-    parts = [*heading(found.standing), Text()]
+    values = [value_of(line, current.goal) for line in current.history.reports()]
+    parts = [*heading(current.standing), Text()]
     parts += [Text(line, "cyan") for line in curve(values, min(width, 100), HEIGHT)]
-    decided = [moment for moment in found.history.standing() if moment.text]
+    decided = [moment for moment in current.history.standing() if moment.text]
     if decided:
-        parts += [Text(), *(sentence(moment, found.goal.metric) for moment in decided[-DECISIONS:])]
-    if rules := closeness(found)[0]:
+        parts += [Text(), *(sentence(moment, current.goal.metric) for moment in decided[-DECISIONS:])]
+    if rules := closeness(current)[0]:
         parts += [Text(), *(Text(line, "dim") for line in rules)]
     return Group(*parts)

@@ -7,8 +7,9 @@ from pathlib import Path
 from stopctl.curves.logfiles import read_csv, read_json_lines
 from stopctl.curves.recording import CurveError, Recording, Row
 from stopctl.curves.tensorboard import is_event_file, read_events
-from stopctl.runs.history import History, goal_of, history, mapping, metrics, seconds
+from stopctl.runs.history import History, goal_of, history, seconds
 from stopctl.store import Reader
+from stopctl.store.journal import mapping, metrics
 from stopctl.store.rundir import JOURNAL, RUN
 
 WHOLE = {"after", "non_finite", "diverged"}

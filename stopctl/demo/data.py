@@ -89,9 +89,11 @@ def read(path: Path) -> bytes:
             raw = gzip.decompress(raw)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
-    found = hashlib.sha256(raw).hexdigest()
-    if found != SHA256[name]:
-        raise DataError(f"{path} is not the official {name}: its SHA-256 is {found}, expected {SHA256[name]}")
+    digest = hashlib.sha256(raw).hexdigest()
+    if digest != SHA256[name]:
+        raise DataError(
+            f"{path} is not the official {name}: its SHA-256 is {digest}, expected {SHA256[name]}"
+        )
     return raw
 
 

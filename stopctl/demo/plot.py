@@ -9,7 +9,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from stopctl.demo.history import History
+from stopctl.runs.history import History
+from stopctl.store.journal import metrics
 
 TRAIN, VALID, BEST, STOP, GREY = "#8a8f98", "#1f6fb4", "#2e8b57", "#c0392b", "#5b6470"
 
@@ -21,7 +22,7 @@ def plot(
 
     Args:
         path: the file to write; one that is there is replaced.
-        run: the curves.
+        run: its journal, with ``train_loss`` and ``val_loss``.
         title: the first line, in bold.
         ending: why the run ended: the second line.
         best: the epoch with the best validation loss, if there is one.
@@ -30,11 +31,13 @@ def plot(
     figure = Figure(figsize=(10, 5.625), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    at = dict(zip(run.epochs, run.val_loss, strict=True))
-    axes.plot(run.epochs, run.train_loss, color=TRAIN, linewidth=1.6, label="training loss")
-    axes.plot(run.epochs, run.val_loss, color=VALID, linewidth=2.2, label="validation loss")
+    losses = {line["epoch"]: metrics(line) for line in run.reports()}
+    train, at = ({epoch: loss[name] for epoch, loss in losses.items()} for name in ("train_loss", "val_loss"))
+    saved = [moment.place.epoch for moment in run.standing() if moment.event == "saved"]
+    axes.plot([*train], [*train.values()], color=TRAIN, linewidth=1.6, label="training loss")
+    axes.plot([*at], [*at.values()], color=VALID, linewidth=2.2, label="validation loss")
     for label, fill, epochs in (
-        ("saved, pruned later", "white", [epoch for epoch in run.saved if epoch in at and epoch not in kept]),
+        ("saved, pruned later", "white", [epoch for epoch in saved if epoch in at and epoch not in kept]),
         ("saved, kept", VALID, [epoch for epoch in sorted(kept) if epoch in at]),
     ):
         if epochs:
@@ -42,14 +45,14 @@ def plot(
                 epochs, [at[epoch] for epoch in epochs],
                 linestyle="none", marker="o", markersize=7, color=VALID, markerfacecolor=fill, label=label,
             )  # fmt: skip
-    if best in at:
+    if best is not None and best in at:
         label = f"best: {at[best]:.4f}, epoch {best}"
         axes.plot(best, at[best], linestyle="none", marker="*", markersize=19, color=BEST, label=label)
         axes.axhline(at[best], color=BEST, linewidth=0.8, alpha=0.6, linestyle=(0, (4, 4)))
-    if run.epochs:
-        last = run.epochs[-1]
+    if at:
+        first, *_, last = *at, *at
         axes.axvline(last, color=STOP, linewidth=1.4, linestyle=(0, (6, 3)), label=f"end: after epoch {last}")
-        axes.set_xlim(min(0.5, run.epochs[0] - 0.5), last + 0.5)
+        axes.set_xlim(min(0.5, first - 0.5), last + 0.5)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("epoch")
     axes.set_ylabel("cross-entropy")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from stopctl import Decision, Every, NonFinite, OnBest, Patience, SettingError
-from stopctl.demo.history import history
+from stopctl.runs.history import history
 from stopctl.store import Reader
 
 _NEEDED = ("numpy", "matplotlib", "pooch", "sklearn")
@@ -75,7 +75,7 @@ _MODULES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class Trained:
     """How a run ended: losses in nats, accuracy from 0 to 1, SHA-256 of the weights in hexadecimal."""
 
     framework: str
@@ -110,7 +110,7 @@ class Watch(Protocol):
         """An epoch was reported, and this was decided (a proposed save is committed by now)."""
 
 
-def train(settings: Settings, watch: Watch) -> Outcome:
+def train(settings: Settings, watch: Watch) -> Trained:
     """Train until the run ends, then judge its best checkpoint on the test images and draw the curves."""
     from stopctl.demo import problem  # this loads NumPy and matplotlib, which the command line does without
     from stopctl.demo.data import load
@@ -153,13 +153,13 @@ def train(settings: Settings, watch: Watch) -> Outcome:
     picture = directory / "curves.png"
     plot(
         picture,
-        history(Reader(directory).journal()),
+        history(Reader(directory), "val_loss"),
         title=f"MNIST MLP in {TITLES[settings.framework]}: test accuracy {accuracy:.2%}",
         ending=ending,
         best=best.epoch,
         kept={checkpoint.epoch for checkpoint in kept},
     )
-    return Outcome(
+    return Trained(
         framework=settings.framework,
         directory=directory,
         source=data.source,

@@ -48,12 +48,12 @@ def load_exported(path: str | os.PathLike[str]) -> Arrays:
     data = read_whole(FILES, Path(os.path.realpath(place)), sys.maxsize)
     try:
         leaves = safetensors.decode(data)
-        found: Arrays = {}
+        arrays: Arrays = {}
         for entry in _entries(data):
-            _add(found, entry, leaves)
+            _add(arrays, entry, leaves)
         if leaves:
             _refuse(f"its metadata does not list {next(iter(leaves))[:200]!r}")
-        return found
+        return arrays
     except DamagedError as error:
         raise DamagedError(f"{place}: {error}") from error
 
@@ -66,32 +66,32 @@ def _entries(data: bytearray) -> list[Any]:
     if text is None:
         _refuse("not written by `stopctl export`; the safetensors library may open it")
     try:
-        told = strict.loads(text.encode("utf-8", "surrogatepass"))
+        fields = strict.loads(text.encode("utf-8", "surrogatepass"))
     except ValueError as error:
         raise DamagedError(f"its metadata: {error}") from error
     if (
-        type(told) is not dict
-        or type(told.get("version")) is not int
-        or type(told.get("tensors")) is not list
+        type(fields) is not dict
+        or type(fields.get("version")) is not int
+        or type(fields.get("tensors")) is not list
     ):
         _refuse("its metadata lists no tensors")
-    if told["version"] != VERSION:
-        _refuse(f"it has format {told['version']}, this stopctl reads {VERSION}: update it")
-    entries: list[Any] = told["tensors"]
+    if fields["version"] != VERSION:
+        _refuse(f"it has format {fields['version']}, this stopctl reads {VERSION}: update it")
+    entries: list[Any] = fields["tensors"]
     return entries
 
 
-def _add(found: Arrays, entry: Any, leaves: dict[str, Leaf]) -> None:
+def _add(arrays: Arrays, entry: Any, leaves: dict[str, Leaf]) -> None:
     """Take one tensor out of ``leaves``, or tie it to one that was taken before."""
     if type(entry) is not dict or type(entry.get("name")) is not str or entry.keys() - FIELDS:
         _refuse("its metadata describes no tensor")
     name, same_as, paired = entry["name"], entry.get("same_as"), entry.get("complex", False)
-    if name in found or type(paired) is not bool:
+    if name in arrays or type(paired) is not bool:
         _refuse(f"its metadata describes {name[:200]!r} twice or wrongly")
     if same_as is not None:
-        if type(same_as) is not str or same_as not in found or name in leaves:
+        if type(same_as) is not str or same_as not in arrays or name in leaves:
             _refuse(f"its metadata ties {name[:200]!r} to no tensor before it")
-        found[name] = found[same_as]
+        arrays[name] = arrays[same_as]
         return
     leaf = leaves.pop(name, None)
     if leaf is None:
@@ -99,7 +99,7 @@ def _add(found: Arrays, entry: Any, leaves: dict[str, Leaf]) -> None:
     scales, axis = _scales(entry, leaf)
     if paired and (leaf.shape[-1:] != (2,) or (scales is None and leaf.dtype not in FLOATS)):
         _refuse(f"{name[:200]!r} is {describe(leaf)}, no complex numbers")
-    found[name] = as_float32(restored(leaf, scales, axis), paired)
+    arrays[name] = as_float32(restored(leaf, scales, axis), paired)
 
 
 def _scales(entry: Mapping[str, Any], leaf: Leaf) -> tuple[NDArray[np.float32] | None, int | None]:

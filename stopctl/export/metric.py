@@ -30,18 +30,18 @@ def metric(spec: str) -> Metric:
     if here not in sys.path:
         sys.path.insert(0, here)
     try:
-        found: Any = importlib.import_module(module)
+        target: Any = importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name not in (module, module.partition(".")[0]):
             raise SettingError(f"{spec}: {module} cannot be imported: {error}") from error
         raise SettingError(f"{spec}: there is no module {module}, neither in {here} nor installed") from error
     except Exception as error:
-        raise SettingError(f"{spec}: {module} cannot be imported: {_told(error)}") from error
+        raise SettingError(f"{spec}: {module} cannot be imported: {_sentence(error)}") from error
     for part in name.split("."):
-        found = getattr(found, part, None)
-    if not callable(found):
+        target = getattr(target, part, None)
+    if not callable(target):
         raise SettingError(f"{spec}: {module} has no function {name}")
-    function: Metric = found
+    function: Metric = target
     return function
 
 
@@ -53,14 +53,14 @@ def scores(function: Metric, arrays: Arrays, name: str = "") -> dict[str, float]
         MetricError: something else than numbers.
     """
     try:
-        found = function(arrays)
+        result = function(arrays)
     except Exception as error:
-        raise StopctlError(f"{name or 'the metric'} failed: {_told(error)}") from error
-    told = found if isinstance(found, Mapping) else {name or "value": found}
-    return {str(key): float(number(value, str(key))) for key, value in told.items()}
+        raise StopctlError(f"{name or 'the metric'} failed: {_sentence(error)}") from error
+    by_name = result if isinstance(result, Mapping) else {name or "value": result}
+    return {str(key): float(number(value, str(key))) for key, value in by_name.items()}
 
 
-def _told(error: Exception) -> str:
+def _sentence(error: Exception) -> str:
     """``ValueError: text (judge.py, line 12)``: the user's own innermost line, where there is one."""
     frames = traceback.extract_tb(error.__traceback__)
     here = str(Path.cwd())

@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stopctl.core.errors import SettingError
-from stopctl.export.rounding import values
 from stopctl.runs.choose import choose, weights
 from stopctl.runs.history import goal_of
+from stopctl.state.arrays import numbers
 from stopctl.store import CheckpointInfo, Leaf, Reader, Tree
+from stopctl.store.tree import tree_leaves
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -66,11 +67,11 @@ class Weights:
 
     def arrays(self) -> Arrays:
         """The weights unchanged, as `load_exported` gives them back: floats as float32."""
-        found: Arrays = {}
+        arrays: Arrays = {}
         for weight in self.tensors:
-            tied = None if weight.same_as is None else found[weight.same_as]
-            found[weight.name] = as_float32(values(weight.leaf), weight.paired) if tied is None else tied
-        return found
+            tied = None if weight.same_as is None else arrays[weight.same_as]
+            arrays[weight.name] = as_float32(numbers(weight.leaf), weight.paired) if tied is None else tied
+        return arrays
 
 
 def as_float32(array: NDArray[Any], paired: bool) -> NDArray[Any]:
@@ -101,7 +102,7 @@ def read(directory: str | Path, which: str = "best", *, only: Collection[str] | 
         if unknown := sorted(set(only) - components.keys()):
             raise SettingError(f"{info.name} has no {', '.join(unknown)}; it has {', '.join(components)}")
         wanted = {name: tree for name, tree in components.items() if name in only}
-    found: dict[str, Weight] = {}
+    tensors: dict[str, Weight] = {}
     left_out: list[str] = []
     first: dict[Hashable, str] = {}
     for component, tree in wanted.items():
@@ -111,18 +112,18 @@ def read(directory: str | Path, which: str = "best", *, only: Collection[str] | 
             if not isinstance(value, Leaf) or _is_no_weight(framework, inner, value):
                 left_out.append(name)
                 continue
-            if name in found or name == "__metadata__":
+            if name in tensors or name == "__metadata__":
                 raise SettingError(f"more than one tensor would be called {name!r}: choose a component")
             tied = name if value.key is None else first.setdefault(value.key, name)
             path = tree["paths"][int(inner.partition(".")[0])] if framework == TENSORFLOW else ""
-            found[name] = Weight(
+            tensors[name] = Weight(
                 name, value, path, None if tied == name else tied, _channels(framework, inner, value)
             )
-    if not found:
+    if not tensors:
         raise SettingError(f"{info.name} holds no array in {', '.join(wanted) or 'any component'}")
     framework = max(map(_framework, wanted.values()))
     metric = goal_of(Reader(directory).meta).metric
-    return Weights(info, metric, framework, tuple(found.values()), tuple(left_out))
+    return Weights(info, metric, framework, tuple(tensors.values()), tuple(left_out))
 
 
 def _framework(tree: Tree) -> str:
@@ -152,17 +153,11 @@ def _walk(tree: Tree, path: str, marks: Collection[str] = ()) -> Iterator[tuple[
         parts = list(enumerate(tree))
     else:
         parts = []
-    if not parts or not _holds_array(tree):
+    if not parts or not any(tree_leaves(tree)):
         yield path, tree
         return
     for key, part in parts:
         yield from _walk(part, f"{path}/{key}" if path else str(key))
-
-
-def _holds_array(tree: Tree) -> bool:
-    if isinstance(tree, dict):
-        return any(map(_holds_array, tree.values()))
-    return any(map(_holds_array, tree)) if isinstance(tree, list | tuple) else isinstance(tree, Leaf)
 
 
 def _is_no_weight(framework: str, name: str, leaf: Leaf) -> bool:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stopctl.core.errors import SettingError
+from stopctl.state.arrays import NAMES, numbers
 from stopctl.store import Leaf
 
 TARGETS = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "int8": "I8"}
@@ -18,10 +19,6 @@ FLOATS = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"})
 STEPS = 127
 """An int8 weight is a whole number of scales, -127 .. 127 of them; -128 is not used."""
 
-_NUMPY = {
-    "BOOL": "?", "U8": "u1", "I8": "i1", "U16": "<u2", "I16": "<i2", "U32": "<u4", "I32": "<i4",
-    "U64": "<u8", "I64": "<i8", "F16": "<f2", "F32": "<f4", "F64": "<f8",
-}  # fmt: skip
 _LARGEST = {"F32": float(np.finfo("f4").max), "F16": 65504.0, "BF16": 3.3895313892515355e38}
 
 
@@ -32,25 +29,11 @@ class Rounded(NamedTuple):
     scales: NDArray[np.float32] | None = None
 
 
-def values(leaf: Leaf) -> NDArray[Any]:
-    """The numbers of a leaf as NumPy can hold them: bfloat16 and float8 as float32, exactly."""
-    data = np.frombuffer(leaf.data, np.uint8)
-    if leaf.dtype == "BF16":
-        array = (data.view("<u2").astype("<u4") << 16).view("<f4")
-    elif leaf.dtype == "F8_E5M2":  # the upper half of a float16
-        array = (data.astype("<u2") << 8).view("<f2").astype("<f4")
-    elif leaf.dtype == "F8_E4M3":
-        array = _float8_e4m3()[data]
-    else:
-        array = data.view(_NUMPY[leaf.dtype])
-    return array.reshape(leaf.shape)
-
-
 def restored(leaf: Leaf, scales: NDArray[np.float32] | None, axis: int | None) -> NDArray[Any]:
     """What a reader makes of a tensor: scaled integers are floats (float32) again."""
     if scales is None or axis is None:
-        return values(leaf)
-    return values(leaf).astype(np.float32) * _along(scales, axis, len(leaf.shape))
+        return numbers(leaf)
+    return numbers(leaf).astype(np.float32) * _along(scales, axis, len(leaf.shape))
 
 
 def rounded(leaf: Leaf, target: str, axis: int | None, *, clip: bool, name: str) -> Rounded:
@@ -67,7 +50,7 @@ def rounded(leaf: Leaf, target: str, axis: int | None, *, clip: bool, name: str)
     kind = TARGETS[target]
     if kind == leaf.dtype:
         return Rounded(leaf)
-    array = values(leaf)
+    array = numbers(leaf)
     limit = _LARGEST.get(kind, _LARGEST["F32"])
     if not clip and (lost := _beyond(array, kind, limit)):
         raise SettingError(
@@ -114,14 +97,14 @@ def _beyond(array: NDArray[Any], kind: str, limit: float) -> int:
     if kind in ("F32", "I8"):
         return int(np.count_nonzero(np.isfinite(array) & (np.abs(array) > limit)))
     with np.errstate(over="ignore"):
-        there = values(_leaf(kind, array, array.shape))
+        there = numbers(_leaf(kind, array, array.shape))
     return int(np.count_nonzero(np.isfinite(array) & ~np.isfinite(there)))
 
 
 def _leaf(kind: str, array: NDArray[Any], shape: tuple[int, ...]) -> Leaf:
     with np.errstate(over="ignore"):
         if kind != "BF16":
-            return Leaf(kind, shape, _bytes(array.astype(_NUMPY[kind])))
+            return Leaf(kind, shape, _bytes(array.astype(NAMES[kind])))
         return Leaf(kind, shape, _bytes(_bfloat16(array.astype(np.float32))))
 
 
@@ -130,15 +113,6 @@ def _bfloat16(array: NDArray[np.float32]) -> NDArray[np.uint16]:
     bits = np.ascontiguousarray(array).reshape(-1).view("<u4")
     nearest = (bits + np.uint32(0x7FFF) + ((bits >> 16) & np.uint32(1))) >> 16
     return np.where(np.isnan(array.reshape(-1)), (bits >> 16) | np.uint32(0x40), nearest).astype("<u2")
-
-
-def _float8_e4m3() -> NDArray[np.float32]:
-    """The 256 values: sign, 4 bits of exponent (bias 7), 3 of mantissa; no infinities, NaN at the ends."""
-    code = np.arange(256)
-    exponent, mantissa = (code >> 3) & 15, code & 7
-    size = np.where(exponent == 0, mantissa * 2.0**-9, (8 + mantissa) * 2.0 ** (exponent - 10.0))
-    size[(code & 127) == 127] = np.nan
-    return np.where(code < 128, size, -size).astype(np.float32)
 
 
 def _along(scales: NDArray[np.float32], axis: int, rank: int) -> NDArray[np.float32]:

@@ -13,7 +13,8 @@ import numpy as np
 from stopctl.core.errors import SettingError
 from stopctl.export.load import KEY, VERSION
 from stopctl.export.read import TENSORFLOW, TORCH, Weight, Weights, read
-from stopctl.export.rounding import FLOATS, TARGETS, Rounded, restored, rounded, values
+from stopctl.export.rounding import FLOATS, TARGETS, Rounded, restored, rounded
+from stopctl.state.arrays import numbers
 from stopctl.store import CheckpointInfo, Leaf, safetensors, strict
 from stopctl.store.hashed import Bytes
 from stopctl.store.publish import publish, refuse_to_replace
@@ -131,7 +132,7 @@ def _exported(weight: Weight, made: Mapping[str, Rounded]) -> Exported:
     axis = None if one.scales is None else weight.channels
     largest = mean = 0.0
     if kinds[0] != kinds[1] and kinds[0] in FLOATS:
-        old = values(weight.leaf).astype(np.float64)
+        old = numbers(weight.leaf).astype(np.float64)
         new = restored(one.leaf, one.scales, axis).astype(np.float64)
         with np.errstate(invalid="ignore"):
             errors = np.abs(old - new)[np.isfinite(old)]
@@ -157,7 +158,7 @@ def _metadata(weights: Weights, made: Mapping[str, Rounded], dtype: str | None) 
             entry |= {"axis": weight.channels, "scales": scales.astype(np.float64).tolist()}
         tensors.append(entry)
     info = weights.checkpoint
-    told = {
+    fields = {
         "version": VERSION,
         "dtype": dtype,
         "checkpoint": info.name,
@@ -167,14 +168,14 @@ def _metadata(weights: Weights, made: Mapping[str, Rounded], dtype: str | None) 
         "value": info.value,
         "tensors": tensors,
     }
-    text = strict.dumps(strict.plain(told, "metadata")).decode("ascii")
+    text = strict.dumps(strict.plain(fields, "metadata")).decode("ascii")
     return {"format": FORMATS.get(weights.framework, "np"), KEY: text}
 
 
 def _file(leaves: Mapping[str, Leaf], metadata: Mapping[str, str]) -> list[Bytes]:
     """The parts of a safetensors file with metadata."""
     header, *tensors = safetensors.encode(leaves)
-    told = {"__metadata__": dict(metadata), **strict.loads(header[safetensors.PREFIX :])}
-    text = strict.dumps(told)
+    merged = {"__metadata__": dict(metadata), **strict.loads(header[safetensors.PREFIX :])}
+    text = strict.dumps(merged)
     text += b" " * (-len(text) % safetensors.PREFIX)
     return [len(text).to_bytes(safetensors.PREFIX, "little") + text, *tensors]

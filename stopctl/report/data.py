@@ -12,17 +12,18 @@ from typing import Any
 from stopctl.core.values import float_to_json
 from stopctl.core.words import figure
 from stopctl.report.slider import Question, question
-from stopctl.report.words import ending, reasons, summary, texts, told
+from stopctl.report.words import decisions, ending, reasons, summary, texts
 from stopctl.runs.checkpoints import Kept, kept, planned
-from stopctl.runs.history import History, Line, Place, best_of, number, place, seconds, value_of
+from stopctl.runs.history import History, Place, best_of, place, seconds, value_of
 from stopctl.runs.standing import read_run
+from stopctl.store.journal import Line, number
 
 DIGITS = 7
 """Significant digits of a value in the page; the journal has all of them."""
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Row:
     """A row of the table of reasons: after which pass, and what was decided; at which step, if inside it."""
 
     passes: int
@@ -49,7 +50,7 @@ class PageRun:
     summary: str
     ending: str
     checkpoints: tuple[Kept, ...]
-    reasons: tuple[Told, ...]
+    reasons: tuple[Row, ...]
     facts: dict[str, dict[str, str]]
     drawn: dict[str, Any]
     question: Question
@@ -78,7 +79,6 @@ def page_run(directory: str | os.PathLike[str], name: str = "") -> PageRun:
     lines = history.reports()
     unit = _unit(lines)
     best = best_of(lines, goal)
-    decided = told(history)
     return PageRun(
         name=name,
         metric=goal.metric,
@@ -98,7 +98,7 @@ def page_run(directory: str | os.PathLike[str], name: str = "") -> PageRun:
             "metric": goal.metric,
             "unit": unit,
             **_columns(lines),
-            "told": decided,
+            "decisions": decisions(history),
             "best": best,
             **_marks(history, {Place(info.epoch, info.step) for info in infos}),
             "voided": [_columns(part) for part in _voided(history)],
@@ -114,11 +114,11 @@ def _unit(lines: Sequence[Line]) -> str:
     return "step" if steps and (not any(epochs) or len(set(epochs)) < len(epochs)) else "epoch"
 
 
-def _reasons(history: History, unit: str) -> Iterator[Told]:
+def _reasons(history: History, unit: str) -> Iterator[Row]:
     reported = {place(line) for line in history.reports()}
     for where, text in reasons(history).items():
         between = unit == "epoch" and where.step and where not in reported  # inside an epoch
-        yield Told(getattr(where, unit), f"step {where.step}: {text}" if between else text)
+        yield Row(getattr(where, unit), f"step {where.step}: {text}" if between else text)
 
 
 def _columns(lines: Sequence[Line]) -> dict[str, Any]:
@@ -132,8 +132,8 @@ def _columns(lines: Sequence[Line]) -> dict[str, Any]:
 
 
 def _short(value: object) -> float | str | None:
-    found = number(value)
-    return None if found is None else float_to_json(float(f"{found:.{DIGITS}g}"))
+    parsed = number(value)
+    return None if parsed is None else float_to_json(float(f"{parsed:.{DIGITS}g}"))
 
 
 def _marks(history: History, kept: set[Place]) -> dict[str, Any]:

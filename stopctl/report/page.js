@@ -117,7 +117,7 @@ function readOut() {
     if (runs.length > 1) head.append(swatch(r), element("strong", { text: run.name }));
     head.append(element("span", { className: "where", text: where.join(" · ") }));
     const row = element("div", {}, head, list);
-    if (run.told[i]) row.append(element("p", { className: "said", text: run.told[i] }));
+    if (run.decisions[i]) row.append(element("p", { className: "said", text: run.decisions[i] }));
     return row;
   });
   get("readout").replaceChildren(...rows);
@@ -198,7 +198,7 @@ function fillTable() {
   const head = element("tr", {}, ...[...counters.map(([, text]) => text), ...columns].map((text) => cell("th", text, true)), cell("th", "decided", false));
   const rows = [];
   for (let i = table.first; i < last; i++)
-    rows.push(element("tr", {}, ...[...counters.map(([part]) => (part === "seconds" ? duration(run.seconds[i]) : run[part][i])), ...columns.map((name) => figure(run.values[name][i]))].map((text) => cell("td", text, true)), cell("td", run.told[i] ?? "", false)));
+    rows.push(element("tr", {}, ...[...counters.map(([part]) => (part === "seconds" ? duration(run.seconds[i]) : run[part][i])), ...columns.map((name) => figure(run.values[name][i]))].map((text) => cell("td", text, true)), cell("td", run.decisions[i] ?? "", false)));
   get("values-table").replaceChildren(element("thead", {}, head), element("tbody", {}, ...rows));
   get("values-range").textContent = run.epoch.length ? `reports ${table.first + 1} to ${last} of ${run.epoch.length}` : "no reports";
   get("values-earlier").disabled = table.first === 0;

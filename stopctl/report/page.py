@@ -92,7 +92,7 @@ def page(runs: Sequence[PageRun]) -> str:
 
 
 def _data(runs: Sequence[PageRun]) -> dict[str, Any]:
-    patiences, told = answers([run.question for run in runs])
+    patiences, outcomes = answers([run.question for run in runs])
     drawn = [
         {
             **run.drawn,
@@ -100,7 +100,7 @@ def _data(runs: Sequence[PageRun]) -> dict[str, Any]:
             "whatif": rows,
             "caveat": caveat(run.question, patiences, rows, run.drawn["stop"]) if patiences else "",
         }
-        for run, rows in zip(runs, told, strict=True)
+        for run, rows in zip(runs, outcomes, strict=True)
     ]
     return {"runs": drawn, "patiences": patiences}
 

@@ -15,8 +15,9 @@ from stopctl.core.progress import Report
 from stopctl.core.stop import Patience
 from stopctl.core.words import figure
 from stopctl.curves.whatif import Outcome, candidates, longest_wait, patience_of, what_if
-from stopctl.runs.history import mapping, metrics, seconds
+from stopctl.runs.history import seconds
 from stopctl.runs.ruletext import parse_lr, parse_stop
+from stopctl.store.journal import mapping, metrics
 
 R = TypeVar("R")
 
@@ -83,9 +84,9 @@ def answers(questions: Sequence[Question]) -> tuple[tuple[int, ...], list[list[t
         The patiences, ascending; and for each run a list as long: the number of the report at which it would
         have stopped, -1 for none, and a sentence.
     """
-    own = {patience for one in questions if (patience := patience_of(one.rule)) is not None}
+    used = {patience for one in questions if (patience := patience_of(one.rule)) is not None}
     top = max((one.longest for one in questions), default=0) + 1
-    patiences = tuple(sorted({*candidates(top), *own})) if any(one.reports for one in questions) else ()
+    patiences = tuple(sorted({*candidates(top), *used})) if any(one.reports for one in questions) else ()
     return patiences, [
         [
             (-1 if outcome.report is None else one.numbers[outcome.report], _sentence(one, outcome))
@@ -96,22 +97,23 @@ def answers(questions: Sequence[Question]) -> tuple[tuple[int, ...], list[list[t
 
 
 def caveat(
-    one: Question, patiences: Sequence[int], told: Sequence[tuple[int, str]], stopped: int | None
+    one: Question, patiences: Sequence[int], outcomes: Sequence[tuple[int, str]], stopped: int | None
 ) -> str:
     """What the slider does not know of a run, in a sentence; empty if it knows enough.
 
     Args:
-        patiences, told: as `answers` gave them. stopped: the number of the report at which the run stopped.
+        patiences, outcomes: as `answers` gave them.
+        stopped: the number of the report at which the run stopped.
     """
     if one.left_out:
         by = "Patience alone" if one.rule is None else repr(one.rule)
         return f"is replayed by {by}: the record does not tell all that {one.left_out} needs."
-    own = patience_of(one.rule)
-    if own is None or stopped is None or told[patiences.index(own)][0] == stopped:
+    patience = patience_of(one.rule)
+    if patience is None or stopped is None or outcomes[patiences.index(patience)][0] == stopped:
         return ""
     return (
-        f"did not stop where this replay does with its own patience, {own}: rules that were changed on the "
-        "way and calls of stop() are not replayed."
+        f"did not stop where this replay does with its own patience, {patience}: rules that were changed on "
+        "the way and calls of stop() are not replayed."
     )
 
 
@@ -135,19 +137,19 @@ def _reports(
     lines: Sequence[Mapping[str, Any]], needed: set[str], planned: int | None
 ) -> list[tuple[int, Report]]:
     """The lines that have every metric needed, as the core's reports, with their numbers."""
-    found: list[tuple[int, Report]] = []
+    reports: list[tuple[int, Report]] = []
     step, spent, drops = 0, 0.0, drops_from_json([])
     for i, line in enumerate(lines):
         drops = drops_from_json(line["lr_drops"]) if "lr_drops" in line else drops
-        told = metrics(line)
+        values = metrics(line)
         step, spent = max(step, line["step"]), max(spent, seconds(line))
-        if needed <= told.keys():
+        if needed <= values.keys():
             inside, lowers = line.get("inside") is True, line.get("can_lower") is not False
             report = Report(
-                told, line["epoch"], step, spent, planned, inside=inside, lr_drops=drops, can_lower=lowers
+                values, line["epoch"], step, spent, planned, inside=inside, lr_drops=drops, can_lower=lowers
             )
-            found.append((i, report))
-    return found
+            reports.append((i, report))
+    return reports
 
 
 def _metrics(rule: Any) -> set[str]:

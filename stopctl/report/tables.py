@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from stopctl.core.words import figure, size
 
 if TYPE_CHECKING:
-    from stopctl.report.data import PageRun, Told
+    from stopctl.report.data import PageRun, Row
 
 REASONS = 100
 """Decisions told in the page's own table, the newest; the table of values has them all."""
@@ -23,18 +23,18 @@ COLOURS = 8
 
 def cards(runs: Sequence[PageRun]) -> str:
     """A card for each run: its best, where it stands and why; the box beside the name shows its curve."""
-    found = []
+    parts = []
     for number, run in enumerate(runs):
         name = f'<span class="swatch"></span>{escape(run.name)}'
         head = ""
         if len(runs) > 1:
             head = f'<label><input type="checkbox" data-run="{number}" checked>{name}</label>'
-        found.append(
+        parts.append(
             f'<li class="run-{number % COLOURS}">{head}'
             f'<p class="value">{escape(run.best_value)}</p><p class="what">{escape(run.summary)}</p>'
             f'<p class="why">{escape(run.ending)}</p></li>'
         )
-    return "\n".join(found)
+    return "\n".join(parts)
 
 
 def checkpoints(runs: Sequence[PageRun]) -> str:
@@ -82,9 +82,9 @@ def _decisions(run: PageRun, number: int, several: bool, first: int) -> str:
     newest = run.reasons[-REASONS:][::-1]
     label = f"Decisions of {run.name}"
     heads = _heads((run.unit, "number"), ("what was decided, the newest first", ""))
-    table = _table(label, f"{caption}{heads}<tbody>{_told(newest[:first])}</tbody>")
+    table = _table(label, f"{caption}{heads}<tbody>{_rows(newest[:first])}</tbody>")
     if rest := newest[first:]:
-        inner = _table(f"{label}, earlier", f"{heads}<tbody>{_told(rest)}</tbody>")
+        inner = _table(f"{label}, earlier", f"{heads}<tbody>{_rows(rest)}</tbody>")
         table += f'<details><summary class="hint">{len(rest)} earlier ones</summary>{inner}</details>'
     if len(newest) < len(run.reasons):
         table += _hint(
@@ -93,9 +93,9 @@ def _decisions(run: PageRun, number: int, several: bool, first: int) -> str:
     return table
 
 
-def _told(decided: Sequence[Told]) -> str:
+def _rows(decided: Sequence[Row]) -> str:
     return "".join(
-        f'<tr>{_number(told.passes)}<td class="long">{escape(told.text)}</td></tr>' for told in decided
+        f'<tr>{_number(row.passes)}<td class="long">{escape(row.text)}</td></tr>' for row in decided
     )
 
 
@@ -104,8 +104,8 @@ def rules(runs: Sequence[PageRun]) -> str:
     bodies = []
     for group in dict.fromkeys(group for run in runs for group in run.facts):
         facts = [run.facts[group] for run in runs]
-        names = dict.fromkeys(name for told in facts for name in told)
-        rows = [_fact(name, [told.get(name, "") for told in facts]) for name in names]
+        names = dict.fromkeys(name for texts in facts for name in texts)
+        rows = [_fact(name, [texts.get(name, "") for texts in facts]) for name in names]
         if any(rows):
             title = (
                 f'<tr class="group"><th colspan="{len(runs) + 1}" scope="rowgroup">{escape(group)}</th></tr>'
@@ -115,11 +115,11 @@ def rules(runs: Sequence[PageRun]) -> str:
     return _table("Rules and notes", f"{heads}{''.join(bodies)}")
 
 
-def _fact(name: str, told: Sequence[str]) -> str:
-    if set(told) <= {"None", ""}:
+def _fact(name: str, texts: Sequence[str]) -> str:
+    if set(texts) <= {"None", ""}:
         return ""
-    differs = ' class="differs"' if len(set(told)) > 1 else ""
-    cells = "".join(f'<td class="long"><code>{escape(text)}</code></td>' for text in told)
+    differs = ' class="differs"' if len(set(texts)) > 1 else ""
+    cells = "".join(f'<td class="long"><code>{escape(text)}</code></td>' for text in texts)
     return f'<tr{differs}><th scope="row">{escape(name)}</th>{cells}</tr>'
 
 

@@ -6,14 +6,15 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from stopctl.runs.history import Line, Place, mapping, seconds
+from stopctl.runs.history import Place, seconds
+from stopctl.store.journal import Line, mapping
 
 if TYPE_CHECKING:
     from stopctl.runs.history import History
     from stopctl.runs.standing import Standing
 
 
-def told(history: History) -> dict[int, str]:
+def decisions(history: History) -> dict[int, str]:
     """What was decided at each standing report, and saved there; reports without a decision are left out."""
     known = reasons(history)
     at = enumerate(moment.place for moment in history.standing() if moment.event == "report")
@@ -22,7 +23,7 @@ def told(history: History) -> dict[int, str]:
 
 def reasons(history: History) -> dict[Place, str]:
     """What was decided and saved at each place, the first one first: at reports, and between them."""
-    found: dict[Place, list[str]] = {}
+    by_place: dict[Place, list[str]] = {}
     for moment in history.standing():
         text = moment.text
         if moment.event in ("saved", "save_failed"):
@@ -31,10 +32,10 @@ def reasons(history: History) -> dict[Place, str]:
         elif moment.event not in ("report", "boundary"):
             continue
         if text:
-            found.setdefault(moment.place, []).append(text)
+            by_place.setdefault(moment.place, []).append(text)
     return {
         place: "; ".join(one for one in said if not any(one in other for other in said if other != one))
-        for place, said in sorted(found.items())
+        for place, said in sorted(by_place.items())
     }
 
 

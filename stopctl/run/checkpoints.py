@@ -74,7 +74,7 @@ class Checkpoints:
     def cost(self, took: float, blocked: float) -> tuple[float, float]:
         """What a save has cost, in seconds: on all ranks what it has cost rank 0."""
         told = {"took": took, "blocked": blocked}
-        first = self._ranks.exchange("cost", "the end of a save", told=told)[0]["told"]
+        first = self._ranks.exchange("cost", "the end of a save", fields=told)[0]["fields"]
         return first["took"], first["blocked"]
 
     def prune(self) -> None:
@@ -82,7 +82,7 @@ class Checkpoints:
         if self._settings.keep is None:
             return
         done = self._ranks.lead("deleting checkpoints", self._prune, lambda names: names)
-        left = done.told[0] if done.mine is None else done.mine
+        left = done.results[0] if done.mine is None else done.mine
         self._infos = [info for info in self._infos if info.name in left]
 
     def set_aside(self, name: str, why: str) -> None:

@@ -11,7 +11,7 @@ from stopctl.core.controller import Controller
 from stopctl.core.decision import Decision
 from stopctl.core.progress import Progress
 from stopctl.core.values import float_to_json, number
-from stopctl.core.words import figure
+from stopctl.core.words import figure, size
 from stopctl.sinks.observer import Audience
 from stopctl.store import CheckpointInfo, Store
 from stopctl.team.follower import Follower
@@ -65,18 +65,9 @@ def standing(now: Progress) -> str:
 def disk_use(checkpoints: Collection[CheckpointInfo]) -> str:
     """``"3 checkpoints, 1.2 MB"``, and how much of that is in files that they may share."""
     many = "1 checkpoint" if len(checkpoints) == 1 else f"{len(checkpoints)} checkpoints"
-    told = f"{many}, {_size(sum(info.bytes for info in checkpoints))}"
+    told = f"{many}, {size(sum(info.bytes for info in checkpoints))}"
     shared = sum(info.frozen for info in checkpoints)
-    return f"{told} ({_size(shared)} of it in files that they may share)" if shared else told
-
-
-def _size(count: int) -> str:
-    size, unit = float(count), "bytes"
-    for larger in ("kB", "MB", "GB", "TB"):
-        if size < 1000:
-            break
-        size, unit = size / 1000, larger
-    return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+    return f"{told} ({size(shared)} of it in files that they may share)" if shared else told
 
 
 log = logging.getLogger("stopctl")

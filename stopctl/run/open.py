@@ -18,7 +18,7 @@ from stopctl.runs.history import goal_of
 from stopctl.state.data import Position
 from stopctl.state.protocols import State
 from stopctl.store import CheckpointInfo, Store
-from stopctl.team.follower import Follower, heard_info, tell_info
+from stopctl.team.follower import Follower, info_from_json, info_to_json
 from stopctl.team.ranks import Ranks
 from stopctl.team.restore import Restored, restore_first
 
@@ -144,7 +144,7 @@ def _ours(directory: Path) -> bool:
 def _open(store: Store | Follower, directory: Path, settings: Settings, state: State, ranks: Ranks) -> Opened:
     goal, resume = settings.goal, settings.resume
     looked = ranks.lead(f"looking into {directory}", lambda: _look(store, directory, goal, resume), _fields)
-    here = looked.mine or _found(looked.told[0], directory)
+    here = looked.mine or _found(looked.results[0], directory)
     controller = settings.controller()
     first: dict[str, Any] = {"ranks": ranks.size} if ranks.several else {}
     resumed: Restored | None = None
@@ -160,7 +160,7 @@ def _open(store: Store | Follower, directory: Path, settings: Settings, state: S
         f"beginning in {directory}", lambda: _begin(store, directory, here, meta, resumed), lambda n: n
     )
     if ranks.several:
-        _join(store, ranks, begun.told[0])
+        _join(store, ranks, begun.results[0])
     if resumed is None:
         return Opened(store, controller, (), first, None, here.seconds)
     good = tuple(info for info in here.good if info.name not in here.broken)
@@ -253,12 +253,12 @@ def _begin(
 
 def _fields(found: Found) -> dict[str, Any]:
     """As plain JSON, for the other ranks."""
-    good = [tell_info(info) for info in found.good]
+    good = [info_to_json(info) for info in found.good]
     return {"good": good, "seconds": found.seconds, "broken": found.broken}
 
 
 def _found(fields: Mapping[str, Any], directory: Path) -> Found:
-    good = [heard_info(info, directory) for info in fields["good"]]
+    good = [info_from_json(info, directory) for info in fields["good"]]
     return Found(good, fields["seconds"], dict(fields["broken"]))
 
 

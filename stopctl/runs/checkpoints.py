@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from stopctl.core.errors import DamagedError
-from stopctl.runs.history import mapping
 from stopctl.store import CheckpointInfo, strict
 from stopctl.store.assembly import read_parts
 from stopctl.store.files import FILES
 from stopctl.store.hashed import check_file, read_whole
+from stopctl.store.journal import mapping
 from stopctl.store.manifest import LIMIT, MANIFEST, PARTS, STATE, parse
 from stopctl.store.oserrors import ROTTEN, as_damage
 
@@ -33,12 +33,12 @@ def check(info: CheckpointInfo, tick: Callable[[int], object] = lambda size: Non
     """
     with as_damage(MANIFEST, ROTTEN):
         data = read_whole(FILES, info.path / MANIFEST, LIMIT)
-    found, facts = parse(data, info.path.parent)
-    if found.name != info.name:
-        raise DamagedError(f"{MANIFEST}: it is that of {found.name}")
+    parsed, facts = parse(data, info.path.parent)
+    if parsed.name != info.name:
+        raise DamagedError(f"{MANIFEST}: it is that of {parsed.name}")
     tick(len(data))
     if PARTS in facts:
-        facts |= read_parts(FILES, found, facts[PARTS]).files
+        facts |= read_parts(FILES, parsed, facts[PARTS]).files
     for name, fact in facts.items():
         with as_damage(name, ROTTEN):
             check_file(FILES, info.path / name, fact)
@@ -59,12 +59,12 @@ def kept(run: ReadRun) -> tuple[Kept, ...]:
     saves = (moment.line for moment in run.history.moments if moment.event == "saved")
     why = {line.get("name"): str(line.get("why")) for line in saves}
     infos, best = run.listing.good, run.best()
-    found = []
+    listed = []
     for info in infos:
         holds = {"best": info is best, "latest": info is infos[-1], "pinned": info.pinned}
         tags = tuple(tag for tag, true in holds.items() if true)
-        found.append(Kept(info, why.get(info.name) or ", ".join(info.reasons), tags))
-    return tuple(found)
+        listed.append(Kept(info, why.get(info.name) or ", ".join(info.reasons), tags))
+    return tuple(listed)
 
 
 def planned(infos: Sequence[CheckpointInfo]) -> int | None:
@@ -72,6 +72,6 @@ def planned(infos: Sequence[CheckpointInfo]) -> int | None:
     for info in reversed(infos):
         with contextlib.suppress(OSError, ValueError):
             state = mapping(strict.loads((info.path / STATE).read_bytes()))
-            found = mapping(state.get("state")).get("planned")
-            return found if type(found) is int and found > 0 else None
+            length = mapping(state.get("state")).get("planned")
+            return length if type(length) is int and length > 0 else None
     return None

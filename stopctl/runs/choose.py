@@ -51,14 +51,14 @@ def choose(
     reader = Reader(directory)
     goal = goal_of(reader.meta)
     while True:
-        found, errors = _try_to_load(reader, directory, which, goal, only)
+        loaded, errors = _try_to_load(reader, directory, which, goal, only)
         if not errors.keys() - reader.names():
             break  # else a writer deleted one between our look and our loading, and there may be a newer
     for error in errors.values():
-        log.warning("%s%s", error, "" if found is None else "; taking the next")
-    if found is None:
+        log.warning("%s%s", error, "" if loaded is None else "; taking the next")
+    if loaded is None:
         raise DamagedError("; ".join(errors.values()))
-    info, components = found
+    info, components = loaded
     best = best_reported(reader, goal)
     return replace(info, is_best=best is not None and info.value == best), components
 

@@ -10,9 +10,10 @@ from stopctl.core.machine import advance, begin, judge
 from stopctl.core.plan import Plan, explain
 from stopctl.core.progress import Report
 from stopctl.runs.checkpoints import planned
-from stopctl.runs.history import Line, Place, mapping, metrics, place, seconds
+from stopctl.runs.history import Place, place, seconds
 from stopctl.runs.ruletext import parse_lr, parse_save, parse_stop
 from stopctl.runs.standing import ReadRun
+from stopctl.store.journal import Line, mapping, metrics
 
 PARSERS: dict[str, Any] = {"stop": parse_stop, "save": parse_save, "lr": parse_lr}
 
@@ -44,16 +45,16 @@ def closeness(run: ReadRun) -> tuple[list[str], list[str]]:
 
 
 def _rules(texts: Any) -> tuple[dict[str, Any], list[str]]:
-    found: dict[str, Any] = dict.fromkeys(PARSERS)
+    rules: dict[str, Any] = dict.fromkeys(PARSERS)
     notes = []
     for name, parse in PARSERS.items():
         text = str(texts.get(name, "None"))
         if text != "None":
             try:
-                found[name] = parse(text)
+                rules[name] = parse(text)
             except StopctlError:
                 notes.append(f"{name} {text}: it has a rule of your own, which cannot be replayed here")
-    return found, notes
+    return rules, notes
 
 
 def _saved(run: ReadRun) -> set[Place]:

@@ -7,13 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from stopctl.core.errors import DamagedError, SettingError, StateError
+from stopctl.core.errors import DamagedError, SettingError
 from stopctl.core.goal import Goal, goal_from_json
-from stopctl.core.values import float_from_json
-from stopctl.core.words import figure
 from stopctl.store import Reader
-
-Line = dict[str, Any]
+from stopctl.store.journal import Line, number, sentence
 
 
 class Place(NamedTuple):
@@ -28,35 +25,10 @@ def place(line: Line) -> Place:
     return Place(line["epoch"], line["step"])
 
 
-def number(value: object) -> float | None:
-    """A number of the journal, "NaN" and the infinities included; None for anything else.
-
-    >>> number(1), number("NaN"), number("one")
-    (1.0, nan, None)
-    """
-    if type(value) is float:  # nearly all of them
-        return value
-    try:
-        return float_from_json(value, "value")
-    except StateError:
-        return None
-
-
-def metrics(line: Mapping[str, Any]) -> dict[str, float]:
-    """The metrics of a report's line that are numbers."""
-    told = ((name, number(value)) for name, value in line["metrics"].items())
-    return {name: value for name, value in told if value is not None}
-
-
 def seconds(line: Mapping[str, Any]) -> float:
     """Seconds of training by then; 0 where the line does not say."""
-    found = number(line.get("seconds"))
-    return found if found is not None and math.isfinite(found) else 0.0
-
-
-def mapping(value: object) -> Mapping[str, Any]:
-    """The value if it is an object of the journal's, else an empty one."""
-    return value if isinstance(value, dict) else {}
+    value = number(line.get("seconds"))
+    return value if value is not None and math.isfinite(value) else 0.0
 
 
 def goal_of(meta: dict[str, Any]) -> Goal:
@@ -78,28 +50,8 @@ def owned(lines: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
             yield line
 
 
-def reports(reader: Reader) -> list[dict[str, Any]]:
-    """The journal's report lines that stand: those that a later start or resume did not void.
-
-    A line of a writer that had been taken over by then, or one without its fields, is none.
-    """
-    standing: list[dict[str, Any]] = []
-    for line in owned(reader.journal()):
-        if line.get("event") in ("start", "resume"):
-            counters = (line["epoch"], line["step"])
-            while standing and (standing[-1]["epoch"], standing[-1]["step"]) > counters:
-                standing.pop()
-        elif line.get("event") == "report" and type(line.get("metrics")) is dict:
-            standing.append(line)
-    return standing
-
-
-def best_reported(reader: Reader, goal: Goal) -> float | None:
-    """The best finite value among the reports that stand."""
-    told = (value_of(line, goal) for line in reports(reader)[goal.start_from :])
-    finite = [value for value in told if value is not None and math.isfinite(value)]
-    return min(finite, key=lambda value: goal.sign * value, default=None)
-
+MARKS = {"start": "the run begins", "close": "closed"}
+"""What a moment's text is where nothing was decided."""
 
 LAST_PASS = "the last planned pass"
 """What the reason of a run's last save says."""
@@ -146,11 +98,11 @@ class History:
 
     def stop(self) -> Line | None:
         """The line of the stop that ended the run, if one stands."""
-        found = None
+        line = None
         for moment in self.standing():
             if moment.event in ("report", "boundary"):
-                found = moment.line if moment.line.get("stop") else None
-        return found
+                line = moment.line if moment.line.get("stop") else None
+        return line
 
     def finished(self) -> bool:
         """Whether all planned passes are done: the save of the last one stands, and nothing after it."""
@@ -179,6 +131,18 @@ def value_of(line: Line, goal: Goal) -> float | None:
     return number(line["value"] if "value" in line else line["metrics"].get(goal.metric))
 
 
+def reports(reader: Reader) -> list[Line]:
+    """The journal's report lines that stand: those that a later start or resume did not void."""
+    return history(reader, "").reports()
+
+
+def best_reported(reader: Reader, goal: Goal) -> float | None:
+    """The best finite value among the reports that stand."""
+    lines = reports(reader)
+    best = best_of(lines, goal)
+    return None if best is None else value_of(lines[best], goal)
+
+
 def best_of(reports: Sequence[Line], goal: Goal) -> int | None:
     """The number of the report with the best finite value, the first of equals; None if none is finite."""
     values = ((i, value_of(line, goal)) for i, line in enumerate(reports) if i >= goal.start_from)
@@ -195,35 +159,11 @@ def _moments(lines: Iterable[Line], metric: str) -> list[Moment]:
         if event in ("start", "resume"):
             for moment in moments:
                 moment.voided = moment.voided or moment.place > at
-        moments.append(Moment(event, at, line, told(line, metric)))
+        text = sentence(line, metric)
+        if event not in ("report", "boundary"):
+            text = text or MARKS.get(event, event)
+        moments.append(Moment(event, at, line, text))
     return moments
-
-
-def told(line: Line, metric: str) -> str:
-    """What one line of the journal says, in words."""
-    event = line.get("event")
-    if event in ("report", "boundary"):
-        return "; ".join(_decided(line, metric))
-    sentences = {
-        "start": "the run begins",
-        "resume": f"resumed from {line.get('checkpoint')}",
-        "saved": f"saved {line.get('name')}: {line.get('why')}",
-        "save_failed": f"the save failed: {line.get('why')}",
-        "preempted": f"preempted by {line.get('signal')}",
-        "restored": f"restored {line.get('name')}",
-        "close": "closed",
-    }
-    return sentences.get(str(event), str(event))
-
-
-def _decided(line: Line, metric: str) -> Iterable[str]:
-    if line.get("new_best") is True:
-        yield f"new best {figure(number(line.get('value', mapping(line.get('metrics')).get(metric))))}"
-    factor = number(line.get("lr_factor"))
-    if factor is not None:
-        yield f"learning rate times {figure(factor)}"
-    if stop := line.get("stop"):
-        yield f"stop: {mapping(stop).get('text')}"
 
 
 def where(at: Place | Any, *, steps: bool = True) -> str:

@@ -201,8 +201,8 @@ class _Expression:
                 raise self._refused_at(node, f"write its settings, too: {name}(...)")
             case ast.Name(id=name) | ast.Call(func=ast.Name(id=name)):
                 known = ", ".join(names(self._question))
-                told = f"there is no {name!r};{_near(name, self._known)} {self._question} rules are {known}"
-                raise self._refused_at(node, told)
+                text = f"there is no {name!r};{_near(name, self._known)} {self._question} rules are {known}"
+                raise self._refused_at(node, text)
         raise self._refused_at(node, "a rule is made of names with settings, joined by | and &")
 
     def _part(self, node: ast.expr) -> Rule:
@@ -223,29 +223,29 @@ class _Expression:
         if len(named) < len(node.keywords):
             raise self._refused_at(node, "write each setting once, and without **")
         settings = [item.name for item in fields(kind) if item.init]  # type: ignore[arg-type]
-        told = f"its settings are {', '.join(settings)}"
+        allowed = f"its settings are {', '.join(settings)}"
         for part in node.keywords:
             if part.arg not in settings:
                 near = _near(str(part.arg), settings)
-                raise self._refused_at(part, f"{kind.__name__} has no {part.arg!r};{near} {told}")
+                raise self._refused_at(part, f"{kind.__name__} has no {part.arg!r};{near} {allowed}")
         try:
             return kind(*given, **named)
         except SettingError as error:
             raise self._refused_at(node, str(error)) from None
         except TypeError as error:  # a setting too many or too few
             text = str(error).replace(".__init__()", "()")
-            raise self._refused_at(node, f"{text}; {told}") from None
+            raise self._refused_at(node, f"{text}; {allowed}") from None
 
     def _refused_at(self, node: ast.expr | ast.keyword, why: str) -> SettingError:
         before = self._bytes[: node.col_offset].decode("utf-8", "replace")
         return self._refused(len(before), why)
 
     def _refused(self, at: int, why: str) -> SettingError:
-        told = self._text if len(self._text) <= SHOWN else self._text[:SHOWN] + "..."
-        return SettingError(f"{told!r}, column {at + self._skipped + 1}: {why}")
+        text = self._text if len(self._text) <= SHOWN else self._text[:SHOWN] + "..."
+        return SettingError(f"{text!r}, column {at + self._skipped + 1}: {why}")
 
 
 def _near(name: str, known: Iterable[str]) -> str:
     """``" did you mean Patience?"``, or nothing where no name is close."""
-    found = get_close_matches(name, known, n=1, cutoff=0.5)
-    return f" did you mean {found[0]}?" if found else ""
+    matches = get_close_matches(name, known, n=1, cutoff=0.5)
+    return f" did you mean {matches[0]}?" if matches else ""

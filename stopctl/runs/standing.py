@@ -11,8 +11,9 @@ from pathlib import Path
 from stopctl.core.errors import StopctlError
 from stopctl.core.goal import Goal
 from stopctl.core.keep import ranked
-from stopctl.runs.history import History, best_of, goal_of, history, mapping, seconds, value_of
+from stopctl.runs.history import History, best_of, goal_of, history, seconds, value_of
 from stopctl.store import CheckpointInfo, Listing, Reader, strict
+from stopctl.store.journal import mapping
 from stopctl.store.lock import LOCK
 
 LOCKS = Path("/proc/locks")
@@ -41,12 +42,12 @@ def holder(directory: Path, *, locks: Path = LOCKS) -> Holder | None:
         return None
     if type(line) is not dict or type(line.get("pid")) is not int:
         return None
-    found = Holder(line["pid"], str(line.get("host")), str(line.get("started")))
-    if found.host != os.uname().nodename:
-        return found
+    process = Holder(line["pid"], str(line.get("host")), str(line.get("started")))
+    if process.host != os.uname().nodename:
+        return process
     with contextlib.suppress(OSError, UnicodeDecodeError):
-        return found if _listed(locks.read_text(), inode) else None
-    return found if _lives(found.pid) else None
+        return process if _listed(locks.read_text(), inode) else None
+    return process if _lives(process.pid) else None
 
 
 def _listed(text: str, inode: int) -> bool:
@@ -119,8 +120,8 @@ class ReadRun:
 
     def best(self) -> CheckpointInfo | None:
         """The checkpoint with the best finite value."""
-        found = ranked(self.listing.good, self.goal)
-        return found[0] if found else None
+        finite = ranked(self.listing.good, self.goal)
+        return finite[0] if finite else None
 
 
 def read_run(directory: str | os.PathLike[str], now: datetime | None = None) -> ReadRun:
@@ -136,19 +137,19 @@ def read_run(directory: str | os.PathLike[str], now: datetime | None = None) -> 
     """
     reader = Reader(directory)
     goal = goal_of(reader.meta)
-    told, listing = history(reader, goal.metric), reader.list()
-    return ReadRun(reader, goal, told, listing, _standing(reader, goal, told, listing, now))
+    past, listing = history(reader, goal.metric), reader.list()
+    return ReadRun(reader, goal, past, listing, _standing(reader, goal, past, listing, now))
 
 
-def _standing(reader: Reader, goal: Goal, told: History, listing: Listing, now: datetime | None) -> Standing:
-    reports, newest = told.reports(), told.newest()
-    found = holder(reader.path)
-    if found is not None and found.host != os.uname().nodename and newest and newest.event == "close":
-        found = None
-    state, reason = _state(told, listing, found)
+def _standing(reader: Reader, goal: Goal, past: History, listing: Listing, now: datetime | None) -> Standing:
+    reports, newest = past.reports(), past.newest()
+    process = holder(reader.path)
+    if process is not None and process.host != os.uname().nodename and newest and newest.event == "close":
+        process = None
+    state, reason = _state(past, listing, process)
     at = best_of(reports, goal)
     best = None if at is None else reports[at]
-    last = told.standing()[-1] if told.standing() else None
+    last = past.standing()[-1] if past.standing() else None
     return Standing(
         path=reader.path,
         state=state,
@@ -164,25 +165,25 @@ def _standing(reader: Reader, goal: Goal, told: History, listing: Listing, now: 
         reason=reason,
         size=_size(reader.path),
         age=_age(newest.line.get("time") if newest else reader.meta.get("created"), now),
-        holder=found,
+        holder=process,
         checkpoints=len(listing.good),
         damaged=tuple((one.name, one.why) for one in listing.damaged),
-        skipped=told.skipped,
+        skipped=past.skipped,
         best_inside=best is not None and best.get("inside") is True,
     )
 
 
-def _state(told: History, listing: Listing, found: Holder | None) -> tuple[str, str]:
-    standing = told.standing()
-    stop = told.stop()
-    if found is not None:
-        return "running", f"process {found.pid} on {found.host}"
+def _state(past: History, listing: Listing, process: Holder | None) -> tuple[str, str]:
+    standing = past.standing()
+    stop = past.stop()
+    if process is not None:
+        return "running", f"process {process.pid} on {process.host}"
     if not listing.good and (listing.damaged or any(m.event == "saved" for m in standing)):
         why = "; ".join(f"{one.name}: {one.why}" for one in listing.damaged)
         return "damaged", why or "the journal tells of checkpoints, but none is there"
     if stop is not None:
         return "stopped", str(mapping(stop["stop"]).get("text"))
-    if told.finished():
+    if past.finished():
         return "finished", "all planned passes are done"
     last = next((m for m in reversed(standing) if m.event not in ("close", "restored")), None)
     if last is not None and last.event == "preempted":
@@ -213,13 +214,13 @@ def _age(time: object, now: datetime | None) -> float | None:
 
 def find_runs(folder: Path) -> list[Path]:
     """The run directories at and below a folder, sorted; nothing is looked for inside of one."""
-    found = []
+    paths = []
     for where, folders, names in os.walk(folder):
         if "run.json" in names:
-            found.append(Path(where))
+            paths.append(Path(where))
             folders.clear()
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-    return found
+    return paths
 
 
 def read_runs(folder: Path, now: datetime | None = None) -> tuple[list[Standing], list[tuple[Path, str]]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from stopctl.core.errors import SettingError
-from stopctl.sinks.events import metrics
+from stopctl.store.journal import metrics
 
 FIRST = ("epoch", "step", "seconds")
 LAST = ("new_best", "lr_factor", "saved", "stop")

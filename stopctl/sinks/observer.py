@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from stopctl.core.errors import SettingError
+from stopctl.store import strict
 
 log = logging.getLogger("stopctl")
 
@@ -44,7 +45,7 @@ class Audience:
     def tell(self, line: Mapping[str, Any]) -> None:
         """Pass a journal line on to everybody; each gets a copy of its own."""
         for observer in tuple(self._observers):
-            self._try(observer, lambda observer=observer: observer.on_event(_copy(line)))
+            self._try(observer, lambda observer=observer: observer.on_event(strict.plain(line, "line")))
 
     def close(self) -> None:
         """Tell everybody that the run is closed."""
@@ -57,9 +58,3 @@ class Audience:
         except Exception:
             self._observers.remove(observer)
             log.exception("%s failed and is told no more; training goes on", type(observer).__name__)
-
-
-def _copy(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _copy(part) for key, part in value.items()}
-    return [_copy(part) for part in value] if isinstance(value, list | tuple) else value

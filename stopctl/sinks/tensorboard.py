@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stopctl.core.errors import SettingError
-from stopctl.sinks.events import metrics, sentence
+from stopctl.store.journal import metrics, sentence
 
 
 class TensorBoardSink:
@@ -82,9 +82,9 @@ class TensorBoardSink:
             tensor_shape=self._shape.TensorShapeProto(dim=[{"size": 1}]),
         )
         plugin = self._summary.SummaryMetadata.PluginData(plugin_name="text")
-        told = self._summary.SummaryMetadata(plugin_data=plugin)
+        metadata = self._summary.SummaryMetadata(plugin_data=plugin)
         self._add(
-            at, summary=self._summary.Summary(value=[{"tag": tag, "metadata": told, "tensor": content}])
+            at, summary=self._summary.Summary(value=[{"tag": tag, "metadata": metadata, "tensor": content}])
         )
 
     def _add(self, at: int, **content: Any) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from stopctl.core.errors import SettingError
-from stopctl.sinks.events import metrics, sentence
+from stopctl.store.journal import metrics, sentence
 
 
 class WandbSink:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter, OrderedDict
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stopctl.core.errors import TreeError
-from stopctl.store.tree import Leaf, Tree
+from stopctl.store.tree import Leaf, Tree, tree_map
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 DTYPES = {
     "bool": "BOOL",
@@ -27,7 +29,7 @@ DTYPES = {
     "float8_e4m3fn": "F8_E4M3",
     "float8_e5m2": "F8_E5M2",
 }
-_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _ADAPTERS = {"torch": "stopctl_torch", "tensorflow": "stopctl_tf", "keras": "stopctl_tf"}
 _COMPLEX = {"complex64": ("float32", "F32"), "complex128": ("float64", "F64")}
 
@@ -75,7 +77,7 @@ def leaf_array(leaf: Leaf) -> Any:
     if leaf.dtype in ("BF16", "F8_E4M3", "F8_E5M2"):
         import ml_dtypes  # noqa: F401  # names these dtypes to NumPy
 
-    array = np.frombuffer(leaf.data, dtype=np.uint8).copy().view(np.dtype(_NAMES[leaf.dtype]))
+    array = np.frombuffer(leaf.data, dtype=np.uint8).copy().view(np.dtype(NAMES[leaf.dtype]))
     notes = leaf.note.split()
     if "complex" in notes:
         array = array.view(np.complex64 if leaf.dtype == "F32" else np.complex128).reshape(leaf.shape[:-1])
@@ -86,53 +88,63 @@ def leaf_array(leaf: Leaf) -> Any:
     return array[()] if "scalar" in notes else array
 
 
+def numbers(leaf: Leaf) -> NDArray[Any]:
+    """The numbers of a leaf as NumPy can hold them: bfloat16 and float8 as float32, exactly."""
+    import numpy as np
+
+    data = np.frombuffer(leaf.data, np.uint8)
+    if leaf.dtype == "BF16":
+        array = (data.view("<u2").astype("<u4") << 16).view("<f4")
+    elif leaf.dtype == "F8_E5M2":  # the upper half of a float16
+        array = (data.astype("<u2") << 8).view("<f2").astype("<f4")
+    elif leaf.dtype == "F8_E4M3":
+        array = _float8_e4m3()[data]
+    else:
+        array = data.view(NAMES[leaf.dtype])
+    return array.reshape(leaf.shape)
+
+
+def _float8_e4m3() -> Any:
+    """The 256 values: sign, 4 bits of exponent (bias 7), 3 of mantissa; no infinities, NaN at the ends."""
+    import numpy as np
+
+    code = np.arange(256)
+    exponent, mantissa = (code >> 3) & 15, code & 7
+    size = np.where(exponent == 0, mantissa * 2.0**-9, (8 + mantissa) * 2.0 ** (exponent - 10.0))
+    size[(code & 127) == 127] = np.nan
+    return np.where(code < 128, size, -size).astype(np.float32)
+
+
 def to_tree(value: Any, path: str) -> Tree:
     """A user's value as a tree: containers are walked, arrays become leaves, named tuples tuples."""
-    if type(value) in (dict, OrderedDict, Counter):
-        walked = [(key, to_tree(part, f"{path}/{key}")) for key, part in value.items()]
-        return Counter(dict(walked)) if type(value) is Counter else type(value)(walked)
-    if type(value) is list or (
-        isinstance(value, tuple) and type(value) is not tuple and hasattr(value, "_fields")
-    ):
-        parts = [to_tree(part, f"{path}/{i}") for i, part in enumerate(value)]
-        return parts if type(value) is list else tuple(parts)
-    if type(value) is tuple:
-        return tuple(to_tree(part, f"{path}/{i}") for i, part in enumerate(value))
+    return tree_map(_encoded, value, path)
+
+
+def _encoded(value: Any, path: str, _: Any) -> Tree:
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return to_tree(tuple(value), path)
     home = type(value).__module__.partition(".")[0]
     if home in _ADAPTERS:
         raise TreeError(f"{path} is a {home} {type(value).__name__}: use Run from {_ADAPTERS[home]}")
-    if hasattr(value, "dtype") and hasattr(value, "shape"):
-        return array_leaf(value, path)
-    return value
+    return array_leaf(value, path) if hasattr(value, "dtype") and hasattr(value, "shape") else value
 
 
 def from_tree(tree: Tree, given: Any) -> Any:
     """The value that a tree was made from; ``given`` tells named tuples and JAX arrays."""
-    if isinstance(tree, Leaf):
-        array = leaf_array(tree)
-        if type(given).__module__.partition(".")[0] in ("jax", "jaxlib"):
-            return sys.modules["jax"].numpy.asarray(array)
-        return array
-    if isinstance(tree, dict):
-        there = given if isinstance(given, dict) else {}
-        parts = [(key, from_tree(part, there.get(key))) for key, part in tree.items()]
-        return Counter(dict(parts)) if type(tree) is Counter else type(tree)(parts)
-    if isinstance(tree, list | tuple):
-        like = given if isinstance(given, list | tuple) else ()
-        values = [from_tree(part, like[i] if i < len(like) else None) for i, part in enumerate(tree)]
-        if isinstance(tree, tuple) and hasattr(like, "_fields"):
-            return type(like)(*values)
-        return type(tree)(values)
-    return tree
+    return tree_map(_decoded, tree, like=given)
+
+
+def _decoded(leaf: Any, _: str, given: Any) -> Any:
+    if not isinstance(leaf, Leaf):
+        return leaf
+    jax = type(given).__module__.partition(".")[0] in ("jax", "jaxlib")
+    return sys.modules["jax"].numpy.asarray(leaf_array(leaf)) if jax else leaf_array(leaf)
 
 
 def detached(tree: Tree) -> Tree:
     """The same tree with small arrays in memory of their own, tied to nothing."""
-    if isinstance(tree, Leaf):
-        return replace(tree, data=bytes(tree.data), key=None)
-    if isinstance(tree, dict):
-        parts = {key: detached(part) for key, part in tree.items()}
-        return parts if type(tree) is dict else type(tree)(parts)
-    if isinstance(tree, list | tuple):
-        return type(tree)([detached(part) for part in tree])
-    return tree
+    return tree_map(_detached, tree)
+
+
+def _detached(leaf: Any, _: str, __: Any) -> Any:
+    return replace(leaf, data=bytes(leaf.data), key=None) if isinstance(leaf, Leaf) else leaf

@@ -79,9 +79,9 @@ def batches_of(state: State, source: Any, steps: int | None) -> Batches:
         SettingError: its position cannot be saved, or it needs ``steps``.
     """
     if isinstance(state, DataSource):
-        found = state.batches(source, steps)
-        if found is not None:
-            return found
+        batches = state.batches(source, steps)
+        if batches is not None:
+            return batches
     if hasattr(source, "__iter__") and has_state(source):
         if steps is None and hasattr(source, "__next__"):
             raise needs_steps(source)
@@ -160,8 +160,8 @@ class Indices:
         return self.n // self.batch_size if self.drop_last else -(-self.n // self.batch_size)
 
     def __repr__(self) -> str:
-        told = f"{self.n}, batch_size={self.batch_size}, seed={self.seed}"
-        return f"Indices({told}, shuffle={self.shuffle}, drop_last={self.drop_last})"
+        settings = f"{self.n}, batch_size={self.batch_size}, seed={self.seed}"
+        return f"Indices({settings}, shuffle={self.shuffle}, drop_last={self.drop_last})"
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Any]:
         """The batches of epoch ``number`` from batch ``start`` on, int64 arrays of shape (batch_size,)."""
@@ -219,8 +219,8 @@ class Position:
             raise StateError(f"the saved {DATA} is no position inside the data")
         if fields["epoch"] != epoch + 1:
             raise StateError(f"the saved {DATA} belongs to epoch {fields['epoch']}, not to {epoch + 1}")
-        own = {name: detached(fields[name]) for name in ("saved", "generators")}
-        return cls(**{**fields, **own})
+        copies = {name: detached(fields[name]) for name in ("saved", "generators")}
+        return cls(**{**fields, **copies})
 
 
 class Feed:
@@ -356,5 +356,5 @@ class Place:
 
     def component(self, completed: int) -> dict[str, Tree]:
         """What a checkpoint after so many epochs holds of it, by name; nothing where no data is used."""
-        told = self._feed or self.position
-        return {} if told is None else {DATA: {**told.tree(), "epoch": completed + 1}}
+        place = self._feed or self.position
+        return {} if place is None else {DATA: {**place.tree(), "epoch": completed + 1}}

@@ -10,7 +10,8 @@ from typing import Any
 from stopctl.core.errors import MismatchError, SettingError
 from stopctl.state.arrays import from_tree, to_tree
 from stopctl.state.rng import NumpyRng, PythonRng
-from stopctl.store.tree import Leaf, Tree
+from stopctl.store.compare import ABSENT, difference, pairs
+from stopctl.store.tree import PLAIN, Tree
 
 RNGS: dict[str, PythonRng | NumpyRng] = {"rng.python": PythonRng(), "rng.numpy": NumpyRng()}
 
@@ -77,33 +78,26 @@ class DictState:
     def versions(self) -> Mapping[str, str]:
         """Python, and NumPy and JAX when they are in use."""
         used = [name for name in ("numpy", "jax") if name in sys.modules]
-        told: dict[str, str] = {name: str(sys.modules[name].__version__) for name in used}
-        return {"python": platform.python_version(), **told}
+        versions: dict[str, str] = {name: str(sys.modules[name].__version__) for name in used}
+        return {"python": platform.python_version(), **versions}
 
     def close(self) -> None:
         """Nothing was hooked."""
 
 
 def _misfits(saved: Tree, given: Tree, path: str) -> list[str]:
-    if given is None or (isinstance(given, dict | list | tuple) and not given):
-        return []
-    if isinstance(saved, Leaf) and isinstance(given, Leaf):
-        if (saved.dtype, saved.shape) == (given.dtype, given.shape):
-            return []
-        return [f"{path}: saved {saved.dtype} {saved.shape}, given {given.dtype} {given.shape}"]
-    if isinstance(saved, dict) and isinstance(given, dict):
-        wrong = [f"{path}/{key}: given, but not saved" for key in given if key not in saved]
-        wrong += [f"{path}/{key}: saved, but not given" for key in saved if key not in given]
-        both = [key for key in saved if key in given]
-        return wrong + [text for key in both for text in _misfits(saved[key], given[key], f"{path}/{key}")]
-    if isinstance(saved, list | tuple) and type(saved) is type(given):
-        if isinstance(saved, tuple) and len(saved) != len(given):
-            return [f"{path}: saved {len(saved)} parts, given {len(given)}"]
-        pairs = enumerate(zip(saved, given, strict=False))
-        return [text for i, (one, two) in pairs for text in _misfits(one, two, f"{path}/{i}")]
-    kinds = (dict, list, tuple, Leaf)
-    if isinstance(saved, kinds) != isinstance(given, kinds) or (
-        isinstance(saved, kinds) and type(saved) is not type(given)
-    ):
-        return [f"{path}: saved a {type(saved).__name__}, given a {type(given).__name__}"]
-    return []
+    return [
+        f"{where}: {text}"
+        for where, one, other in pairs(saved, given, path, _fits)
+        if not any(isinstance(one, kind) and isinstance(other, kind) for kind in (dict, list))
+        and (text := difference(one, other))
+    ]
+
+
+def _fits(saved: Any, given: Any) -> bool:
+    """Places to fill, and plain values of whatever type."""
+    return saved is not ABSENT and (
+        given is None
+        or (isinstance(given, dict | list | tuple) and not given)
+        or (type(saved) in PLAIN and type(given) in PLAIN)
+    )

@@ -6,7 +6,6 @@ system has to find and clear first.
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
 from collections.abc import Hashable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -17,7 +16,7 @@ from stopctl.core.errors import SaveError
 from stopctl.state.protocols import Held
 from stopctl.state.task import Task
 from stopctl.store import Leaf, Tree
-from stopctl.store.tree import raw
+from stopctl.store.tree import raw, tree_map
 
 SMALL = 64 << 10
 """Bytes below which a leaf gets no buffer of its own and is always copied at once."""
@@ -30,9 +29,6 @@ CHUNK = 16 << 20
 
 PARALLEL = 32 << 20
 """Bytes from which on a second thread helps with the copy."""
-
-MAX_DEPTH = 64
-"""No checkpoint holds a tree that is deeper: the store will say so."""
 
 
 class Changed(SaveError):
@@ -94,7 +90,7 @@ class Buffers:
         """
         held = held or Held()
         taking = _Taking(self._kept, held)
-        copied = {name: taking.tree(tree, name, 0) for name, tree in components.items()}
+        copied = {name: tree_map(taking.leaf, tree, name) for name, tree in components.items()}
         now, pending = taking.now, taking.pending
         if sum(len(data) for _, data in pending) < LATE:
             now, pending = now + pending, []
@@ -114,20 +110,8 @@ class _Taking:
         self.now: list[tuple[Any, memoryview]] = []
         self.pending: list[tuple[Any, memoryview]] = []
 
-    def tree(self, tree: Tree, path: str, depth: int) -> Tree:
-        kind = type(tree)
-        if kind is Leaf:
-            return self._leaf(tree, path)
-        if depth > MAX_DEPTH:
-            return tree
-        if kind in (dict, OrderedDict, Counter):
-            return kind({key: self.tree(item, f"{path}/{key}", depth + 1) for key, item in tree.items()})
-        if kind in (list, tuple):
-            return kind([self.tree(item, f"{path}/{i}", depth + 1) for i, item in enumerate(tree)])
-        return tree
-
-    def _leaf(self, leaf: Leaf, path: str) -> Leaf:
-        if leaf in self._held.own:
+    def leaf(self, leaf: Any, path: str, _: Any) -> Any:
+        if not isinstance(leaf, Leaf) or leaf in self._held.own:
             return leaf
         try:
             data = self._tied.get(leaf.key) if leaf.key is not None else None

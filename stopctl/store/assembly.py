@@ -49,7 +49,7 @@ class Assembly:
         check_sizes(self._io, self._path, self.parts.files)  # before memory is taken for what they tell of
         self._pieces()
         arrays = self.parts.arrays
-        found = {
+        leaves = {
             name: Leaf(dtype, shape, bytearray(size_in_bytes(dtype, shape)))
             for name, (dtype, shape) in arrays.items()
         }
@@ -59,20 +59,20 @@ class Assembly:
                 dtype, shape = arrays[name]
                 for saved in pieces:
                     block = saved.offsets, saved.shape
-                    paste(raw(found[name]), shape, ITEMSIZE[dtype], block, file.data(saved, dtype))
+                    paste(raw(leaves[name]), shape, ITEMSIZE[dtype], block, file.data(saved, dtype))
             file.close()
-        return found
+        return leaves
 
     def sharded(self, rank: int) -> dict[str, Sharded]:
         """Every array in the pieces in which it was saved; their data is read when it is first asked for.
 
         So is what other parts say, with the pieces that this rank has not written itself.
         """
-        file, found = self._file(rank), {}
+        file, arrays = self._file(rank), {}
         for name, (dtype, shape) in self.parts.arrays.items():
             near = [] if file is None else self._lazy(file, file.part.pieces.get(name, ()), dtype)
-            found[name] = Sharded(dtype, shape, _Pieces(partial(self._all_of, name, dtype)), near=near)
-        return found
+            arrays[name] = Sharded(dtype, shape, _Pieces(partial(self._all_of, name, dtype)), near=near)
+        return arrays
 
     def _all_of(self, name: str, dtype: str) -> list[Piece]:
         with damage_of(self._name):
@@ -92,14 +92,14 @@ class Assembly:
         """Of every part, by array: each array is whole."""
         if not self._looked_at:
             files = [file for rank in self.parts.having() if (file := self._file(rank)) is not None]
-            found = {
+            pieces = {
                 name: [(file, saved) for file in files for saved in file.part.pieces.get(name, ())]
                 for name in self.parts.arrays
             }
             for name, (_, shape) in self.parts.arrays.items():
-                if why := fault(shape, [(saved.offsets, saved.shape) for _, saved in found[name]]):
+                if why := fault(shape, [(saved.offsets, saved.shape) for _, saved in pieces[name]]):
                     raise DamagedError(f"{name[:200]}: {why}")
-            self._looked_at = found
+            self._looked_at = pieces
         return self._looked_at
 
 
@@ -110,14 +110,14 @@ class _Pieces(Sequence[Piece]):
         self._find = find
 
     @cached_property
-    def _found(self) -> list[Piece]:
+    def _pieces(self) -> list[Piece]:
         return self._find()
 
     def __getitem__(self, index: Any) -> Any:
-        return self._found[index]
+        return self._pieces[index]
 
     def __len__(self) -> int:
-        return len(self._found)
+        return len(self._pieces)
 
 
 class _PartFile:
@@ -139,10 +139,10 @@ class _PartFile:
 
     def data(self, saved: Saved, dtype: str) -> memoryview:
         """The bytes of a piece."""
-        found = self.tensors().get(saved.tensor)
-        if found is None or (found.dtype, found.shape) != (dtype, saved.shape):
+        leaf = self.tensors().get(saved.tensor)
+        if leaf is None or (leaf.dtype, leaf.shape) != (dtype, saved.shape):
             raise DamagedError(f"{self._name}: no {dtype} {saved.shape} of the name {saved.tensor[:200]!r}")
-        return raw(found)
+        return raw(leaf)
 
     def close(self) -> None:
         """Let go of what was read."""

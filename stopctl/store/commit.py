@@ -150,10 +150,10 @@ def sweep(files: Files, folder: Path, *prefixes: str) -> dict[str, tuple[str, ..
     Raises:
         OSError: from whichever operation failed.
     """
-    found = _directories(files, folder, *prefixes)
-    if found:
+    names = _directories(files, folder, *prefixes)
+    if names:
         files.sync_directory(folder)  # nothing is emptied that a power cut could make visible again
-    left = {name: _remove(files, folder / name) for name in found}
+    left = {name: _remove(files, folder / name) for name in names}
     return {name: foreign for name, foreign in left.items() if foreign}
 
 

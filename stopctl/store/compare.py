@@ -2,12 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from stopctl.store.tree import Leaf, Sharded, describe
+from stopctl.store.tree import PLAIN, Leaf, Sharded, describe
 
 ARRAYS = (Leaf, Sharded)
+
+
+class _Absent:
+    def __repr__(self) -> str:
+        return "nothing"
+
+
+ABSENT = _Absent()
+
+
+def pairs(
+    one: Any, other: Any, path: str, fits: Callable[[Any, Any], bool] = lambda one, other: False
+) -> Iterator[tuple[str, Any, Any]]:
+    """What two trees have at each place, `ABSENT` where one of them has nothing.
+
+    Dicts, lists and tuples that both have are gone through; they come themselves, after their parts, where
+    their types or their lengths differ.
+
+    Args:
+        fits: whether nothing is to be said of a pair, nor of anything in it.
+    """
+    if fits(one, other):
+        return
+    both = [kind for kind in (dict, list, tuple) if isinstance(one, kind) and isinstance(other, kind)]
+    if both == [dict]:
+        for key in {**one, **other}:
+            where = f"{path}/{key}" if path else str(key)
+            yield from pairs(one.get(key, ABSENT), other.get(key, ABSENT), where, fits)
+    elif both:
+        for i, (mine, theirs) in enumerate(zip(one, other, strict=False)):
+            yield from pairs(mine, theirs, f"{path}/{i}", fits)
+    if not both or type(one) is not type(other) or (both != [dict] and len(one) != len(other)):
+        yield path, one, other
 
 
 def differences(saved: Any, given: Any, path: str) -> list[str]:
@@ -17,41 +50,23 @@ def differences(saved: Any, given: Any, path: str) -> list[str]:
     restoring changes. For the same reason int and float count as one type, and None fits every plain value
     (a best that is not known yet). An array fits whether it lies in pieces or not.
     """
+    there = ((where, difference(one, other)) for where, one, other in pairs(saved, given, path))
+    return [f"{where}: {text}" for where, text in there if text]
+
+
+def difference(saved: Any, given: Any) -> str | None:
+    """Why one of the `pairs` does not fit, None if it does."""
+    if saved is ABSENT or given is ABSENT:
+        return "given, but not saved" if saved is ABSENT else "saved, but not given"
     if isinstance(saved, ARRAYS) and isinstance(given, ARRAYS):
         if (saved.dtype, saved.shape) == (given.dtype, given.shape):
-            return []
-        return [f"{path}: saved {describe(saved)}, given {describe(given)}"]
-    if not _same_type(saved, given):
-        return [f"{path}: saved {_name(saved)}, given {_name(given)}"]
-    if isinstance(saved, dict):
-        return _keys(saved, given, path)
-    if isinstance(saved, list | tuple):
-        found = []
-        for i, (one, other) in enumerate(zip(saved, given, strict=False)):
-            found += differences(one, other, f"{path}/{i}")
-        if len(saved) != len(given):
-            found.append(f"{path}: saved {len(saved)} items, given {len(given)}")
-        return found
-    return []
-
-
-def _keys(saved: Mapping[Any, Any], given: Mapping[Any, Any], path: str) -> list[str]:
-    found = []
-    for key, value in saved.items():
-        if key in given:
-            found += differences(value, given[key], f"{path}/{key}")
-        else:
-            found.append(f"{path}/{key}: saved, but not given")
-    return found + [f"{path}/{key}: given, but not saved" for key in given if key not in saved]
-
-
-def _same_type(saved: object, given: object) -> bool:
-    kinds = {type(saved), type(given)}
-    return len(kinds) == 1 or kinds == {int, float} or (type(None) in kinds and kinds <= _PLAIN)
+            return None
+    elif type(saved) is type(given):
+        return f"saved {len(saved)} items, given {len(given)}" if isinstance(saved, list | tuple) else None
+    elif (kinds := {type(saved), type(given)}) == {int, float} or (type(None) in kinds and kinds <= PLAIN):
+        return None
+    return f"saved {_name(saved)}, given {_name(given)}"
 
 
 def _name(value: object) -> str:
     return describe(value) if isinstance(value, ARRAYS) else type(value).__name__
-
-
-_PLAIN = {type(None), bool, int, float, str, bytes}

@@ -68,8 +68,8 @@ class Files:
 
     def entries(self, path: Path) -> list[Entry]:
         """What is in a directory, by name."""
-        with os.scandir(path) as found:
-            return sorted(Entry(entry.name, _kind(entry)) for entry in found)
+        with os.scandir(path) as listing:
+            return sorted(Entry(entry.name, _kind(entry)) for entry in listing)
 
     def size(self, path: Path) -> int:
         """Bytes of a regular file; OSError(ELOOP or EISDIR) for a link and whatever else is no file."""
@@ -78,20 +78,20 @@ class Files:
     def identity(self, at: Handle | Path) -> tuple[int, int] | None:
         """What tells a file, open or by its name, from every other one; None if nothing has that name."""
         try:
-            found = os.fstat(at.fd) if isinstance(at, Handle) else os.lstat(at)
+            status = os.fstat(at.fd) if isinstance(at, Handle) else os.lstat(at)
         except FileNotFoundError:
             return None
-        return found.st_dev, found.st_ino
+        return status.st_dev, status.st_ino
 
     def stamp(self, path: Path) -> tuple[int, int, int, int]:
         """What tells a file from every other one and from itself once it was changed; links do not count."""
-        found = os.lstat(path)
-        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+        status = os.lstat(path)
+        return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
     def free(self, path: Path) -> int | None:
         """Bytes that this user may still write on the file system of `path`; None if it does not say."""
-        found = os.statvfs(path)
-        return found.f_bavail * found.f_frsize if found.f_blocks else None
+        volume = os.statvfs(path)
+        return volume.f_bavail * volume.f_frsize if volume.f_blocks else None
 
     def create(self, path: Path) -> Handle:
         """Open a new file for writing; FileExistsError if there is anything of that name."""
@@ -219,8 +219,8 @@ def _kind(entry: os.DirEntry[str]) -> str:
     return FILE if entry.is_file(follow_symlinks=False) else OTHER
 
 
-def _regular(found: os.stat_result, path: Path) -> int:
-    if stat.S_ISREG(found.st_mode):
-        return found.st_size
-    code = errno.ELOOP if stat.S_ISLNK(found.st_mode) else errno.EISDIR
+def _regular(status: os.stat_result, path: Path) -> int:
+    if stat.S_ISREG(status.st_mode):
+        return status.st_size
+    code = errno.ELOOP if stat.S_ISLNK(status.st_mode) else errno.EISDIR
     raise OSError(code, "not a regular file", str(path))

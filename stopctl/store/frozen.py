@@ -130,7 +130,7 @@ class Unchanged:
 
     def _looked_at(self, leaves: Mapping[str, Leaf]) -> dict[str, _Watched]:
         least = max(LEAF, _size(leaves) // MANY)
-        found = {}
+        large = {}
         for name, leaf in leaves.items():
             data = raw(leaf)
             if len(data) >= least:
@@ -142,8 +142,8 @@ class Unchanged:
                     watched.same += 1
                 else:
                     watched.moved(mark)
-                found[name] = watched
-        return found
+                large[name] = watched
+        return large
 
 
 def _stands(watched: _Watched) -> bool:

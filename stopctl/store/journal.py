@@ -8,15 +8,20 @@ cut may take the newest, which no promise rests on.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from stopctl.core.errors import DamagedError
+from stopctl.core.errors import DamagedError, StateError
+from stopctl.core.values import float_from_json
+from stopctl.core.words import figure
 from stopctl.store import strict
 from stopctl.store.files import Files, Handle, naming
 from stopctl.store.oserrors import as_damage
+
+Line = dict[str, Any]
 
 BLOCK = 64 << 10
 """Bytes a read."""
@@ -38,7 +43,7 @@ class Journal:
                 files.close(self._handle)
                 raise
 
-    def append(self, line: dict[str, Any]) -> None:
+    def append(self, line: Line) -> None:
         """Add one line of plain values, in one write.
 
         Raises:
@@ -66,7 +71,7 @@ class Journal:
                 self._files.close(self._handle)
 
 
-class Lines(Iterator[dict[str, Any]]):
+class Lines(Iterator[Line]):
     """The lines of a journal, oldest first; none if there is no file.
 
     ``skipped`` counts the garbled ones so far. A last line without its end may be in the writing, and is
@@ -77,7 +82,7 @@ class Lines(Iterator[dict[str, Any]]):
         self.skipped = 0
         self._lines = _oldest_first(files, path)
 
-    def __next__(self) -> dict[str, Any]:
+    def __next__(self) -> Line:
         for line in self._lines:
             if line is not None:
                 return line
@@ -85,7 +90,7 @@ class Lines(Iterator[dict[str, Any]]):
         raise StopIteration
 
 
-def _oldest_first(files: Files, path: Path) -> Iterator[dict[str, Any] | None]:
+def _oldest_first(files: Files, path: Path) -> Iterator[Line | None]:
     """Every line but empty ones and a torn last one; None for a garbled one."""
     try:
         handle, _ = _open(files, path)
@@ -108,7 +113,7 @@ def _oldest_first(files: Files, path: Path) -> Iterator[dict[str, Any] | None]:
         files.close(handle)
 
 
-def newest_first(files: Files, path: Path) -> Iterator[dict[str, Any]]:
+def newest_first(files: Files, path: Path) -> Iterator[Line]:
     """The good lines from the end on, reading no more of the file than is asked for."""
     try:
         handle, end = _open(files, path)
@@ -139,7 +144,7 @@ def _open(files: Files, path: Path) -> tuple[Handle, int]:
         raise
 
 
-def _parse(text: bytes) -> dict[str, Any] | None:
+def _parse(text: bytes) -> Line | None:
     try:
         line = strict.loads(text)
     except ValueError:
@@ -155,3 +160,59 @@ def _read(files: Files, handle: Handle, offset: int, size: int) -> bytes:
         while filled < size and (count := files.read(handle, view[filled:], offset + filled)):
             filled += count
     return bytes(view[:filled])
+
+
+def number(value: object) -> float | None:
+    """A number of the journal, "NaN" and the infinities included; None for anything else.
+
+    >>> number(1), number("NaN"), number("one")
+    (1.0, nan, None)
+    """
+    if type(value) is float:  # nearly all of them
+        return value
+    try:
+        return float_from_json(value, "value")
+    except StateError:
+        return None
+
+
+def metrics(line: Mapping[str, Any]) -> dict[str, float]:
+    """The metrics of a line that are numbers; of a line that is no report, none."""
+    values = ((name, number(value)) for name, value in mapping(line.get("metrics")).items())
+    return {name: value for name, value in values if value is not None}
+
+
+def mapping(value: object) -> Mapping[str, Any]:
+    """The value if it is an object of the journal's, else an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+SENTENCES = {
+    "resume": "resumed from {checkpoint}",
+    "saved": "saved {name}: {why}",
+    "save_failed": "the save failed: {why}",
+    "preempted": "preempted by {signal}",
+    "restored": "restored {name}",
+}
+
+
+def sentence(line: Mapping[str, Any], metric: str = "") -> str:
+    """What a line says of a decision, or of what came of it; empty where nothing was decided.
+
+    Args:
+        metric: whose value is told with a new best; without it, none is.
+    """
+    if line.get("event") in ("report", "boundary"):
+        return "; ".join(_decisions(line, metric))
+    return SENTENCES.get(str(line.get("event")), "").format_map(defaultdict(lambda: None, line))
+
+
+def _decisions(line: Mapping[str, Any], metric: str) -> Iterator[str]:
+    if line.get("new_best") is True:
+        value = number(line.get("value", mapping(line.get("metrics")).get(metric)))
+        yield f"new best {figure(value)}" if metric else "new best"
+    factor = number(line.get("lr_factor"))
+    if factor is not None:
+        yield f"learning rate times {figure(factor)}"
+    if stop := line.get("stop"):
+        yield f"stop: {mapping(stop).get('text')}"

@@ -42,9 +42,9 @@ class RunLock:
             OSError: the file cannot be opened, locked or written.
         """
         real = files.real(directory)
-        own = _held.get(real)
-        if own is not None and own.owned:
-            raise _already_open(directory, own.started)
+        held = _held.get(real)
+        if held is not None and held.owned:
+            raise _already_open(directory, held.started)
         with naming(directory / LOCK):
             handle = _locked_file(files, directory, over)
             try:
@@ -67,8 +67,8 @@ class RunLock:
     @property
     def lost(self) -> bool:
         """Whether run.lock is another file by now: somebody has taken the run over."""
-        found = self._files.identity(Path(self._directory, LOCK))
-        return found is not None and found != self._identity
+        identity = self._files.identity(Path(self._directory, LOCK))
+        return identity is not None and identity != self._identity
 
     def release(self) -> None:
         """Give the lock back; the file stays. Does nothing the second time, and nothing in a forked child."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Never
 
 from stopctl.core.errors import DamagedError, SettingError
+from stopctl.core.values import NON_FINITE, float_to_json
 from stopctl.store import strict
 from stopctl.store.hashed import FileFact
 
@@ -102,7 +103,7 @@ def encode(info: CheckpointInfo, files: Mapping[str, FileFact], parts: int = 0) 
         "epoch": info.epoch,
         "step": info.step,
         "seconds": info.seconds,
-        "value": None if info.value is None else strict.number(info.value),
+        "value": None if info.value is None else float_to_json(info.value),
         "writer": info.writer,
         "label": info.label,
         "pinned": info.pinned,
@@ -204,7 +205,7 @@ def _is_seconds(value: Any) -> bool:
 
 
 def _is_value(value: object) -> bool:
-    return value is None or _is_number(value) or (type(value) is str and value in strict.NON_FINITE)
+    return value is None or _is_number(value) or (type(value) is str and value in NON_FINITE)
 
 
 def _is_label(value: object) -> bool:

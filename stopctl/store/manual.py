@@ -64,11 +64,11 @@ def unlock(directory: str | os.PathLike[str], *, files: Files = FILES) -> int:
 def _set(directory: str | os.PathLike[str], name: str, files: Files, *, pinned: bool) -> CheckpointInfo:
     reader = Reader(directory, files=files)
     good = reader.list().good
-    found = [info for info in good if name in (info.label, info.name)]
-    if not found:
+    matching = [info for info in good if name in (info.label, info.name)]
+    if not matching:
         have = ", ".join(info.label or info.name for info in good[-5:]) or "none"
         raise SettingError(f"{reader.path} has no checkpoint {name!r}; its newest are: {have}")
-    info = found[-1]
+    info = matching[-1]
     with as_save_error("pinning a checkpoint", reader.path / PINS):
         write_pin(files, reader.path, info.name, pinned)
         if not files.exists(info.path):

@@ -83,7 +83,7 @@ def parse_parts(data: bytes | bytearray) -> Parts:
         refuse(PARTS, "per_rank is no list of names")
     if type(files) is not dict or not all(map(is_fact, files.values())):
         refuse(PARTS, "files is no object of sizes and SHA-256s")
-    having = {int(found[1]) for found in map(PART.fullmatch, files) if found and int(found[1]) < ranks}
+    having = {int(match[1]) for match in map(PART.fullmatch, files) if match and int(match[1]) < ranks}
     if files.keys() != {name(rank) for rank in having for name in (facts_name, arrays_name)}:
         refuse(PARTS, "files are not two of each rank that has any")
     return Parts(
@@ -196,19 +196,19 @@ def parse_part(data: bytes | bytearray, rank: int, arrays: Arrays) -> Part:
     if not is_fact(body["tensors"]):
         refuse(file, "tensors is no size and SHA-256")
     tensors, size, pieces = FileFact(**body["tensors"]), 0, {}
-    own, listed = read_arrays(body["arrays"], file), body["pieces"]
-    for name, (dtype, shape) in own.items():
+    shapes, listed = read_arrays(body["arrays"], file), body["pieces"]
+    for name, (dtype, shape) in shapes.items():
         if arrays.get(name) != (dtype, shape):
             refuse(file, f"pieces of {name[:200]!r}, {dtype} {shape}, which the checkpoint does not have")
-    if listed.keys() != own.keys() or not all(type(saved) is list for saved in listed.values()):
+    if listed.keys() != shapes.keys() or not all(type(saved) is list for saved in listed.values()):
         refuse(file, "pieces are not a list of each of its arrays")
     for name, saved in listed.items():
-        dtype, shape = own[name]
+        dtype, shape = shapes[name]
         pieces[name] = tuple(_piece(entry, shape, f"{file}: {name[:200]}") for entry in saved)
         size += sum(size_in_bytes(dtype, piece.shape) for piece in pieces[name])
     if size > tensors.size:
         refuse(file, f"pieces of {size} bytes in a file of {tensors.size}")
-    return Part(rank, body["components"], own, pieces, tensors)
+    return Part(rank, body["components"], shapes, pieces, tensors)
 
 
 def _piece(entry: Any, shape: Shape, where: str) -> Saved:

@@ -65,16 +65,16 @@ def write_part(
         SettingError: no such rank.
         SaveError: an operation failed; what has been written goes with the directory.
     """
-    own = {name: tree for name, tree in components.items() if name in per_rank}
-    _, arrays = flatten({name: tree for name, tree in components.items() if name not in own})
-    return put_part(files, directory, rank, own, arrays, verify=verify)
+    separate = {name: tree for name, tree in components.items() if name in per_rank}
+    _, arrays = flatten({name: tree for name, tree in components.items() if name not in separate})
+    return put_part(files, directory, rank, separate, arrays, verify=verify)
 
 
 def put_part(
     files: Files,
     directory: Path,
     rank: int,
-    own: Mapping[str, Tree],
+    separate: Mapping[str, Tree],
     arrays: Mapping[str, Array],
     *,
     verify: bool,
@@ -82,7 +82,7 @@ def put_part(
     """The same, of components that are taken apart already."""
     if type(rank) is not int or not 0 <= rank < MAX_RANKS:
         raise SettingError(f"a rank is an int from 0 to {MAX_RANKS - 1}, not {rank!r}")
-    skeleton, tensors = whole_arrays(own)
+    skeleton, tensors = whole_arrays(separate)
     sharded = {
         name: array
         for name, array in arrays.items()
@@ -92,7 +92,7 @@ def put_part(
         name: tuple(_named(name, piece, array.dtype, tensors) for piece in array.pieces if _holds(piece))
         for name, array in sharded.items()
     }
-    if not own and not pieces:
+    if not separate and not pieces:
         return PartFact(rank, 0, "", 0)
     with as_save_error(f"saving the part of rank {rank}", directory):
         contents = safetensors.encode(tensors)
@@ -128,7 +128,7 @@ def _named(name: str, piece: Piece, dtype: str, tensors: dict[str, Leaf]) -> Sav
 def gathered(
     files: Files,
     directory: Path,
-    told: Sequence[PartFact],
+    facts: Sequence[PartFact],
     ranks: int,
     shared: Set[str],
     per_rank: Sequence[str],
@@ -139,7 +139,7 @@ def gathered(
     Args:
         files: the file operations.
         directory: the checkpoint's temporary directory.
-        told: what the ranks say.
+        facts: what the ranks say.
         ranks: how many there are.
         shared: the components that are the same on all of them.
         per_rank: the others.
@@ -149,29 +149,29 @@ def gathered(
         SaveError: the parts do not make a checkpoint.
         OSError: from whichever operation failed.
     """
-    by_rank = sorted(told, key=lambda fact: fact.rank)
+    by_rank = sorted(facts, key=lambda fact: fact.rank)
     if [fact.rank for fact in by_rank] != list(range(ranks)):
         have = ", ".join(str(fact.rank) for fact in by_rank[:20]) or "none"
         raise SaveError(f"there are {ranks} ranks, and one part is due of each; told of: {have}", directory)
     blocks: dict[str, list[Block]] = {name: [] for name in arrays}
-    found: dict[str, FileFact] = {}
+    verified: dict[str, FileFact] = {}
     try:
         for fact in by_rank:
             if not fact.bytes:
                 continue
             rank = fact.rank
-            said = found[facts_name(rank)] = FileFact(fact.size, fact.sha256)
+            said = verified[facts_name(rank)] = FileFact(fact.size, fact.sha256)
             data = read_verified(files, directory, facts_name(rank), said)
             part = parse_part(data, rank, arrays)
-            found[arrays_name(rank)] = part.tensors
+            verified[arrays_name(rank)] = part.tensors
             if twice := shared & part.components.keys():
                 raise DamagedError(f"rank {rank} has {min(twice)!r} for itself, rank 0 has it for all")
             for name, pieces in part.pieces.items():
                 blocks[name] += [(piece.offsets, piece.shape) for piece in pieces]
-        check_sizes(files, directory, found)
+        check_sizes(files, directory, verified)
     except DamagedError as error:
         raise SaveError(f"{directory.name}: {error}", directory) from error
     for name, (dtype, shape) in arrays.items():
         if why := fault(shape, blocks[name]):
             raise SaveError(f"{name}: {dtype} {shape} is not saved whole: {why}", directory)
-    return Parts(ranks, tuple(per_rank), arrays, found)
+    return Parts(ranks, tuple(per_rank), arrays, verified)

@@ -26,7 +26,7 @@ class Pins(NamedTuple):
     pinned: frozenset[str]
     unpinned: frozenset[str]
 
-    def told(self, info: CheckpointInfo) -> CheckpointInfo:
+    def as_pinned(self, info: CheckpointInfo) -> CheckpointInfo:
         """The checkpoint as it is pinned now."""
         pinned = info.name in self.pinned or (info.pinned and info.name not in self.unpinned)
         return info if pinned == info.pinned else replace(info, pinned=pinned)

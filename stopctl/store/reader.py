@@ -92,7 +92,7 @@ class Reader:
                 break
         pins = read_pins(self._files, self.path)
         good.sort(key=lambda info: (info.step, info.epoch, info.writer))
-        return Listing(tuple(map(pins.told, good)), tuple(damaged))
+        return Listing(tuple(map(pins.as_pinned, good)), tuple(damaged))
 
     def names(self) -> set[str]:
         """The names of what looks like a checkpoint, nothing verified."""
@@ -101,7 +101,7 @@ class Reader:
     def refreshed(self, infos: Iterable[CheckpointInfo]) -> tuple[CheckpointInfo, ...]:
         """Those of `infos` that are still there, pinned as they are now."""
         names, pins = self.names(), read_pins(self._files, self.path)
-        return tuple(pins.told(info) for info in infos if info.name in names)
+        return tuple(pins.as_pinned(info) for info in infos if info.name in names)
 
     def load(
         self, info: CheckpointInfo, only: Collection[str] | None = None, *, rank: int | None = None
@@ -129,20 +129,20 @@ class Reader:
             for file in sorted(facts.keys() - {STATE, PARTS}):
                 _add(leaves, safetensors.decode(self._arrays(info, file, facts[file], state)))
             skeleton: strict.JsonValue = state["components"]
-            own: strict.JsonValue = {}
+            separate: strict.JsonValue = {}
             arrays: Mapping[str, Leaf] = {}
             if PARTS in facts:
                 assembly = Assembly(self._files, info, facts[PARTS])
                 _add(leaves, assembly.whole() if rank is None else assembly.sharded(rank))
                 if rank:
                     skeleton = {k: v for k, v in skeleton.items() if k not in assembly.parts.per_rank}
-                    own, arrays = assembly.components(rank)
-                    if twice := skeleton.keys() & own.keys():
+                    separate, arrays = assembly.components(rank)
+                    if twice := skeleton.keys() & separate.keys():
                         raise DamagedError(f"{min(twice)[:200]!r} is in two files")
             if only is not None:
                 skeleton = {name: node for name, node in skeleton.items() if name in only}
-                own = {name: node for name, node in own.items() if name in only}
-            return unflatten(skeleton, leaves) | unflatten(own, arrays), state["state"]
+                separate = {name: node for name, node in separate.items() if name in only}
+            return unflatten(skeleton, leaves) | unflatten(separate, arrays), state["state"]
 
     def journal(self) -> journal.Lines:
         """The journal's lines, oldest first; a torn last one is passed over, garbled ones counted."""
@@ -207,7 +207,7 @@ class Reader:
         return state
 
 
-def _add(leaves: dict[str, Array], found: Mapping[str, Array]) -> None:
-    if twice := leaves.keys() & found.keys():
+def _add(leaves: dict[str, Array], more: Mapping[str, Array]) -> None:
+    if twice := leaves.keys() & more.keys():
         raise DamagedError(f"{min(twice)[:200]!r} is in two files")
-    leaves |= found
+    leaves |= more

@@ -59,9 +59,9 @@ def check_writer(files: Files, path: Path, writer: int) -> None:
         meta = read_meta(files, path)
     except StopctlError as error:
         raise SaveError(str(error), path / RUN) from error
-    found = None if meta is None else meta["writer"]
-    if found != writer:
-        said = "has no run.json any more" if found is None else f"has been opened by writer {found}"
+    newest = None if meta is None else meta["writer"]
+    if newest != writer:
+        said = "has no run.json any more" if newest is None else f"has been opened by writer {newest}"
         raise SaveError(f"{path} {said}: this one, {writer}, saves no more", path / RUN)
 
 
@@ -96,7 +96,7 @@ def make_directory(files: Files, path: Path) -> None:
         files.sync_directory(path.parent)
 
 
-def refuse_foreign(files: Files, path: Path) -> None:
+def refuse_no_run(files: Files, path: Path) -> None:
     """NotARunError if the directory has no run.json, but anything that a starting run does not leave."""
     try:
         entries = files.entries(path)

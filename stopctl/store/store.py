@@ -22,7 +22,7 @@ from stopctl.store.rundir import (
     JOURNAL,
     make_directory,
     read_meta,
-    refuse_foreign,
+    refuse_no_run,
     start,
 )
 from stopctl.store.tree import Tree
@@ -57,7 +57,7 @@ class Store(Reader):
         self._journal: Journal | None = None
         with as_save_error("opening the run", self.path):
             make_directory(files, self.path)
-            refuse_foreign(files, self.path)
+            refuse_no_run(files, self.path)
             self._lock = RunLock.take(files, self.path, over=take_over)
             self._fence = Fence(files, self.path, self._lock)
             self._writing = Writing(files, self._folder, self._fence, verify=verify_writes)

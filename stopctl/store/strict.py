@@ -7,11 +7,10 @@ import math
 from typing import Any, Never, TypeAlias
 
 from stopctl.core.errors import TreeError
+from stopctl.core.values import float_to_json
 
 JsonValue: TypeAlias = Any
 """None | bool | int | float | str | list[JsonValue] | dict[str, JsonValue]"""
-
-NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
 def dumps(value: JsonValue, *, sort_keys: bool = False) -> bytes:
@@ -38,7 +37,7 @@ def plain(value: object, path: str) -> JsonValue:
     if kind is int and value.bit_length() <= 1024:  # type: ignore[attr-defined]
         return value
     if kind is float:
-        return number(value)  # type: ignore[arg-type]
+        return value if math.isfinite(value) else float_to_json(value)  # type: ignore[arg-type]
     try:
         if isinstance(value, list | tuple):
             return [plain(item, f"{path}/{i}") for i, item in enumerate(value)]
@@ -49,13 +48,6 @@ def plain(value: object, path: str) -> JsonValue:
     raise TreeError(
         f"{path}: {kind.__module__}.{kind.__qualname__} is no plain JSON value, or too large for one"
     )
-
-
-def number(value: float) -> float | str:
-    """A float as strict JSON writes it: itself, or "NaN", "Infinity", "-Infinity"."""
-    if math.isfinite(value):
-        return value
-    return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"
 
 
 def _key(key: object, path: str) -> str:
@@ -76,10 +68,10 @@ def _finite(literal: str) -> float:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
         raise ValueError("a key stands twice in one object")
-    return found
+    return fields
 
 
 _DECODER = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_unique)

@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Never, TypeAlias
 
 from stopctl.core.errors import DamagedError, TreeError
-from stopctl.store.strict import NON_FINITE, JsonValue, number
+from stopctl.core.values import NON_FINITE, float_to_json
+from stopctl.store.strict import JsonValue
 
-__all__ = ["ITEMSIZE", "MAX_DEPTH", "Leaf", "Tree", "flatten", "unflatten"]
+__all__ = ["ITEMSIZE", "MAX_DEPTH", "Leaf", "Tree", "flatten", "tree_leaves", "tree_map", "unflatten"]
 
 
 ITEMSIZE = {
@@ -204,6 +205,50 @@ KEY_BITS = 1024
 """Of an int that is a key: it stands in names, and Python writes no number of more than 4300 digits."""
 
 TAGS: dict[type, str] = {dict: "dict", OrderedDict: "ordered", Counter: "counter"}
+PLAIN = frozenset({type(None), bool, int, float, str, bytes})
+
+
+def tree_map(
+    call: Callable[[Any, str, Any], Any], tree: Any, path: str = "", like: Any = None, *, depth: int = 0
+) -> Any:
+    """The same containers around ``call(value, path, like)`` of all that is neither one of them nor plain.
+
+    Only the exact types of `Tree` are gone through. What lies deeper than a checkpoint holds stays as it is:
+    the store will say so.
+
+    Args:
+        like: a tree beside, of which ``call`` gets the value at the same place, None where there is none; a
+            named tuple in it makes a tuple one of its kind.
+    """
+    kind = type(tree)
+    if kind in PLAIN or depth > MAX_DEPTH:
+        return tree
+    if kind in TAGS:
+        named = like if isinstance(like, dict) else {}
+        parts = {
+            key: tree_map(call, part, f"{path}/{key}", named.get(key), depth=depth + 1)
+            for key, part in tree.items()
+        }
+        return parts if kind is dict else kind(parts)
+    if kind is list or kind is tuple:
+        beside = like if isinstance(like, list | tuple) else ()
+        items = [
+            tree_map(call, part, f"{path}/{i}", beside[i] if i < len(beside) else None, depth=depth + 1)
+            for i, part in enumerate(tree)
+        ]
+        if kind is list:
+            return items
+        return type(beside)(*items) if hasattr(beside, "_fields") else tuple(items)
+    return call(tree, path, like)
+
+
+def tree_leaves(tree: Tree, path: str = "") -> Iterator[tuple[str, Array]]:
+    """The arrays of a tree with their paths, ``"model/0.weight"``."""
+    if isinstance(tree, Leaf | Sharded):
+        yield path, tree
+    elif isinstance(tree, dict | list | tuple):
+        for key, part in tree.items() if isinstance(tree, dict) else enumerate(tree):
+            yield from tree_leaves(part, f"{path}/{key}" if path else str(key))
 
 
 def unflatten(skeleton: JsonValue, leaves: Mapping[str, Array]) -> dict[str, Tree]:
@@ -250,10 +295,10 @@ def _decode(node: JsonValue, leaves: Mapping[str, Array], path: str, depth: int)
     if tag == "tuple" and type(body) is list:
         return tuple(_decode(body, leaves, path, depth))
     if tag in _DICTS and type(body) is list:
-        found = _DICTS[tag]()
+        container = _DICTS[tag]()
         for key, value in _pairs(body, leaves, path, depth + 1):  # no update(): a Counter would count
-            found[key] = value
-        return found if len(found) == len(body) else _refuse(path, "a key stands twice")
+            container[key] = value
+        return container if len(container) == len(body) else _refuse(path, "a key stands twice")
     return _refuse(path, f"an object that is not one tag: {list(node)[:3]}")
 
 
@@ -270,16 +315,16 @@ def _pairs(
 
 
 def _leaf(node: dict[str, JsonValue], leaves: Mapping[str, Array], path: str) -> Leaf:
-    found, key, note = _array(node, "leaf", leaves, path)
-    if not isinstance(found, Leaf):
+    array, key, note = _array(node, "leaf", leaves, path)
+    if not isinstance(array, Leaf):
         _refuse(path, f"{node['leaf'][:200]!r} lies in pieces")
-    return Leaf(found.dtype, found.shape, found.data, key=key, note=note)
+    return Leaf(array.dtype, array.shape, array.data, key=key, note=note)
 
 
 def _sharded(node: dict[str, JsonValue], leaves: Mapping[str, Array], path: str) -> Array:
     """As `leaves` has it: in pieces, or put together."""
-    found, key, note = _array(node, "sharded", leaves, path)
-    return replace(found, key=key, note=note)
+    array, key, note = _array(node, "sharded", leaves, path)
+    return replace(array, key=key, note=note)
 
 
 def _array(
@@ -348,7 +393,7 @@ class _Flattening:
         if kind is int:
             return value if -(2**63) <= value < 2**63 else {"int": hex(value)}
         if kind is float:
-            return value if math.isfinite(value) else {"float": number(value)}
+            return value if math.isfinite(value) else {"float": float_to_json(value)}
         if kind is bytes:
             return {"bytes": _base64(value)}
         if kind is Leaf or kind is Sharded:

@@ -63,19 +63,19 @@ class Follower(Reader):
         """Nothing is held."""
 
 
-def tell_info(info: CheckpointInfo) -> dict[str, Any]:
+def info_to_json(info: CheckpointInfo) -> dict[str, Any]:
     """A checkpoint as plain JSON, for ranks that do not write."""
-    told = dataclasses.asdict(info)
+    fields = dataclasses.asdict(info)
     value = None if info.value is None else float_to_json(info.value)
-    return {**told, "value": value, "path": info.name}
+    return {**fields, "value": value, "path": info.name}
 
 
-def heard_info(told: Mapping[str, Any], directory: Path) -> CheckpointInfo:
-    """What `tell_info` told."""
+def info_from_json(fields: Mapping[str, Any], directory: Path) -> CheckpointInfo:
+    """What `info_to_json` wrote."""
     exact = {
-        "path": directory.absolute() / CHECKPOINTS / told["name"],
-        "value": None if told["value"] is None else float_from_json(told["value"], "value"),
-        "reasons": tuple(told["reasons"]),
-        "components": tuple(told["components"]),
+        "path": directory.absolute() / CHECKPOINTS / fields["name"],
+        "value": None if fields["value"] is None else float_from_json(fields["value"], "value"),
+        "reasons": tuple(fields["reasons"]),
+        "components": tuple(fields["components"]),
     }
-    return CheckpointInfo(**{**told, **exact})
+    return CheckpointInfo(**{**fields, **exact})

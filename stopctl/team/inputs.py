@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import operator
 import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
@@ -17,6 +18,7 @@ from stopctl.core.controller import Controller
 from stopctl.core.errors import TeamError
 from stopctl.core.values import float_to_json, number
 from stopctl.store import strict
+from stopctl.store.compare import pairs
 from stopctl.team.ranks import Message, Ranks
 from stopctl.team.reduce import Reduce, how_of, judged, split_count
 
@@ -35,26 +37,12 @@ def digest(state: Mapping[str, Any]) -> str:
 def disagreement(where: str, states: list[Mapping[str, Any]]) -> TeamError:
     """The error of all ranks, whose states differ; it names the first place."""
     for rank, other in enumerate(states):
-        if found := _first_difference(states[0], other, ""):
-            path, ours, theirs = found
+        for path, ours, theirs in pairs(states[0], other, "", operator.eq):
             return TeamError(
                 f"the ranks have decided differently before {where}: {path} is {ours} on rank 0, {theirs} on "
                 f"rank {rank}: give every rank the same rules, and rules of your own no clock and no chance"
             )
     return TeamError(f"the ranks differ at {where}, and no longer when asked how")
-
-
-def _first_difference(ours: Any, theirs: Any, path: str) -> tuple[str, Any, Any] | None:
-    if isinstance(ours, dict) and isinstance(theirs, dict):
-        for key in {**ours, **theirs}:
-            found = _first_difference(ours.get(key), theirs.get(key), f"{path}/{key}" if path else key)
-            if found:
-                return found
-        return None
-    if isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
-        pairs = enumerate(zip(ours, theirs, strict=True))
-        return next((d for i, (a, b) in pairs if (d := _first_difference(a, b, f"{path}/{i}"))), None)
-    return None if ours == theirs else (path, ours, theirs)
 
 
 EVERY = 1.0
@@ -145,7 +133,7 @@ class Alone:
 
 
 class Sharing(Alone):
-    """What one of several ranks tells, and what it makes of what all told.
+    """What one of several ranks tells, and what it makes of what all tell.
 
     Args:
         ranks: all of them.
@@ -197,10 +185,10 @@ class Sharing(Alone):
             for name, value in given.items()
             if self._ranks.leads or how_of(self._reduce, name)
         }
-        told = {"metrics": ours, "count": weight, "versions": versions, "can_lower": can_lower}
-        messages = self._exchange("report", reported(at), at, told)
+        fields = {"metrics": ours, "count": weight, "versions": versions, "can_lower": can_lower}
+        messages = self._exchange("report", reported(at), at, fields)
         self.take(messages, at)
-        self.can_lower = messages[0]["told"]["can_lower"]
+        self.can_lower = messages[0]["fields"]["can_lower"]
         return self.judged(messages)
 
     def boundary(self, where: str, at: Counters) -> None:
@@ -210,31 +198,32 @@ class Sharing(Alone):
     def farewell(self, at: Counters, error: BaseException, versions: Message | None) -> list[Message]:
         """Tell the others that this rank leaves because of an error."""
         text = f"{type(error).__name__}: {error}"[:1000]
-        told = {"error": text, "versions": versions, "metrics": {}, "count": None}
-        return self._exchange("failed", reported(at), at, told)
+        fields = {"error": text, "versions": versions, "metrics": {}, "count": None}
+        return self._exchange("failed", reported(at), at, fields)
 
     def close(self) -> None:
         """Take leave at the end; a signal that has come since the last boundary is everybody's, too."""
-        self._hear(self._ranks.exchange("close", "closing the run", told={"signal": self._signals.came}))
+        signal = {"signal": self._signals.came}
+        self._take_signal(self._ranks.exchange("close", "closing the run", fields=signal))
 
     def take(self, messages: list[Message], at: Counters) -> None:
         """Make everybody's inputs this rank's own."""
-        told = [each["told"] for each in messages]
-        self._seconds = max(self._seconds, told[0]["seconds"])
-        self._hear(messages)
-        for each in told:
+        inputs = [each["fields"] for each in messages]
+        self._seconds = max(self._seconds, inputs[0]["seconds"])
+        self._take_signal(messages)
+        for each in inputs:
             for text in each["wishes"]:
                 self._controller.request_stop(text)
         self._wishes.clear()
-        self._rhythm.beat(at.step, self._seconds, min(each["cost"] for each in told))
+        self._rhythm.beat(at.step, self._seconds, min(each["cost"] for each in inputs))
 
-    def _hear(self, messages: list[Message]) -> None:
-        signals = [each["told"]["signal"] for each in messages]
+    def _take_signal(self, messages: list[Message]) -> None:
+        signals = [each["fields"]["signal"] for each in messages]
         self._signal = self._signal or next(filter(None, signals), None)
 
     def judged(self, messages: list[Message]) -> dict[str, float]:
         """The metrics that count."""
-        return judged(self._reduce, [each["told"] for each in messages])
+        return judged(self._reduce, [each["fields"] for each in messages])
 
     def complete(self, messages: list[Message]) -> bool:
         """Whether all ranks, those that fail too, have trained the same pass, and rank 0 reports on it."""
@@ -242,17 +231,17 @@ class Sharing(Alone):
         return (
             first["call"] == "report"
             and self._reduce is None
-            and bool(first["told"]["versions"])
+            and bool(first["fields"]["versions"])
             and all(
                 each["call"] in ("report", "failed")
                 and each["same"] == first["same"]
-                and each["told"]["digest"] == first["told"]["digest"]
-                and each["told"]["versions"] == first["told"]["versions"]
+                and each["fields"]["digest"] == first["fields"]["digest"]
+                and each["fields"]["versions"] == first["fields"]["versions"]
                 for each in messages
             )
         )
 
-    def _exchange(self, call: str, where: str, at: Counters, told: Message) -> list[Message]:
+    def _exchange(self, call: str, where: str, at: Counters, fields: Message) -> list[Message]:
         state = state_of(self._controller)
         mine = {
             "digest": digest(state),
@@ -262,10 +251,10 @@ class Sharing(Alone):
             "cost": self._cost,
         }
         began = self._clock()
-        messages = self._ranks.exchange(call, where, at._asdict(), {**mine, **told})
+        messages = self._ranks.exchange(call, where, at._asdict(), {**mine, **fields})
         self._cost = self._clock() - began
-        if call != "failed" and len({each["told"]["digest"] for each in messages}) > 1:
-            states = [each["told"] for each in self._ranks.exchange("states", where, told=state)]
+        if call != "failed" and len({each["fields"]["digest"] for each in messages}) > 1:
+            states = [each["fields"] for each in self._ranks.exchange("states", where, fields=state)]
             self._ranks.over = True  # all raise the same, and wait for nobody
             raise disagreement(where, states)
         return messages

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from stopctl.core import errors as core_errors
-from stopctl.core.errors import BestNotSaved, StopctlError, TeamError
+from stopctl.core import errors
+from stopctl.core.errors import StopctlError, TeamError, TreeError
 from stopctl.state.protocols import Team
+from stopctl.state.snapshot import Changed
 from stopctl.state.task import Task
-from stopctl.store import oserrors as store_errors
 from stopctl.store import strict
 
 T = TypeVar("T")
@@ -22,17 +22,17 @@ BUSY = 4
 
 ERRORS = {
     kind.__name__: kind
-    for module in (core_errors, store_errors)
-    for kind in vars(module).values()
-    if isinstance(kind, type) and issubclass(kind, StopctlError)
-} | {"BestNotSaved": BestNotSaved}
+    for kind in (*vars(errors).values(), Changed)
+    if isinstance(kind, type) and issubclass(kind, BaseException)
+}
+"""The errors that cross from rank to rank with all that they say."""
 
 
 class Done(NamedTuple, Generic[T]):
-    """Work that is done on all ranks: this one's result, and what each told of its own."""
+    """Work that is done on all ranks: this one's result, and what each says of its own."""
 
     mine: T
-    told: list[Any]
+    results: list[Any]
 
 
 class RankFailed(TeamError):
@@ -73,20 +73,20 @@ class Ranks:
         return 0.0 if self._team is None else self._team.timeout / BUSY
 
     def exchange(
-        self, call: str, where: str, same: Message | None = None, told: Message | None = None
+        self, call: str, where: str, same: Message | None = None, fields: Message | None = None
     ) -> list[Message]:
         """What every rank tells, by rank; all make the same call, with equal values in ``same``.
 
         Args:
             call: what this rank is doing. where: the same for people: ``"report() on epoch 3"``.
             same: plain values that must be equal on all ranks.
-            told: plain values of this rank's own.
+            fields: plain values of this rank's own.
 
         Raises:
             RankFailed: another rank has failed, which ends its part with the call "failed".
             TeamError: a rank is lost, or the ranks do not do the same. Raised on all ranks alike.
         """
-        message = {"call": call, "where": where, "same": dict(same or {}), "told": dict(told or {})}
+        message = {"call": call, "where": where, "same": dict(same or {}), "fields": dict(fields or {})}
         if self._team is None:
             return [message]
         if self.over:
@@ -132,8 +132,8 @@ class Ranks:
             while True:
                 task.wait(self._team.timeout / BUSY)
                 answer = _answer(task, tell) if task.done else {"busy": True}
-                messages = self.exchange("work", where, told=answer)
-                if not any("busy" in each["told"] for each in messages):
+                messages = self.exchange("work", where, fields=answer)
+                if not any("busy" in each["fields"] for each in messages):
                     break
         except BaseException:
             with contextlib.suppress(BaseException):
@@ -158,7 +158,7 @@ class Ranks:
     def lead(
         self, where: str, call: Callable[[], T], tell: Callable[[T], Any] = lambda result: None
     ) -> Done[T | None]:
-        """`work` for rank 0 alone; ``told[0]`` is what it tells."""
+        """`work` for rank 0 alone; ``results[0]`` is what it tells."""
         leader: Callable[[], T | None] = call if self.leads else lambda: None
         return self.work(where, leader, lambda result: tell(result) if self.leads else None)  # type: ignore[arg-type]
 
@@ -169,24 +169,24 @@ class Ranks:
             self._team.close()
 
     def _done(self, messages: list[Message], result: Callable[[], T]) -> Done[T]:
-        failed = [rank for rank, each in enumerate(messages) if "error" in each["told"]]
+        failed = [rank for rank, each in enumerate(messages) if "error" in each["fields"]]
         if failed:
             if self.rank in failed:
                 mine = _caught(result)
                 if self.rank == failed[0] or not isinstance(mine, StopctlError):
                     raise mine
-            raise _error(failed[0], messages[failed[0]]["told"])
-        return Done(result(), [each["told"]["result"] for each in messages])
+            raise _error(failed[0], messages[failed[0]]["fields"])
+        return Done(result(), [each["fields"]["result"] for each in messages])
 
 
 def failure(messages: list[Message]) -> str:
     """``"rank 1 has ended with ValueError: boom"``."""
-    told = [
-        f"rank {rank} has ended with {each['told']['error']}"
+    ends = [
+        f"rank {rank} has ended with {each['fields']['error']}"
         for rank, each in enumerate(messages)
         if each["call"] == "failed"
     ]
-    return "; ".join(told)
+    return "; ".join(ends)
 
 
 def _difference(messages: list[Message]) -> str | None:
@@ -210,13 +210,31 @@ def _answer(task: Task[T], tell: Callable[[T], Any]) -> dict[str, Any]:
     try:
         return {"result": tell(task.result())}
     except BaseException as error:
-        args = [str(arg) if isinstance(arg, Path) else arg for arg in error.args]
-        known = type(error).__name__ in ERRORS and all(arg is None or type(arg) in (str, int) for arg in args)
-        return {
-            "error": f"{type(error).__name__}: {error}",
-            "kind": type(error).__name__ if known else None,
-            "args": args if known else [],
-        }
+        return {"error": f"{type(error).__name__}: {error}", **_parts(error)}
+
+
+def _parts(error: BaseException) -> dict[str, Any]:
+    """All that `_error` builds it from; nothing of an error that is none of ours, or that JSON cannot say."""
+    name, cause = type(error).__name__, error.__cause__
+    if ERRORS.get(name) is not type(error):
+        return {}
+    why: list[Any] = []
+    if isinstance(cause, OSError) and cause.errno is not None:
+        why = [cause.errno, cause.strerror, cause.filename]
+    try:
+        args, why = ([_packed(value) for value in values] for values in (error.args, why))
+        attributes = {name: _packed(value) for name, value in vars(error).items()}
+    except TreeError:
+        return {}
+    return {"kind": name, "args": args, "vars": attributes, "cause": why}
+
+
+def _packed(value: object) -> Any:
+    return {"path": str(value)} if isinstance(value, Path) else strict.plain(value, "an error")
+
+
+def _unpacked(value: Any) -> Any:
+    return Path(value["path"]) if type(value) is dict else value
 
 
 def _caught(result: Callable[[], object]) -> BaseException:
@@ -227,9 +245,14 @@ def _caught(result: Callable[[], object]) -> BaseException:
     raise AssertionError("told of an error, and had none")
 
 
-def _error(rank: int, told: Message) -> StopctlError:
-    kind = ERRORS.get(told["kind"] or "")
+def _error(rank: int, fields: Message) -> BaseException:
+    kind = ERRORS.get(fields.get("kind", ""))
     if kind is None:
-        return TeamError(f"rank {rank} has failed: {told['error']}")
-    args = told["args"]
-    return kind(*[f"rank {rank}: {args[0]}", *args[1:]] if args else [f"rank {rank}"])
+        return TeamError(f"rank {rank} has failed: {fields['error']}")
+    args, cause = ([_unpacked(value) for value in fields[name]] for name in ("args", "cause"))
+    error = kind(*args)
+    vars(error).update({name: _unpacked(value) for name, value in fields["vars"].items()})
+    if isinstance(error, StopctlError):
+        error.args = (": ".join([f"rank {rank}", *map(str, args[:1])]), *args[1:])
+    error.__cause__ = OSError(*cause) if cause else None
+    return error

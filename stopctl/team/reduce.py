@@ -50,25 +50,25 @@ def how_of(reduce: Reduce, name: str) -> str | None:
     return reduce.get(name) if isinstance(reduce, Mapping) else reduce
 
 
-def judged(reduce: Reduce, told: list[Mapping[str, Any]]) -> dict[str, float]:
+def judged(reduce: Reduce, reports: list[Mapping[str, Any]]) -> dict[str, float]:
     """The metrics that count, of what every rank told as ``metrics`` and ``count``.
 
     Raises:
         ReportError: a rank lacks one that is reduced.
     """
-    names = dict.fromkeys([*told[0]["metrics"], *(name for each in told for name in each["metrics"])])
-    wanted = [name for name in names if name in told[0]["metrics"] or how_of(reduce, name)]
-    return {name: _value(name, how_of(reduce, name), told) for name in wanted}
+    names = dict.fromkeys([*reports[0]["metrics"], *(name for each in reports for name in each["metrics"])])
+    wanted = [name for name in names if name in reports[0]["metrics"] or how_of(reduce, name)]
+    return {name: _value(name, how_of(reduce, name), reports) for name in wanted}
 
 
-def _value(name: str, how: str | None, told: list[Mapping[str, Any]]) -> float:
+def _value(name: str, how: str | None, reports: list[Mapping[str, Any]]) -> float:
     if how is None:
-        return float_from_json(told[0]["metrics"][name], name)
-    for rank, each in enumerate(told):
+        return float_from_json(reports[0]["metrics"][name], name)
+    for rank, each in enumerate(reports):
         if name not in each["metrics"]:
             raise ReportError(f"rank {rank} reported no {name!r}, which reduce={how!r} takes from every rank")
-    values = [float_from_json(each["metrics"][name], name) for each in told]
-    return reduced(how, name, values, _weights(told))
+    values = [float_from_json(each["metrics"][name], name) for each in reports]
+    return reduced(how, name, values, _weights(reports))
 
 
 def reduced(how: str, name: str, values: list[float], weights: list[float] | None) -> float:
@@ -93,8 +93,8 @@ def _total(values: list[float]) -> float:
         return sum(values)
 
 
-def _weights(told: list[Mapping[str, Any]]) -> list[float] | None:
-    counts = [each["count"] for each in told]
+def _weights(reports: list[Mapping[str, Any]]) -> list[float] | None:
+    counts = [each["count"] for each in reports]
     if all(count is None for count in counts):
         return None
     if None in counts:

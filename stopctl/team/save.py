@@ -11,7 +11,7 @@ from stopctl.store import CheckpointInfo, Files, Store, Tree, flatten
 from stopctl.store.draft import Draft
 from stopctl.store.parts import PartFact, write_part
 from stopctl.store.rundir import CHECKPOINTS
-from stopctl.team.follower import Follower, heard_info, tell_info
+from stopctl.team.follower import Follower, info_from_json, info_to_json
 from stopctl.team.inputs import digest
 from stopctl.team.ranks import Ranks
 
@@ -44,19 +44,19 @@ def commit_together(
     same["state"] = digest(facts["state"])
 
     def look() -> tuple[dict[str, Tree], str]:
-        found = capture()
-        return found, outline(found, per_rank)
+        trees = capture()
+        return trees, outline(trees, per_rank)
 
-    captured = ranks.agree("the capture of a save", look, same, lambda found: found[1])
-    for rank, told in enumerate(captured.told):
-        if told != captured.told[0]:
+    captured = ranks.agree("the capture of a save", look, same, lambda pair: pair[1])
+    for rank, arrays in enumerate(captured.results):
+        if arrays != captured.results[0]:
             raise TreeError(
                 f"rank {rank} has other arrays than rank 0, in what all ranks share (all but "
                 f"{sorted(per_rank)}): a checkpoint holds one model, of which every rank has all, or "
                 "pieces of the same arrays"
             )
     components = captured.mine[0]
-    own = {DATA, *per_rank} & components.keys()
+    separate = {DATA, *per_rank} & components.keys()
     state, others = facts["state"], {name: fact for name, fact in facts.items() if name != "state"}
     drafts: list[Draft] = []
 
@@ -66,25 +66,25 @@ def commit_together(
 
     def write() -> PartFact:
         for draft in drafts:
-            draft.write(components, state=state, per_rank=own)
-        directory = store.path / CHECKPOINTS / begun.told[0]
-        own_here = () if ranks.leads else own  # rank 0's stand beside the state
-        return write_part(files, directory, ranks.rank, components, own_here, verify=verify)
+            draft.write(components, state=state, per_rank=separate)
+        directory = store.path / CHECKPOINTS / begun.results[0]
+        separate_here = () if ranks.leads else separate  # rank 0's stand beside the state
+        return write_part(files, directory, ranks.rank, components, separate_here, verify=verify)
 
     def publish() -> CheckpointInfo:
-        info = drafts[0].publish([PartFact(*told) for told in written.told], ranks=ranks.size)
+        info = drafts[0].publish([PartFact(*fact) for fact in written.results], ranks=ranks.size)
         drafts.clear()  # whatever comes now, it is there
         return info
 
     try:
         begun = ranks.lead("beginning a save", begin, lambda name: name)
         written = ranks.work("writing a save", write, list)
-        published = ranks.lead("committing a save", publish, tell_info)
+        published = ranks.lead("committing a save", publish, info_to_json)
     except BaseException:
         for draft in drafts:
             draft.withdraw()
         raise
-    return published.mine or heard_info(published.told[0], store.path)
+    return published.mine or info_from_json(published.results[0], store.path)
 
 
 def outline(components: Mapping[str, Tree], per_rank: Collection[str]) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from stopctl.runs.history import reports
-from stopctl.state.arrays import leaf_array
+from stopctl.state.arrays import numbers
 from stopctl.store import CheckpointInfo, Reader
+from stopctl.store.compare import ABSENT, pairs
 from stopctl.store.tree import Leaf, describe, raw
 
 CONTROLLER = "controller"
@@ -53,24 +54,22 @@ def common(straight: Reader, other: Reader) -> list[tuple[CheckpointInfo, Checkp
 
 def tree_differences(one: Any, other: Any, path: str) -> Iterator[tuple[str, str]]:
     """Every place where two trees are not bitwise the same, and how they differ there."""
-    if type(one) is not type(other):
-        yield path, f"{_shown(one)} and {_shown(other)}"
-    elif isinstance(one, Leaf):
-        if how := _leaves(one, other):
-            yield path, how
-    elif isinstance(one, Mapping):
-        for key in [*one, *(key for key in other if key not in one)]:
-            if key in one and key in other:
-                yield from tree_differences(one[key], other[key], f"{path}/{key}")
-            else:
-                yield f"{path}/{key}", f"only in the {'undisturbed' if key in one else 'resumed'} run"
-    elif isinstance(one, list | tuple):
-        for i, (mine, theirs) in enumerate(zip(one, other, strict=False)):
-            yield from tree_differences(mine, theirs, f"{path}/{i}")
-        if len(one) != len(other):
-            yield path, f"{len(one)} and {len(other)} items"
-    elif repr(one) != repr(other):  # which tells -0.0 from 0.0, and finds NaN equal to itself
-        yield path, f"{_shown(one)} and {_shown(other)}"
+    for where, mine, theirs in pairs(one, other, path):
+        if how := _difference(mine, theirs):
+            yield where, how
+
+
+def _difference(one: Any, other: Any) -> str | None:
+    if one is ABSENT or other is ABSENT:
+        return f"only in the {'resumed' if one is ABSENT else 'undisturbed'} run"
+    if type(one) is type(other):
+        if isinstance(one, Leaf):
+            return _leaves(one, other)
+        if isinstance(one, list | tuple):
+            return f"{len(one)} and {len(other)} items"
+        if repr(one) == repr(other):  # which tells -0.0 from 0.0, and finds NaN equal to itself
+            return None
+    return f"{_shown(one)} and {_shown(other)}"
 
 
 def _checkpoints(straight: Reader, other: Reader) -> Iterator[Difference]:
@@ -78,15 +77,15 @@ def _checkpoints(straight: Reader, other: Reader) -> Iterator[Difference]:
         (one, state), (two, their_state) = straight.load(mine), other.load(theirs)
         trees: dict[str, Any] = {**one, CONTROLLER: _timeless(state)}
         their_trees: dict[str, Any] = {**two, CONTROLLER: _timeless(their_state)}
-        found: dict[str, tuple[str, str]] = {}
+        differing: dict[str, tuple[str, str]] = {}
         for name in [*trees, *(name for name in their_trees if name not in trees)]:
             lines = tree_differences(_unnumbered(trees.get(name)), _unnumbered(their_trees.get(name)), name)
             if (first := next(lines, None)) is not None:
-                found[name] = first
-        if found:
-            path, how = next(iter(found.values()))
+                differing[name] = first
+        if differing:
+            path, how = next(iter(differing.values()))
             where = f"the checkpoint of epoch {mine.epoch}, step {mine.step}"
-            yield Difference(where, (mine.epoch, mine.step), path, how, tuple(found))
+            yield Difference(where, (mine.epoch, mine.step), path, how, tuple(differing))
 
 
 def _reports(straight: Reader, other: Reader) -> Iterator[Difference]:
@@ -104,7 +103,7 @@ def _leaves(one: Leaf, other: Leaf) -> str | None:
         return f"{describe(one)} and {describe(other)}"
     if raw(one) == raw(other):
         return None
-    mine, theirs = _items(one), _items(other)
+    mine, theirs = numbers(one).reshape(-1), numbers(other).reshape(-1)
     size = mine.dtype.itemsize
     bits = mine.view("u1") != theirs.view("u1")
     differ = bits.reshape(-1, size).any(axis=1)
@@ -112,15 +111,6 @@ def _leaves(one: Leaf, other: Leaf) -> str | None:
     known = apart[apart == apart]
     by = f", by {known.max():.3g} at most" if known.size else ", NaN on one side"
     return f"{int(differ.sum())} of {differ.size} elements differ{by}"
-
-
-def _items(leaf: Leaf) -> Any:
-    """The numbers of a leaf, flat; bfloat16 as float32, which holds them all."""
-    if leaf.dtype == "BF16":
-        bits = leaf_array(replace(leaf, dtype="U16", note="")).reshape(-1).astype("u4") << 16
-        return bits.view("f4")
-    dtype = "U8" if leaf.dtype.startswith("F8") or leaf.dtype == "BOOL" else leaf.dtype
-    return leaf_array(replace(leaf, dtype=dtype, note="")).reshape(-1)
 
 
 def _timeless(state: Any) -> Any:

@@ -70,14 +70,14 @@ class Script:
     def __call__(self, directory: Path, at: int | None, *, fresh: bool = True) -> list[str]:
         """The newest checkpoint at each boundary that was passed."""
         with tempfile.TemporaryDirectory() as made:
-            told = Path(made) / "boundaries"
-            words = [self._script, directory, at or 0, told, 0 if fresh else 99]
+            answer = Path(made) / "boundaries"
+            words = [self._script, directory, at or 0, answer, 0 if fresh else 99]
             command = [sys.executable, "-m", "stopctl.testing.interrupt", *map(str, words)]
             done = subprocess.run(command, capture_output=True, text=True, timeout=self._timeout, check=False)
             if done.returncode not in (0, BROKEN_OFF):
                 raise AssertionError(f"{self._script} ended with {done.returncode}:\n{done.stderr[-4000:]}")
             _opened(directory)
-            return list(json.loads(told.read_text()))
+            return list(json.loads(answer.read_text()))
 
 
 def _opened(directory: Path) -> None:
@@ -87,19 +87,19 @@ def _opened(directory: Path) -> None:
 
 def _generators() -> list[tuple[Callable[[Any], object], Any, Any]]:
     """How to set each shared generator that is in use, its present state, and another one."""
-    found: list[tuple[Callable[[Any], object], Any, Any]] = [
+    generators: list[tuple[Callable[[Any], object], Any, Any]] = [
         (random.setstate, random.getstate(), random.Random(99).getstate())
     ]
     if numpy := sys.modules.get("numpy"):
         other = numpy.random.RandomState(99).get_state()
-        found.append((numpy.random.set_state, numpy.random.get_state(), other))
+        generators.append((numpy.random.set_state, numpy.random.get_state(), other))
     if torch := sys.modules.get("torch"):
         other = torch.Generator().manual_seed(99).get_state()
-        found.append((torch.set_rng_state, torch.get_rng_state(), other))
-    return found
+        generators.append((torch.set_rng_state, torch.get_rng_state(), other))
+    return generators
 
 
-def main(script: str, directory: str, at: str, told: str, seed: str) -> None:
+def main(script: str, directory: str, at: str, answer: str, seed: str) -> None:
     """Run a script as if it had been started itself, and write down the boundaries that it has passed."""
     saved: list[str] = []
     random.seed(int(seed))
@@ -115,7 +115,7 @@ def main(script: str, directory: str, at: str, told: str, seed: str) -> None:
     except Interrupted:
         sys.exit(BROKEN_OFF)
     finally:
-        Path(told).write_text(json.dumps(saved))
+        Path(answer).write_text(json.dumps(saved))
 
 
 if __name__ == "__main__":

@@ -86,14 +86,14 @@ def verify_resume(
     play(broken, None, fresh=False)
     one, other = Reader(straight), Reader(broken)
     pairs = common(one, other)
-    if found := differences_of(one, other):
+    if differing := differences_of(one, other):
         before = resumed_from.step, resumed_from.epoch
-        early = any(difference.counters[::-1] <= before for difference in found)
-        raise AssertionError(_told(found, at, len(saved), resumed_from.name, early))
+        early = any(difference.counters[::-1] <= before for difference in differing)
+        raise AssertionError(_sentence(differing, at, len(saved), resumed_from.name, early))
     ends = [reader.list().good[-1] for reader in (one, other)]
     if not pairs or pairs[-1] != tuple(ends):
-        told = [f"epoch {info.epoch}, step {info.step}" for info in ends]
-        raise AssertionError(f"the undisturbed run ends at {told[0]}, the resumed one at {told[1]}")
+        counters = [f"epoch {info.epoch}, step {info.step}" for info in ends]
+        raise AssertionError(f"the undisturbed run ends at {counters[0]}, the resumed one at {counters[1]}")
     places = tuple((info.epoch, info.step) for info, _ in pairs)
     return Verified(at, len(saved), resumed_from.name, places, pairs[-1][0].components)
 
@@ -112,9 +112,9 @@ def _chosen(saved: list[str], after: int | None) -> int:
     return after or (lost or there)[len(lost or there) // 2]
 
 
-def _told(found: list[Difference], at: int, boundaries: int, name: str, early: bool) -> str:
-    difference, others = found[0], found[0].components[1:]
-    sooner = [each.where for each in found[1:] if each.counters[::-1] < difference.counters[::-1]]
+def _sentence(differing: list[Difference], at: int, boundaries: int, name: str, early: bool) -> str:
+    difference, others = differing[0], differing[0].components[1:]
+    sooner = [each.where for each in differing[1:] if each.counters[::-1] < difference.counters[::-1]]
     lines = [
         f"resume is not exact: broken off behind boundary {at} of {boundaries} and resumed from {name}, the "
         f"run differs in {difference.where}:",

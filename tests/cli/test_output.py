@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from stopctl.cli import output, told
+from stopctl.cli import message, output
 
 
 def test_json_is_strict_and_names_what_is_not_finite(capsys):
@@ -32,9 +32,9 @@ def test_where_nobody_looks_lines_have_a_fixed_width(monkeypatch):
 
 
 def test_errors_are_one_line_with_the_file_first():
-    assert told(PermissionError(13, "Permission denied", "run.json")) == "run.json: Permission denied"
-    assert told(ValueError("one:\n  two\n")) == "one:; two"
-    assert told(OSError("odd")) == "odd"
+    assert message(PermissionError(13, "Permission denied", "run.json")) == "run.json: Permission denied"
+    assert message(ValueError("one:\n  two\n")) == "one:; two"
+    assert message(OSError("odd")) == "odd"
 
 
 def test_short_names_are_not_folded_and_nothing_is_cut_off(monkeypatch, capsys):

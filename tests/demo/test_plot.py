@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import math
 import sys
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +11,26 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from stopctl.demo import plot as module
-from stopctl.demo.history import History
 from stopctl.demo.plot import BEST, STOP, TRAIN, VALID, plot
+from stopctl.runs.history import History, Moment, Place
 
 EPOCHS = tuple(range(1, 16))
 TRAIN_LOSS = tuple(0.4 / epoch for epoch in EPOCHS)
 VAL_LOSS = tuple(0.1 + (epoch - 10) ** 2 / 900 for epoch in EPOCHS)
-RUN = History(EPOCHS, TRAIN_LOSS, VAL_LOSS, (1, 5, 10, 15))
+
+
+def history(losses: Iterable[tuple[float | str, float | str]], saved: Collection[int] = ()) -> History:
+    """A run with these training and validation losses, saved after these epochs."""
+    moments = []
+    for epoch, (train, valid) in enumerate(losses, 1):
+        line = {"epoch": epoch, "step": 0, "metrics": {"train_loss": train, "val_loss": valid}}
+        moments.append(Moment("report", Place(epoch, 0), line, ""))
+        if epoch in saved:
+            moments.append(Moment("saved", Place(epoch, 0), {}, ""))
+    return History(tuple(moments), 0, "val_loss")
+
+
+RUN = history(zip(TRAIN_LOSS, VAL_LOSS, strict=True), (1, 5, 10, 15))
 
 
 @pytest.fixture
@@ -76,10 +89,8 @@ def test_legend_and_titles_say_what_is_shown(tmp_path: Path, drawn: list[Figure]
 
 
 def test_a_run_with_nothing_saved_pruned_or_finite_is_drawn(tmp_path: Path, drawn: list[Figure]) -> None:
-    plot(
-        tmp_path / "a.png", History((1,), (0.5,), (math.nan,), ()), title="t", ending="e", best=None, kept=()
-    )
-    plot(tmp_path / "b.png", History((), (), (), ()), title="t", ending="e", best=None, kept=())
+    plot(tmp_path / "a.png", history([(0.5, "NaN")]), title="t", ending="e", best=None, kept=())
+    plot(tmp_path / "b.png", history([]), title="t", ending="e", best=None, kept=())
     labels = [[text.get_text() for text in figure.legends[0].get_texts()] for figure in drawn]
     assert labels == [
         ["training loss", "validation loss", "end: after epoch 1"],

@@ -294,7 +294,7 @@ def test_a_hundred_thousand_reports_are_drawn_to_the_pixel(visit, reports):
         "step": list(range(1, n + 1)),
         "seconds": list(range(1, n + 1)),
         "values": {"val_loss": wave},
-        "told": {},
+        "decisions": {},
     }
     (reports / "long.html").write_text(page_of([replace(run, drawn=long)]))
     page = visit("long.html")

@@ -51,7 +51,7 @@ def test_curves_marks_and_words_of_a_run_that_stopped(tmp_path):
         [],
     )
     assert (drawn["kept"], drawn["pruned"]) == ([2, 3, 5], [0, 1])
-    assert drawn["told"] == {
+    assert drawn["decisions"] == {
         0: "saved: new best 1",
         1: "saved: new best 0.6",
         2: "saved: new best 0.4",
@@ -80,7 +80,7 @@ def test_a_resume_voids_what_it_repeats(tmp_path):
     assert [(part["epoch"], part["values"]["val_loss"]) for part in drawn["voided"]] == [([5], [9.45])]
     assert drawn["resumes"] == [4]
     assert len(drawn["drops"]) == 1
-    assert drawn["told"][drawn["drops"][0]].startswith("learning rate times 0.5")
+    assert drawn["decisions"][drawn["drops"][0]].startswith("learning rate times 0.5")
 
 
 def test_a_run_that_was_finished_goes_on_under_larger_rules(tmp_path):
@@ -89,7 +89,7 @@ def test_a_run_that_was_finished_goes_on_under_larger_rules(tmp_path):
     run = page_run(train(tmp_path, LOSSES, stop=Patience(10)))
     assert run.drawn["stop"] is None
     assert run.ending == "Ended after epoch 7, the last that was planned."
-    assert run.drawn["told"][4].startswith("stop: no improvement over 0.4 for 2 reports")
+    assert run.drawn["decisions"][4].startswith("stop: no improvement over 0.4 for 2 reports")
     train(tmp_path, LOSSES, stop=Patience(10))  # finished: nothing is trained
     assert page_run(tmp_path).ending == run.ending
 
@@ -190,7 +190,7 @@ def test_a_boundary_s_stop_is_told_at_the_report_before_it(tmp_path):
     with (tmp_path / "journal.jsonl").open("a") as file:
         file.write(json.dumps(line) + "\n")
     run = page_run(tmp_path)
-    assert "stop: 2 hours are over" in run.drawn["told"][1]
+    assert "stop: 2 hours are over" in run.drawn["decisions"][1]
     assert "stop: 2 hours are over" in run.reasons[-1].text
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from stopctl import Run
 from stopctl.report import tables
-from stopctl.report.data import Told, page_run
+from stopctl.report.data import Row, page_run
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def texts(html):
 
 
 def test_reasons_come_newest_first_a_few_at_once_and_not_without_end(run):
-    many = replace(run, reasons=tuple(Told(i, f"reason {i} <b>") for i in range(1, 251)))
+    many = replace(run, reasons=tuple(Row(i, f"reason {i} <b>") for i in range(1, 251)))
     html = tables.decisions([many])
     told = texts(html)
     assert told.startswith("epoch what was decided, the newest first 250 reason 250 &lt;b&gt; 249 reason 249")

@@ -482,7 +482,7 @@ def test_one_line_a_decision(tmp_path, caplog, capsys):
     train(tmp_path, [0.5, 0.6, 0.6], stop=Patience(2), save=OnBest())
     bytes_ = sum(info.bytes for info in Reader(tmp_path).list().good)
     assert caplog.messages == [
-        f"opened {tmp_path}: 0 checkpoints, 0 bytes",
+        f"opened {tmp_path}: 0 checkpoints, 0 B",
         "epoch 1, step 0; val_loss 0.5 (new best); saved epoch-0001-step-000000000-w0001 (new best 0.5)",
         "epoch 3, step 0; val_loss 0.6; saved epoch-0003-step-000000000-w0001 (the run stops); "
         "stop: no improvement over 0.5 for 2 reports",

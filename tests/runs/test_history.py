@@ -5,7 +5,7 @@ import json
 import pytest
 
 from stopctl import Every, Maximize, Minimize, Patience, Run
-from stopctl.runs.history import Place, best_of, history, told, where
+from stopctl.runs.history import Place, best_of, history, seconds, where
 from stopctl.store import Reader
 from support.ran import ran
 
@@ -77,10 +77,10 @@ def test_lines_without_counters_and_of_a_writer_that_was_taken_over_say_nothing(
     assert len(read(path).moments) == before
 
 
-def test_a_lowered_learning_rate_is_told():
-    line = {"event": "report", "metrics": {"loss": "NaN"}, "new_best": False, "lr_factor": 0.5, "stop": None}
-    assert told(line, "loss") == "learning rate times 0.5"
-    assert told({"event": "preempted", "signal": "SIGTERM"}, "loss") == "preempted by SIGTERM"
+@pytest.mark.parametrize("value", [None, "NaN", "Infinity", "1 s"])
+def test_seconds_that_are_none_count_as_0(value):
+    assert seconds({"seconds": value}) == 0.0
+    assert seconds({"seconds": 2}) == 2.0
 
 
 def test_places_are_told_by_what_is_counted():

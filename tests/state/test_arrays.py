@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from stopctl import TreeError
-from stopctl.state.arrays import DTYPES, array_leaf, leaf_array
+from stopctl.state.arrays import DTYPES, array_leaf, leaf_array, numbers
+from stopctl.store.tree import Leaf
 
 NATIVE = sorted(set(DTYPES) - {"bfloat16", "float8_e4m3fn", "float8_e5m2"})
 
@@ -81,3 +83,16 @@ def test_what_numpy_cannot_read_is_refused():
 
     with pytest.raises(TreeError, match="x is a Odd that NumPy cannot read: on another planet"):
         array_leaf(Odd(), "x")
+
+
+def test_every_bfloat16_and_float8_is_read_exactly():
+    for dtype, name, codes in (
+        (ml_dtypes.bfloat16, "BF16", np.arange(2**16, dtype="u2")),
+        (ml_dtypes.float8_e4m3fn, "F8_E4M3", np.arange(2**8, dtype="u1")),
+        (ml_dtypes.float8_e5m2, "F8_E5M2", np.arange(2**8, dtype="u1")),
+    ):
+        with np.errstate(invalid="ignore"):
+            expected = codes.view(dtype).astype("f4")
+        found = numbers(Leaf(name, codes.shape, codes.tobytes()))
+        assert found.dtype == np.float32
+        np.testing.assert_array_equal(found, expected)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 
 from stopctl.store import Leaf, Sharded, differences
+from stopctl.store.compare import ABSENT, pairs
 from support.trees import components, leaf
 
 
@@ -62,3 +63,23 @@ def test_every_difference_is_told_with_its_path(saved: Any, given_: Any, said: l
 )
 def test_plain_values_may_change(saved: Any, given_: Any) -> None:
     assert differences(saved, given_, "x") == []
+
+
+def test_pairs_are_every_place_of_two_trees_and_the_containers_that_do_not_match() -> None:
+    one = {"a": [1, (2,)], "b": {"c": 3}, "d": 4}
+    other = {"a": [1, (2, 5), 6], "b": OrderedDict(c=3), "e": 7}
+    assert list(pairs(one, other, "")) == [
+        ("a/0", 1, 1),
+        ("a/1/0", 2, 2),
+        ("a/1", (2,), (2, 5)),
+        ("a", one["a"], other["a"]),
+        ("b/c", 3, 3),
+        ("b", one["b"], other["b"]),
+        ("d", 4, ABSENT),
+        ("e", ABSENT, 7),
+    ]
+
+
+def test_of_pairs_that_fit_nothing_is_said() -> None:
+    one, other = {"a": {"b": 1}, "c": 2}, {"a": {}, "c": 3}
+    assert list(pairs(one, other, "x", lambda saved, given: given == {})) == [("x/c", 2, 3)]

@@ -162,9 +162,9 @@ def test_what_says_both_is_pinned_and_what_is_no_file_says_nothing(
     said = {}
     for info in (save(store, 1), save(store, 2, pinned=True)):
         for name in "abce":
-            told = pins.told(replace(info, name=name))
-            assert replace(told, name=info.name, pinned=info.pinned) == info
-            said[name, info.pinned] = told.pinned
+            seen = pins.as_pinned(replace(info, name=name))
+            assert replace(seen, name=info.name, pinned=info.pinned) == info
+            said[name, info.pinned] = seen.pinned
     assert {key for key, pinned_ in said.items() if pinned_} == {
         ("a", False), ("a", True), ("c", True), ("e", True),
     }  # fmt: skip

@@ -47,13 +47,8 @@ def test_the_store_is_standard_library_only() -> None:
         for node in ast.walk(ast.parse(source.read_text())):
             if isinstance(node, ast.ImportFrom):
                 top = (node.module or "").split(".")[0]
-                assert (
-                    top in sys.stdlib_module_names
-                    or node.module.startswith("stopctl.store")
-                    or (  # type: ignore[union-attr]
-                        node.module == "stopctl.core.errors"
-                    )
-                )
+                ours = (node.module or "").startswith(("stopctl.store", "stopctl.core"))
+                assert top in sys.stdlib_module_names or ours
             if isinstance(node, ast.Import):
                 more = (
                     {"zstandard"} if source.name == "packed.py" else set()

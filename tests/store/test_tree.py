@@ -11,7 +11,7 @@ from hypothesis import given, settings
 
 from stopctl.core.errors import DamagedError, TreeError
 from stopctl.store import Leaf, Piece, Sharded, flatten, unflatten
-from stopctl.store.tree import MAX_DEPTH
+from stopctl.store.tree import MAX_DEPTH, tree_leaves, tree_map
 from support.trees import components, leaf, same
 
 
@@ -278,3 +278,48 @@ for _ in range(MAX_DEPTH + 2):
 def test_a_skeleton_that_flatten_never_writes_is_damaged(skeleton: Any, said: str) -> None:
     with pytest.raises(DamagedError, match=said):
         unflatten(skeleton, {"w": leaf()})
+
+
+@settings(max_examples=40)
+@given(components())
+def test_a_map_that_changes_nothing_gives_the_same_tree_in_containers_of_its_own(
+    tree: dict[str, Any],
+) -> None:
+    mapped = tree_map(lambda value, path, like: value, tree)
+    assert same(mapped, tree)
+    assert mapped is not tree
+
+
+@settings(max_examples=40)
+@given(components())
+def test_the_leaves_are_what_a_map_is_asked_for(tree: dict[str, Any]) -> None:
+    asked: list[tuple[str, Any]] = []
+    for name, part in tree.items():
+        tree_map(lambda value, path, like: asked.append((path, value)), part, name)
+    leaves = [found for name, part in tree.items() for found in tree_leaves(part, name)]
+    assert [path for path, _ in leaves] == [path for path, _ in asked]
+    assert all(one is other for (_, one), (_, other) in zip(leaves, asked, strict=True))
+
+
+def test_a_map_gets_what_lies_beside_and_makes_named_tuples_of_it() -> None:
+    Pair = namedtuple("Pair", "a b")
+    tree = {"x": (leaf(), 1), "y": [leaf(), leaf()], "z": leaf(), "deep": {"w": leaf()}}
+    like = {"x": Pair("one", 2), "y": ["two"], "deep": 3}
+    mapped = tree_map(lambda value, path, beside: (path, beside), tree, "t", like)
+    assert mapped == {
+        "x": (("t/x/0", "one"), 1),
+        "y": [("t/y/0", "two"), ("t/y/1", None)],
+        "z": ("t/z", None),
+        "deep": {"w": ("t/deep/w", None)},
+    }
+    assert type(mapped["x"]) is Pair
+
+
+def test_a_map_takes_other_types_as_values_and_does_not_follow_a_tree_into_itself() -> None:
+    ring: list[Any] = []
+    ring.append(ring)
+    seen: list[Any] = []
+    tree_map(lambda value, path, like: seen.append(value), [defaultdict(list), IntEnum("E", "a").a])
+    assert [type(value).__name__ for value in seen] == ["defaultdict", "E"]
+    with pytest.raises(TreeError, match="nested deeper|contains itself"):
+        flatten({"x": tree_map(lambda value, path, like: value, ring)})

@@ -24,50 +24,50 @@ class Mutant(NamedTuple):
 
 MUTANTS = {
     "seconds by each rank's own clock": Mutant(
-        "team.sharing:Sharing.take", "max(self._seconds, told[0]['seconds'])", "max(self._seconds, self._clock())"
+        "team.inputs:Sharing.take", "max(self._seconds, inputs[0]['seconds'])", "max(self._seconds, self._clock())"
     ),
     "a rhythm by each rank's own clock": Mutant(
-        "team.sharing:Sharing.take", "beat(counters['step'], self._seconds,", "beat(counters['step'], self._clock(),"
+        "team.inputs:Sharing.take", "beat(at.step, self._seconds,", "beat(at.step, self._clock(),"
     ),
     "a signal that is looked at locally": Mutant(
-        "session:Session.preempted", "self._inputs.signal", "self._watch.came"
+        "run.session:Session.preempted", "self._inputs.now().signal", "self._inputs._signals.came"
     ),
     "a signal that nobody else hears": Mutant(
-        "team.sharing:Sharing._hear", "next(filter(None, signals), None)", "self._own_signal()"
+        "team.inputs:Sharing._take_signal", "next(filter(None, signals), None)", "self._signals.came"
     ),
     "a late signal that is looked at locally": Mutant(
-        "session:Session.owed_signal", "self._inputs.signal", "self._watch.came"
+        "run.session:Session.owed_signal", "self._inputs.now().signal", "self._inputs._signals.came"
     ),
     "a stop that nobody else hears": Mutant(
-        "team.sharing:Sharing.take", "for text in each['wishes']:", "for text in self._wishes[:each is told[self._ranks.rank]]:"
+        "team.inputs:Sharing.take", "for text in each['wishes']:", "for text in self._wishes[:each is inputs[self._ranks.rank]]:"
     ),
     "metrics of each rank's own": Mutant(
-        "team.sharing:Sharing.report", "return self.judged(messages)", "return {**self.judged(messages), **given}"
+        "team.inputs:Sharing.report", "return self.judged(messages)", "return {**self.judged(messages), **given}"
     ),
-    "a mean without its weights": Mutant("team.reducing:_weights", "return counts", "return None"),
+    "a mean without its weights": Mutant("team.reduce:_weights", "return counts", "return None"),
     "a save's failure that nobody else hears": Mutant(
-        "team.ranks:Ranks._done", "if 'error' in each['told']", "if 'error' in each['told'] and rank == self.rank"
+        "team.ranks:Ranks._done", "if 'error' in each['fields']", "if 'error' in each['fields'] and rank == self.rank"
     ),
     "a commit that fails after it was told": Mutant(
-        "team.committing:commit_together",
-        "published = ranks.lead('committing a save', publish, tell_info)",
-        "published = ranks.lead('committing a save', lambda: drafts[0].info, tell_info)\nif drafts: publish()",
+        "team.save:commit_together",
+        "published = ranks.lead('committing a save', publish, info_to_json)",
+        "published = ranks.lead('committing a save', lambda: drafts[0].info, info_to_json)\nif drafts: publish()",
     ),
-    "a failing journal that nobody else hears of": Mutant("journaling:Journaling.note", "if self._ranks.over:", "if True:"),
+    "a failing journal that nobody else hears of": Mutant("run.journal:Journal.note", "if self._ranks.over:", "if True:"),
     "an error that nobody else hears of": Mutant(
-        "team.parting:Parting.leave", "messages = sharing.farewell(where, counters, error, versions)", "return None"
+        "team.leave:Parting.leave", "self._last_save(self._sharing.farewell(at, error, versions), at)", "return None"
     ),
     "a last save of ranks that are not equally far": Mutant(
-        "team.sharing:Sharing.complete", "each['told']['versions'] == first['told']['versions']", "True"
+        "team.inputs:Sharing.complete", "each['fields']['versions'] == first['fields']['versions']", "True"
     ),
     "another exchange after one was broken off": Mutant(
         "team.ranks:Ranks.exchange", "except BaseException:", "except TeamError:"
     ),
-    "every rank is given rank 0's part": Mutant("team.elastic:_load", "rank=ranks.rank", "rank=0"),
+    "every rank is given rank 0's part": Mutant("team.restore:_load", "rank=ranks.rank", "rank=0"),
     "other ranks go on inside an epoch": Mutant(
-        "team.elastic:check_ranks", "info.ranks != ranks.size", "False"
+        "team.restore:check_ranks", "info.ranks != ranks.size", "False"
     ),
-    "a lock that is kept when the opening fails": Mutant("session:Session.__init__", "self._store.close()", "pass"),
+    "a lock that is kept when the opening fails": Mutant("run.session:Session.__init__", "self._store.close()", "pass"),
 }  # fmt: skip
 
 

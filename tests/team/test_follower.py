@@ -8,7 +8,7 @@ import pytest
 
 from stopctl import Run, TeamError
 from stopctl.store import Reader
-from stopctl.team.follower import Follower, heard_info, tell_info
+from stopctl.team.follower import Follower, info_from_json, info_to_json
 
 
 def test_it_finds_the_run_that_was_begun_and_writes_nothing(tmp_path):
@@ -41,5 +41,5 @@ def test_a_checkpoint_is_told_and_heard_as_it_is(tmp_path):
             run.report(val_loss=[0.5, math.nan, math.inf][epoch - 1])
         run.save("mine")
     for info in Reader(tmp_path).list().good:
-        heard = heard_info(tell_info(info), tmp_path)
+        heard = info_from_json(info_to_json(info), tmp_path)
         assert repr(heard) == repr(info)  # NaN is not equal to itself

@@ -35,7 +35,7 @@ class Two:
     leads, over = False, False
 
     def exchange(self, call, where, same, told):
-        return [{"told": {**told, "can_lower": False, "metrics": {"val_loss": 0.5}}}, {"told": told}]
+        return [{"fields": {**told, "can_lower": False, "metrics": {"val_loss": 0.5}}}, {"fields": told}]
 
 
 def test_whether_a_rate_can_fall_is_what_rank_0_says():

@@ -34,7 +34,7 @@ def test_a_stop_is_part_of_it():
     ("ours", "theirs", "text"),
     [
         ({"a": 1}, {"a": 2}, "a is 1 on rank 0, 2 on rank 2"),
-        ({"a": 1}, {"a": 1, "b": 2}, "b is None on rank 0, 2 on rank 2"),
+        ({"a": 1}, {"a": 1, "b": 2}, "b is nothing on rank 0, 2 on rank 2"),
         ({"a": [{"b": 1}]}, {"a": [{"b": 3}]}, "a/0/b is 1 on rank 0, 3 on rank 2"),
         ({"a": [1]}, {"a": [1, 2]}, r"a is [1] on rank 0, [1, 2] on rank 2"),
         ({"a": 1}, {"a": 1}, "no longer when asked how"),

@@ -13,7 +13,7 @@ from tensorflow.python.distribute import values
 from stopctl.ports import leaf_array
 from stopctl_tf import replicas, strategies
 from stopctl_tf.table import assign, compare, encode, rows, unfit
-from stopctl_tf.walk import own
+from stopctl_tf.walk import slots_of
 
 KINDS = tf.VariableAggregation
 
@@ -105,7 +105,7 @@ def test_copies_that_are_no_arrays_of_that_variable_are_told() -> None:
 
 def test_a_list_of_variables_takes_its_copies_along() -> None:
     things = [mirrored(1.0, 5.0), tf.Variable(2.0), copied(KINDS.SUM, 3.0, 4.0)]
-    slots = own(things, "extra")
+    slots = slots_of(things, "extra")
     tree = encode(slots, "extra")
     assert list(tree) == ["0.[0]", "1.[1]", "2.[2]", "paths", "replicas"]
     assert set(tree["replicas"]) == {"0.[0]", "2.[2]"}  # type: ignore[arg-type]
@@ -126,7 +126,7 @@ def test_a_list_of_variables_takes_its_copies_along() -> None:
 def test_the_share_of_one_worker_is_marked_and_goes_to_as_many_workers_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    slots = own([copied(KINDS.SUM, 3.0), copied(KINDS.ONLY_FIRST_REPLICA, 3.0), mirrored(1.0)], "extra")
+    slots = slots_of([copied(KINDS.SUM, 3.0), copied(KINDS.ONLY_FIRST_REPLICA, 3.0), mirrored(1.0)], "extra")
     assert "shares" not in encode(slots, "extra")
     monkeypatch.setattr(strategies, "workers_of", lambda variable: 2)
     tree = encode(slots, "extra")

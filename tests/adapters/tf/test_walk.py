@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from stopctl import SettingError
 from stopctl_tf import TfState
-from stopctl_tf.walk import own, reach
+from stopctl_tf.walk import reach, slots_of
 
 layers, optimizers = keras.layers, keras.optimizers
 
@@ -162,7 +162,7 @@ def test_objects_that_lead_to_each_other_are_walked_once() -> None:
 
     one, two = Node(), Node()
     one.other, two.other = two, one
-    assert [slot.name for slot in own(one, "it")] == ["other.w", "w"]
+    assert [slot.name for slot in slots_of(one, "it")] == ["other.w", "w"]
     assert [where for where, _, _ in reach(one, "it")] == ["it.other.w", "it.w"]
 
 
@@ -173,7 +173,7 @@ def test_keys_that_would_show_values_are_replaced_by_their_place() -> None:
             self.w = tf.Variable(1.0)
             self.moments = {self.w.ref(): tf.Variable(0.0)}
 
-    assert [slot.path for slot in own(Slots(), "it")] == ["it.moments.values()[0]", "it.w"]
+    assert [slot.path for slot in slots_of(Slots(), "it")] == ["it.moments.values()[0]", "it.w"]
 
 
 def test_the_order_is_that_of_the_names_and_not_of_their_making() -> None:
@@ -183,7 +183,7 @@ def test_the_order_is_that_of_the_names_and_not_of_their_making() -> None:
             setattr(module, name, tf.Variable(float(ord(name))))
         return module
 
-    one, two = own(make("b", "a"), "it"), own(make("a", "b"), "it")
+    one, two = slots_of(make("b", "a"), "it"), slots_of(make("a", "b"), "it")
     assert [(slot.name, slot.raw.numpy()) for slot in one] == [(slot.name, slot.raw.numpy()) for slot in two]
 
 
@@ -194,22 +194,22 @@ def test_the_order_is_that_of_the_names_and_not_of_their_making() -> None:
         ({"optimizer": optimizers.SGD}, "optimizer is the class SGD: pass an object, SGD(...)"),
         (
             {"model": dense},
-            "model is of type function: pass a Keras model or layer, a tf.Module, a tf.Variable, or",
+            "model is a function: pass a Keras model or layer, a tf.Module, a tf.Variable, or",
         ),
         ({"model": {}}, "model={} is empty: leave it out"),
         ({"model": {"a/b": 1}}, "model={'a/b': ...}: a name is a printable str without a slash"),
         ({"model": {1: 1}}, "model={1: ...}: a name is a printable str without a slash"),
         (
             {"optimizer": "adam"},
-            "optimizer is of type str: pass a Keras optimizer, or a dict of them by name",
+            "optimizer is a str: pass a Keras optimizer, or a dict of them by name",
         ),
         ({"extra": 3}, 'extra= is a dict of objects by name: write extra={"int": ...}'),
         (
             {"extra": {"n": 3}},
-            "extra.n is of type int: pass a Keras model or layer, a tf.Module, a tf.Variable",
+            "extra.n is an int: pass a Keras model or layer, a tf.Module, a tf.Variable",
         ),
-        ({"extra": {"n": []}}, "extra.n is of type list: pass a Keras model"),
-        ({"extra": {"n": [1.0]}}, "extra.n is of type list: pass a Keras model"),
+        ({"extra": {"n": []}}, "extra.n is a list: pass a Keras model"),
+        ({"extra": {"n": [1.0]}}, "extra.n is a list: pass a Keras model"),
     ],
 )
 def test_other_objects_are_refused_with_what_to_pass(given: dict[str, Any], text: str) -> None:

@@ -10,7 +10,7 @@ from torch import distributed, nn
 
 from stopctl import TeamError
 from stopctl_torch import TorchState
-from stopctl_torch.team import _told, find_team
+from stopctl_torch.team import _reason, find_team
 
 
 def test_a_program_without_a_process_group_trains_alone() -> None:
@@ -46,7 +46,7 @@ def test_where_torch_has_no_distributed_a_program_trains_alone(monkeypatch: pyte
     ],
 )
 def test_gloos_errors_are_told_without_its_source_and_advice(words: str, told: str) -> None:
-    assert _told(RuntimeError(words)) == told
+    assert _reason(RuntimeError(words)) == told
 
 
 def test_what_every_rank_has_for_itself_are_generators_and_positions() -> None:

@@ -121,10 +121,10 @@ MUTANTS: dict[str, Mutant | Dropped] = {
     ),
     "a listing does not look again": Mutant("reader:Reader.list", "len(deleted) == before", "True", OVERTAKEN),
     "no look at the room": Mutant("draft:Draft._put", "check_room(self._files, self._writing.folder, self.info.name, shares.contents)", "pass", REFUSALS),
-    "no look at the writer's number": Mutant("rundir:check_writer", "found != writer", "False", REFUSALS),
+    "no look at the writer's number": Mutant("rundir:check_writer", "newest != writer", "False", REFUSALS),
     "no look at the lock": Mutant("files:Files.lock", "fcntl.flock(handle.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)", "pass", REFUSALS),
     "what was read back is not compared": Mutant("hashed:check_file", "(at, hasher.hexdigest()) != fact", "False", REFUSALS),
-    "any directory is a run": Mutant("rundir:refuse_foreign", "if not all(", "if False and not all(", REFUSALS),
+    "any directory is a run": Mutant("rundir:refuse_no_run", "if not all(", "if False and not all(", REFUSALS),
     "unfinished saves of others stay": Mutant("rundir:start", "withdraw_unfinished(files, folder)", "pass", OVERTAKEN),
     "an overtaken writer goes on": Mutant("fence:Fence.check", "if lost:", "if False:", OVERTAKEN),
 }  # fmt: skip
