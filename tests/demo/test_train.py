@@ -18,6 +18,8 @@ from matplotlib.image import imread
 
 from stopctl.store import Reader
 
+pytestmark = pytest.mark.timeout(900)  # whole trainings, several a test: on a busy machine that takes minutes
+
 FRAMEWORKS = ("torch", "tensorflow")
 LONG = ("--epochs", "120", "--patience", "120")  # on the digits: some milliseconds an epoch
 
