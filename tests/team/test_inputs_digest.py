@@ -23,10 +23,21 @@ def test_equal_states_have_equal_digests_and_others_not():
 
 
 def test_a_stop_is_part_of_it():
-    stopped, others = reported(0.5, 0.6, 0.7), reported(0.5, 0.6, 0.7, stop=Patience(3))
-    assert digest(state_of(stopped)) != digest(state_of(others))
-    assert "stopped is no improvement over 0.5 for 2 reports on rank 0, None on rank 1" in str(
-        disagreement("report() in epoch 4", [state_of(stopped), state_of(others)])
+    stopped, other = reported(0.5, 0.6), reported(0.5, 0.6)
+    stopped.request_stop("enough")
+    for controller in (stopped, other):
+        controller.boundary(epoch=2)
+    assert digest(state_of(stopped)) != digest(state_of(other))
+    assert "stopped is requested: enough on rank 0, nothing on rank 1" in str(
+        disagreement("report() in epoch 3", [state_of(stopped), state_of(other)])
+    )
+
+
+def test_a_rule_is_part_of_it():
+    two, three = reported(0.5, 0.6), reported(0.5, 0.6, stop=Patience(3))
+    assert digest(state_of(two)) != digest(state_of(three))
+    assert "Patience(2) on rank 0, Patience(3) on rank 1" in str(
+        disagreement("report() in epoch 3", [state_of(two), state_of(three)])
     )
 
 
