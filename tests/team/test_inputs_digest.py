@@ -28,7 +28,7 @@ def test_a_stop_is_part_of_it():
     for controller in (stopped, other):
         controller.boundary(epoch=2)
     assert digest(state_of(stopped)) != digest(state_of(other))
-    assert "stopped is requested: enough on rank 0, nothing on rank 1" in str(
+    assert "stopped is requested: enough on rank 0, None on rank 1" in str(
         disagreement("report() in epoch 3", [state_of(stopped), state_of(other)])
     )
 
