@@ -129,7 +129,6 @@ COVERED_ELSEWHERE = {
     "state/protocols.py": "protocols; tests/adapters",
     "store/commit.py": "tests/store/test_promise_1_all_or_nothing.py and test_promise_6_deleting.py",
     "store/fence.py": "tests/store/test_promise_5_taking_over.py",
-    "store/oserrors.py": "the errors are asserted where they are raised",
     "team/leave.py": "tests/test_ranks.py",
     "team/restore.py": "tests/test_ranks.py",
     "team/save.py": "tests/test_ranks.py",

@@ -15,8 +15,7 @@ from stopctl.core.errors import DamagedError
 from stopctl.export.read import Arrays, as_float32
 from stopctl.export.rounding import FLOATS, restored
 from stopctl.store import Leaf, safetensors, strict
-from stopctl.store.files import FILES
-from stopctl.store.hashed import read_whole
+from stopctl.store.files import FILES, read_whole
 from stopctl.store.tree import describe
 
 KEY = "stopctl"

@@ -9,8 +9,7 @@ from typing import Any
 from stopctl.core.keep import doomed, ranked
 from stopctl.run.settings import Settings
 from stopctl.store import FILES, CheckpointInfo, Store, Tree
-from stopctl.store.files import without_sync
-from stopctl.store.oserrors import as_save_error
+from stopctl.store.files import as_save_error, without_sync
 from stopctl.team.follower import Follower
 from stopctl.team.ranks import Ranks
 from stopctl.team.save import commit_together, writer

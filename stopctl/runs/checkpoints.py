@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 from stopctl.core.errors import DamagedError
 from stopctl.store import CheckpointInfo, strict
 from stopctl.store.assembly import read_parts
-from stopctl.store.files import FILES
-from stopctl.store.hashed import check_file, read_whole
+from stopctl.store.files import FILES, ROTTEN, as_damage, read_whole
+from stopctl.store.hashed import check_file
 from stopctl.store.journal import mapping
 from stopctl.store.manifest import LIMIT, MANIFEST, PARTS, STATE, parse
-from stopctl.store.oserrors import ROTTEN, as_damage
 
 if TYPE_CHECKING:
     from stopctl.runs.standing import ReadRun

@@ -9,10 +9,9 @@ from typing import Any
 
 from stopctl.core.errors import DamagedError
 from stopctl.store import safetensors, strict
-from stopctl.store.files import Files
+from stopctl.store.files import ROTTEN, Files, as_damage, damage_of
 from stopctl.store.hashed import FileFact, read_file
 from stopctl.store.manifest import PARTS, CheckpointInfo
-from stopctl.store.oserrors import ROTTEN, as_damage, damage_of
 from stopctl.store.partfile import Parts, Saved, arrays_name, facts_name, parse_part, parse_parts
 from stopctl.store.tree import ITEMSIZE, Leaf, Piece, Sharded, fault, paste, raw, size_in_bytes
 

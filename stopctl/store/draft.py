@@ -13,7 +13,7 @@ from stopctl.core.errors import OrderError, SaveError, SettingError
 from stopctl.store import safetensors, strict
 from stopctl.store.commit import TEMPORARY, check_room, link, put, withdraw
 from stopctl.store.fence import Fence
-from stopctl.store.files import Files
+from stopctl.store.files import Files, as_save_error
 from stopctl.store.frozen import Source, Unchanged
 from stopctl.store.hashed import Bytes, FileFact
 from stopctl.store.manifest import (
@@ -29,7 +29,6 @@ from stopctl.store.manifest import (
     is_ranks,
     parse,
 )
-from stopctl.store.oserrors import as_save_error
 from stopctl.store.partfile import encode_parts
 from stopctl.store.parts import PartFact, gathered, put_part, whole_arrays
 from stopctl.store.rundir import FORMAT

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from stopctl.core.errors import SaveError
-from stopctl.store.files import Files
+from stopctl.store.files import Files, as_save_error
 from stopctl.store.lock import LOCK, RunLock
-from stopctl.store.oserrors import as_save_error
 from stopctl.store.pins import is_pinned_by_hand
 from stopctl.store.rundir import check_writer
 

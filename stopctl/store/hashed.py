@@ -13,12 +13,9 @@ from types import TracebackType
 from typing import NamedTuple, Self, TypeAlias
 
 from stopctl.core.errors import DamagedError
-from stopctl.store.files import Files, Handle, naming
+from stopctl.store.files import CHUNK, Files, Handle, filled, naming
 
 Bytes: TypeAlias = bytes | bytearray | memoryview
-
-CHUNK = 4 << 20
-"""Bytes a step: smaller ones (64 KiB) cost 1.4 times as much, larger ones gain nothing."""
 
 SMALL = 64 << 10
 """Parts below this are gathered before they are written: optimizers have thousands of single numbers."""
@@ -69,7 +66,7 @@ def read_file(files: Files, path: Path, fact: FileFact) -> bytearray:
                 raise DamagedError(f"{path.name}: {size} bytes instead of {fact.size}")
             buffer = bytearray(size)
             with Hasher(beside=size > CHUNK) as hasher:
-                for chunk in _read(files, handle, buffer):
+                for chunk in filled(files, handle, buffer):
                     hasher.update(chunk)
         finally:
             files.close(handle)
@@ -98,26 +95,6 @@ def check_file(files: Files, path: Path, fact: FileFact) -> None:
             files.close(handle)
         if (at, hasher.hexdigest()) != fact:
             raise OSError(errno.EIO, "what was read back is not what was written", str(path))
-
-
-def read_whole(files: Files, path: Path, limit: int) -> bytearray:
-    """The bytes of a file that is trusted in nothing but its size.
-
-    Raises:
-        DamagedError: more than `limit` bytes, or fewer than its size says.
-        OSError: from whichever operation failed, with the file's name.
-    """
-    with naming(path):
-        handle, size = files.open(path)
-        try:
-            if size > limit:
-                raise DamagedError(f"{path.name}: {size} bytes, more than {limit}")
-            buffer = bytearray(size)
-            for _ in _read(files, handle, buffer):
-                pass
-        finally:
-            files.close(handle)
-    return buffer
 
 
 class Hasher:
@@ -176,18 +153,6 @@ def _write(files: Files, handle: Handle, data: Bytes) -> None:
         if not count:
             raise OSError(errno.EIO, "not a byte was written", str(handle.path))
         view = view[count:]
-
-
-def _read(files: Files, handle: Handle, buffer: bytearray) -> Iterator[memoryview]:
-    """Fill `buffer` from the start of the file, yielding what has come."""
-    view = memoryview(buffer)
-    at = 0
-    while at < len(view):
-        count = files.read(handle, view[at : at + CHUNK], at)
-        if not count:
-            raise DamagedError(f"{handle.path.name}: ends after {at} of {len(view)} bytes")
-        yield view[at : at + count]
-        at += count
 
 
 def _chunks(parts: Iterable[Bytes]) -> Iterator[Bytes]:

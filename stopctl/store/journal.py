@@ -18,8 +18,7 @@ from stopctl.core.errors import DamagedError, StateError
 from stopctl.core.values import float_from_json
 from stopctl.core.words import figure
 from stopctl.store import strict
-from stopctl.store.files import Files, Handle, naming
-from stopctl.store.oserrors import as_damage
+from stopctl.store.files import Files, Handle, as_damage, naming
 
 Line = dict[str, Any]
 

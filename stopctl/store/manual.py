@@ -6,9 +6,8 @@ import os
 from dataclasses import replace
 
 from stopctl.core.errors import SettingError
-from stopctl.store.files import FILES, Files
+from stopctl.store.files import FILES, Files, as_save_error
 from stopctl.store.manifest import CheckpointInfo
-from stopctl.store.oserrors import as_save_error
 from stopctl.store.pins import PINS, forget_pin, write_pin
 from stopctl.store.reader import Reader
 from stopctl.store.store import Store

@@ -7,7 +7,8 @@ from typing import Any
 
 from stopctl.core.errors import DamagedError, SettingError
 from stopctl.store import safetensors
-from stopctl.store.hashed import CHUNK, Bytes
+from stopctl.store.files import CHUNK
+from stopctl.store.hashed import Bytes
 
 WINDOW = 1 << 23
 """Bytes that unpacking may have to remember, the largest window of what was written."""

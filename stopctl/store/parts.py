@@ -15,10 +15,9 @@ from stopctl.core.errors import DamagedError, SaveError, SettingError, TreeError
 from stopctl.store import safetensors, strict
 from stopctl.store.assembly import check_sizes, read_verified
 from stopctl.store.commit import check_room, put
-from stopctl.store.files import Files
+from stopctl.store.files import Files, as_save_error
 from stopctl.store.hashed import FileFact
 from stopctl.store.manifest import MAX_RANKS
-from stopctl.store.oserrors import as_save_error
 from stopctl.store.partfile import (
     Arrays,
     Part,

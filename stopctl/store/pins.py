@@ -12,9 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from stopctl.store.files import FILE, Files
+from stopctl.store.files import FILE, Files, as_damage
 from stopctl.store.manifest import CheckpointInfo
-from stopctl.store.oserrors import as_damage
 
 PINS = "pins"
 PINNED, UNPINNED = ".pinned", ".unpinned"

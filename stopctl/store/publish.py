@@ -8,9 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from stopctl.core.errors import SettingError
-from stopctl.store.files import FILES
+from stopctl.store.files import FILES, as_save_error
 from stopctl.store.hashed import Bytes, write_file
-from stopctl.store.oserrors import as_save_error
 
 
 def publish(

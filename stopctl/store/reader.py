@@ -12,10 +12,19 @@ from typing import Any
 from stopctl.core.errors import DamagedError, NotARunError
 from stopctl.store import journal, manifest, safetensors, strict
 from stopctl.store.assembly import Assembly, check_sizes, read_parts
-from stopctl.store.files import DIRECTORY, FILES, Entry, Files, require_posix
-from stopctl.store.hashed import FileFact, read_file, read_whole
+from stopctl.store.files import (
+    DIRECTORY,
+    FILES,
+    ROTTEN,
+    Entry,
+    Files,
+    as_damage,
+    damage_of,
+    read_whole,
+    require_posix,
+)
+from stopctl.store.hashed import FileFact, read_file
 from stopctl.store.manifest import MANIFEST, NAME, PACKED, PARTS, STATE, CheckpointInfo
-from stopctl.store.oserrors import ROTTEN, as_damage, damage_of
 from stopctl.store.packed import unpack
 from stopctl.store.pins import read_pins
 from stopctl.store.rundir import CHECKPOINTS, FORMAT, JOURNAL, found_instead, read_meta

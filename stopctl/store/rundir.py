@@ -10,12 +10,11 @@ from typing import Any
 from stopctl.core.errors import DamagedError, NotARunError, SaveError, StopctlError
 from stopctl.store import strict
 from stopctl.store.commit import TEMPORARY, TRASH, sweep, withdraw_unfinished
-from stopctl.store.files import DIRECTORY, FILE, Entry, Files
-from stopctl.store.hashed import read_whole, write_file
+from stopctl.store.files import DIRECTORY, FILE, Entry, Files, as_damage, read_whole
+from stopctl.store.hashed import write_file
 from stopctl.store.journal import Journal
 from stopctl.store.lock import LOCK, NEW_LOCK
 from stopctl.store.manifest import is_count
-from stopctl.store.oserrors import as_damage
 
 FORMAT = 1
 RUN, JOURNAL, CHECKPOINTS = "run.json", "journal.jsonl", "checkpoints"

@@ -10,11 +10,10 @@ from stopctl.core.errors import OrderError, SettingError
 from stopctl.store import commit, manifest, strict
 from stopctl.store.draft import Content, Draft, Writing
 from stopctl.store.fence import Fence
-from stopctl.store.files import DIRECTORY, FILES, Files, without_sync
+from stopctl.store.files import DIRECTORY, FILES, Files, as_save_error, without_sync
 from stopctl.store.journal import Journal
 from stopctl.store.lock import RunLock, now
 from stopctl.store.manifest import NAME, CheckpointInfo, order
-from stopctl.store.oserrors import as_save_error
 from stopctl.store.pins import NO_PINS, forget_pin, read_pins
 from stopctl.store.reader import Damage, Listing, Reader
 from stopctl.store.rundir import (

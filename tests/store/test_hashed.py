@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from stopctl.core.errors import DamagedError
 from stopctl.store import FILES, Files, hashed
-from stopctl.store.files import Handle
-from stopctl.store.hashed import CHUNK, SMALL, FileFact, Hasher, read_file, read_whole, write_file
+from stopctl.store.files import Handle, read_whole
+from stopctl.store.hashed import CHUNK, SMALL, FileFact, Hasher, read_file, write_file
 from support.recorder import Op, Recorder
 
 LARGE = bytes(range(256)) * (CHUNK // 256) * 2 + b"tail"
