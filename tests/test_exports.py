@@ -118,7 +118,7 @@ COVERED_ELSEWHERE = {
     "cli/app.py": "tests/cli/test_main.py",
     "cli/demo.py": "tests/cli/test_main.py and tests/demo/test_train.py",
     "cli/options.py": "tests/cli/test_replay.py and test_suggest.py",
-    "curves/recording.py": "tests/curves/test_logfiles.py and test_curve.py",
+    "curves/recording.py": "tests/curves/test_division.py, test_mlflow.py and test_tensorboard.py",
     "demo/tf_loop.py": "tests/demo/test_loops.py",
     "demo/torch_loop.py": "tests/demo/test_loops.py",
     "ports.py": "it re-exports; tests/adapters",

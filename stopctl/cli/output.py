@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
@@ -17,6 +17,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Table
 from rich.text import Text
 
+from stopctl.cli import message
+from stopctl.core.errors import StopctlError
 from stopctl.core.values import float_to_json
 
 PLAIN_WIDTH = 200
@@ -45,6 +47,16 @@ COLORS = {
 
 RunPath = Annotated[
     Path, typer.Argument(metavar="RUN", help="The run's directory; a process may be writing in it.")
+]
+One = TypeVar("One")
+
+RunPaths = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="RUN...",
+        help="Runs' directories, and folders with runs in or below them; processes may be writing in them.",
+        show_default=False,
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")]
 
@@ -85,6 +97,31 @@ def table(
         side: Any = "right" if name in right else "left"
         grid.add_column(Text(name), justify=side, overflow="fold", no_wrap=name not in folded)
     return grid
+
+
+def is_one_run(paths: Sequence[Path]) -> bool:
+    """Whether a single run is named, by its own directory; else an answer is a list."""
+    return len(paths) == 1 and (paths[0] / "run.json").exists()
+
+
+def read_each(paths: Sequence[Path], read: Callable[[Path], One]) -> tuple[list[One], list[str]]:
+    """What is read of the runs that these paths name, and a sentence for each that was left out.
+
+    Raises:
+        StopctlError, OSError: of the first, where none could be read.
+    """
+    from stopctl.runs.standing import runs_at
+
+    good: list[One] = []
+    errors: list[StopctlError | OSError] = []
+    for path in runs_at(paths):
+        try:
+            good.append(read(path))
+        except (StopctlError, OSError) as error:
+            errors.append(error)
+    if errors and not good:
+        raise errors[0]
+    return good, [f"left out: {message(error)}" for error in errors]
 
 
 def tell_notes(notes: Sequence[str]) -> None:

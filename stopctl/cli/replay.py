@@ -10,7 +10,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from stopctl.cli.options import Column, Mixed, Mode, Paths
+from stopctl.cli.options import (
+    By,
+    Column,
+    Empty,
+    Format,
+    Mixed,
+    Mode,
+    Paths,
+    Restart,
+    ToCsv,
+    Where,
+    plain_curves,
+    say_judged,
+    wanted,
+    write_csv,
+)
 from stopctl.cli.output import AsJson, bar, console, emit, table, tell_notes
 from stopctl.core.words import figure
 
@@ -36,12 +51,18 @@ def replay(
     column: Column = None,
     mode: Mode = None,
     mixed: Mixed = False,
+    by: By = None,
+    where: Where = None,
+    restart: Restart = None,
+    empty: Empty = None,
+    format: Format = None,
     plot: Annotated[
         Path | None, typer.Option(metavar="PNG", help="Draw it, too; needs matplotlib.", show_default=False)
     ] = None,
     each: Annotated[
         bool, typer.Option("--each", help=f"List every curve, also if that is more than {ROWS} rows.")
     ] = False,
+    to_csv: ToCsv = None,
     as_json: AsJson = False,
 ) -> None:
     """Show what stop rules would have done on recorded curves, decided by what stops a run.
@@ -54,14 +75,17 @@ def replay(
     is not guessed: in the means, such a curve counts with share 1 and regret 0. The planned length is the
     recorded one unless the log says another. Learning-rate drops that were still to come are not known.
 
+    The first lines say what was judged: file, column, direction, and what of it was guessed. A table that
+    cannot be one run is split or refused; `--by`, `--where` and `--restart` say how it is to be divided.
+
     Example: `stopctl replay runs/*/metrics.csv --stop "Patience(3)" --stop "RemainingGain(0.03)"`
     """
-    from stopctl.curves.curve import read_curves
+    from stopctl.curves.reader import read_curves
     from stopctl.curves.replay import replay_all
     from stopctl.runs.ruletext import import_rules, parse_stop
 
     rules = [parse_stop(*import_rules(text)) for text in stop]
-    read = read_curves(curves, column=column, mode=mode, mixed=mixed)
+    read = read_curves(curves, wanted(column, mode, mixed, by, where, restart, empty, format))
     with bar("replaying", len(rules) * len(read.curves)) as tick:
         done = [replay_all(read.curves, rule, tick) for rule in rules]
     outcomes, summaries = [one for one, _ in done], [summary for _, summary in done]
@@ -70,12 +94,16 @@ def replay(
         told = {
             "outcomes": [_plain(one) for row in outcomes for one in row],
             "summary": [asdict(summary) for summary in summaries],
+            "curves": plain_curves(read.curves),
             "notes": notes,
         }
         emit(told)
     else:
         tell_notes(notes)
+        say_judged(console(), read.curves)
         _show(outcomes, summaries, len(read.curves), each=each)
+    if to_csv is not None:
+        write_csv(to_csv, read.curves)
     if plot is not None:
         from stopctl.curves.plot import plot_replay
 

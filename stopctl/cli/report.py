@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from stopctl.cli.output import AsJson, emit
+from stopctl.cli.output import AsJson, RunPaths, emit, tell_notes
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="The runs' directories; they may be in use.")],
+    runs: RunPaths,
     output: Annotated[Path, typer.Option("--output", "-o", help="The page.")] = Path("report.html"),
     force: Annotated[
         bool, typer.Option("--force", help="Replace the file even if it is no report of stopctl's.")
@@ -21,13 +21,17 @@ def report(
     """Write a page with the curves, the reasons and the checkpoints of runs; it needs no network.
 
     Several runs are drawn over one another. The slider tells where each would have stopped with another
-    patience. An older report of the same name is replaced.
+    patience. What cannot be read as a run, or has another goal than the first one, is named and left out.
+    An older report of the same name is replaced.
     """
     from stopctl.report.page import write_report
+    from stopctl.runs.standing import runs_at
 
-    path = write_report(runs, output, force=force)
+    left_out: list[str] = []
+    path = write_report(runs_at(runs), output, force=force, leave_out=left_out.append)
     size = path.stat().st_size
     if as_json:
-        emit({"path": path, "bytes": size})
+        emit({"path": path, "bytes": size, "left_out": left_out})
     else:
+        tell_notes(left_out)
         typer.echo(f"{path}: {size:,} bytes")

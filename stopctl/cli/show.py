@@ -2,37 +2,61 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
 from rich.console import Console
 from rich.text import Text
 
 from stopctl.cli.ls import plain
-from stopctl.cli.output import AsJson, RunPath, console, emit, say, span, state_text, table
+from stopctl.cli.output import (
+    AsJson,
+    RunPaths,
+    console,
+    emit,
+    is_one_run,
+    read_each,
+    say,
+    span,
+    state_text,
+    table,
+    tell_notes,
+)
 from stopctl.core.words import counted, figure, size
 
 if TYPE_CHECKING:
     from stopctl.runs.standing import ReadRun, Standing
 
 
-def show(run: RunPath, as_json: AsJson = False) -> None:
-    """Show a run: how it stands, its checkpoints, and how close each rule is to being met.
+def show(runs: RunPaths, as_json: AsJson = False) -> None:
+    """Show runs: how each stands, its checkpoints, and how close each rule is to being met.
 
     Each rule's standing comes from leading the journal through the very code that decides in training.
 
     Example: `stopctl show runs/mnist`
 
-    Exit codes: 0; 2 if it is no run.
+    Exit codes: 0; 1 if a run was left out because it cannot be read; 2 if there is none that can.
     """
     from stopctl.runs.closeness import closeness
     from stopctl.runs.standing import read_run
 
-    current = read_run(run)
-    rules, notes = closeness(current)
+    def read(path: Path) -> tuple[ReadRun, list[str], list[str]]:
+        found = read_run(path)
+        return found, *closeness(found)
+
+    good, left_out = read_each(runs, read)
     if as_json:
-        emit(_plain(current, rules, notes))
+        objects = [_plain(*one) for one in good]
+        emit(objects[0] if is_one_run(runs) else {"runs": objects, "left_out": left_out})
     else:
-        _show(current, rules, notes)
+        tell_notes(left_out)
+        for i, one in enumerate(good):
+            if i:
+                typer.echo()
+            _show(*one)
+    if left_out:
+        raise typer.Exit(1)
 
 
 def _plain(run: ReadRun, rules: list[str], notes: list[str]) -> dict[str, Any]:

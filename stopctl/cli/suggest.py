@@ -10,7 +10,22 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from stopctl.cli.options import Column, Mixed, Mode, Paths
+from stopctl.cli.options import (
+    By,
+    Column,
+    Empty,
+    Format,
+    Mixed,
+    Mode,
+    Paths,
+    Restart,
+    ToCsv,
+    Where,
+    plain_curves,
+    say_judged,
+    wanted,
+    write_csv,
+)
 from stopctl.cli.output import AsJson, bar, console, emit, say, table, tell_notes
 
 if TYPE_CHECKING:
@@ -29,6 +44,11 @@ def suggest(
     column: Column = None,
     mode: Mode = None,
     mixed: Mixed = False,
+    by: By = None,
+    where: Where = None,
+    restart: Restart = None,
+    empty: Empty = None,
+    format: Format = None,
     keep_cut: Annotated[
         bool, typer.Option("--keep-cut", help="Leave no curve out, also if an early stopper had cut it.")
     ] = False,
@@ -47,6 +67,7 @@ def suggest(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the runs left out and drawn anew.")] = 0,
+    to_csv: ToCsv = None,
     as_json: AsJson = False,
 ) -> None:
     """Recommend the stop rule that trains least and loses no more than you would give up, by your own runs.
@@ -60,7 +81,8 @@ def suggest(
     choice on the others. Runs that are alike make it look surer than it is.
 
     Curves that an early stopper had cut are left out: where the log says so, and where several curves of
-    different lengths end the same number of reports after their best.
+    different lengths end the same number of reports after their best. So are logs that begin after the
+    beginning of their run.
 
     Where the runs are stopctl's own, a save interval is recommended, too: max(C / 3.5 %, sqrt(2 C MTBF)),
     with C what a save took.
@@ -68,7 +90,7 @@ def suggest(
     Example: `stopctl suggest runs/*/metrics.csv --max-regret 0.02`
     """
     from stopctl.core.errors import SettingError
-    from stopctl.curves.curve import read_curves
+    from stopctl.curves.reader import read_curves
     from stopctl.curves.saves import advise_saves
     from stopctl.curves.suggest import GRID, suggest
     from stopctl.runs.ruletext import import_rules, parse_stop
@@ -76,7 +98,7 @@ def suggest(
     grid = (*GRID, *(parse_stop(*import_rules(text)) for text in rule or ()))
     if mtbf_hours is not None and not 0 < mtbf_hours < float("inf"):
         raise SettingError(f"--mtbf-hours {mtbf_hours:g}: write the hours between two failures, > 0")
-    read = read_curves(curves, column=column, mode=mode, mixed=mixed)
+    read = read_curves(curves, wanted(column, mode, mixed, by, where, restart, empty, format))
     with bar("trying rules", len(grid)) as tick:
         found = suggest(
             read.curves,
@@ -89,10 +111,13 @@ def suggest(
         )
     saves = advise_saves(read.curves, mtbf_hours=mtbf_hours)
     if as_json:
-        emit(_plain(found, saves, read.notes))
+        emit({**_plain(found, saves, read.notes), "curves": plain_curves(read.curves)})
     else:
         tell_notes(read.notes)
+        say_judged(console(), read.curves)
         _show(found, saves, mtbf_hours)
+    if to_csv is not None:
+        write_csv(to_csv, read.curves)
 
 
 def _plain(found: Suggestion, saves: SaveAdvice | None, notes: tuple[str, ...]) -> dict[str, Any]:

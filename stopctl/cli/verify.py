@@ -2,49 +2,79 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+from pathlib import Path
+
 import typer
 
-from stopctl.cli.output import AsJson, RunPath, bar, emit
+from stopctl.cli.output import AsJson, RunPaths, bar, emit, is_one_run, read_each, tell_notes
 from stopctl.core.words import size
 
 
-def verify(run: RunPath, as_json: AsJson = False) -> None:
+@dataclass(slots=True)
+class Verified:
+    """What was read of one run: names of good checkpoints, damaged ones and why, and bytes that are good."""
+
+    path: Path
+    good: list[str] = field(default_factory=list)
+    damaged: dict[str, str] = field(default_factory=dict)
+    bytes: int = 0
+
+
+def verify(runs: RunPaths, as_json: AsJson = False) -> None:
     """Read every file of every checkpoint and compare it with the SHA-256 of when it was saved.
 
     It only reads: a damaged checkpoint is named, and set aside by the next process that opens the run. One
-    that the run deletes meanwhile is passed over.
+    that the run deletes meanwhile is passed over. What cannot be read as a run is named, and the others are
+    verified.
 
     Example: `stopctl verify runs/mnist`
 
-    Exit codes: 0 if all is as it was saved; 1 if a checkpoint is damaged; 2 if it is no run.
+    Exit codes: 0 if all is as it was saved; 1 if a checkpoint is damaged or a run was left out; 2 if there
+    is no run.
     """
+    found, left_out = read_each(runs, _verified)
+    if as_json:
+        objects = [
+            {
+                "path": one.path,
+                "good": one.good,
+                "damaged": [{"name": name, "why": why} for name, why in one.damaged.items()],
+                "bytes": one.bytes,
+            }
+            for one in found
+        ]
+        emit(objects[0] if is_one_run(runs) else {"runs": objects, "left_out": left_out})
+    else:
+        tell_notes(left_out)
+        for one in found:
+            if len(found) > 1:
+                typer.echo(f"{one.path}:")
+            for name in one.good:
+                typer.echo(f"good     {name}")
+            for name, why in one.damaged.items():
+                typer.echo(f"damaged  {name}: {why}")
+            ending = f"; {len(one.damaged)} damaged" if one.damaged else ""
+            typer.echo(f"{len(one.good)} good, {size(one.bytes)} verified{ending}")
+    if left_out or any(one.damaged for one in found):
+        raise typer.Exit(1)
+
+
+def _verified(run: Path) -> Verified:
     from stopctl.core.errors import DamagedError
     from stopctl.runs.checkpoints import check
     from stopctl.store import Reader
 
     reader = Reader(run)
     listing = reader.list()
-    damaged = {one.name: one.why for one in listing.damaged}
-    good: list[str] = []
-    checked = 0
+    found = Verified(reader.path, damaged={one.name: one.why for one in listing.damaged})
     with bar("verifying", sum(info.bytes for info in listing.good), of_bytes=True) as tick:
         for info in listing.good:
             try:
                 check(info, tick)
-                good.append(info.name)
-                checked += info.bytes
+                found.good.append(info.name)
+                found.bytes += info.bytes
             except DamagedError as error:
                 if info.name in reader.names():  # else the run has just deleted it
-                    damaged[info.name] = str(error)
-    if as_json:
-        broken = [{"name": name, "why": why} for name, why in damaged.items()]
-        emit({"path": reader.path, "good": good, "damaged": broken, "bytes": checked})
-    else:
-        for name in good:
-            typer.echo(f"good     {name}")
-        for name, why in damaged.items():
-            typer.echo(f"damaged  {name}: {why}")
-        ending = f"; {len(damaged)} damaged" if damaged else ""
-        typer.echo(f"{len(good)} good, {size(checked)} verified{ending}")
-    if damaged:
-        raise typer.Exit(1)
+                    found.damaged[info.name] = str(error)
+    return found

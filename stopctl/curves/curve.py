@@ -1,24 +1,16 @@
-"""Recorded curves, from whatever wrote them, and what a stop costs and loses on one."""
+"""Recorded curves, what a stop costs and loses on one, and whether an early stopper had cut it."""
 
 from __future__ import annotations
 
 import math
-import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
-from pathlib import Path
 from statistics import median
 
-from stopctl.core.goal import Goal, Maximize, Minimize
+from stopctl.core.goal import Goal
 from stopctl.core.progress import Report
-from stopctl.curves.directions import choose_column, choose_mode
-from stopctl.curves.find import find
-from stopctl.curves.recording import CurveError, Recording, Row
-
-LEAST = 3
-"""Finite values without which nothing can be said on a curve."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,6 +28,11 @@ class Curve:
         cut: how it ended before its planned end, in words; empty: it did not, as far as is known.
         told: its log says how it ended.
         saves: seconds and bytes of each save, where they are known.
+        format: what its log was read as.
+        guessed: what of "column" and "direction" was guessed by the names.
+        late: "begins at epoch 11", where what came before is not in the log.
+        clock: why a column with the name of a clock is none.
+        notes: what was judged and passed over on reading, a sentence each.
 
     ``unit`` is what its passes are: "epoch"; "step" where no epochs are counted, or a report is inside one.
     """
@@ -46,6 +43,11 @@ class Curve:
     cut: str = ""
     told: bool = False
     saves: tuple[tuple[float, int], ...] = ()
+    format: str = ""
+    guessed: tuple[str, ...] = ()
+    late: str = ""
+    clock: str = ""
+    notes: tuple[str, ...] = ()
     values: tuple[float, ...] = field(init=False, repr=False)
     best: tuple[float, ...] = field(init=False, repr=False)  # b(1), b(2), ..., signed; inf: none yet
     scale: float = field(init=False, repr=False)  # |m - b|
@@ -91,91 +93,6 @@ class Curve:
         return median(spent) if spent else None
 
 
-@dataclass(frozen=True, slots=True)
-class Curves:
-    """What was read: the curves, and a sentence for whatever was passed over."""
-
-    curves: tuple[Curve, ...]
-    notes: tuple[str, ...]
-
-
-def read_curves(
-    paths: Sequence[str | os.PathLike[str]],
-    *,
-    column: str | None = None,
-    mode: str | None = None,
-    mixed: bool = False,
-) -> Curves:
-    """Read curves from run directories, CSV, JSON lines and TensorBoard event files.
-
-    A folder that is no run is searched for runs and event files. A run's curve is its goal's metric, without
-    what a resume voided; elsewhere it is `column`, a well-known one (val_loss first), or the only one.
-
-    Args:
-        paths: files and folders.
-        column: the metric, in every one of them.
-        mode: "min" or "max", where neither the log nor a well-known name says it.
-        mixed: take losses and scores together.
-
-    Raises:
-        CurveError: nothing there, not readable, no such column, no direction, or mixed directions.
-        NotARunError, DamagedError: a run directory that is none, or is not what stopctl writes.
-    """
-    if mode not in (None, "min", "max"):
-        raise CurveError(f"mode is {mode!r}: write 'min' or 'max'")
-    recordings = [recording for path in paths for recording in find(Path(path))]
-    curves, notes = [], []
-    for recording in recordings:
-        if not recording.columns():
-            notes += [*_skipped(recording), f"{recording.name}: left out, nothing was reported there"]
-            continue
-        name = choose_column(recording, column)
-        rows = recording.of(name)
-        goal = {"min": Minimize, "max": Maximize}[choose_mode(recording, name, mode)](name)
-        notes += _skipped(recording)
-        finite = sum(math.isfinite(row.metrics[name]) for row in rows)
-        if finite < LEAST:
-            notes.append(f"{recording.name}: left out, {finite} finite of {len(rows)} values of {name!r}")
-        else:
-            curves.append(_curve(recording, goal, rows))
-    if not curves:
-        told = f" ({'; '.join(notes[:3])})" if notes else ""
-        where = ", ".join(map(str, paths[:3])) or "what was given"
-        raise CurveError(f"no curves in {where}{told}: give runs with at least {LEAST} finite values")
-    if not mixed:
-        _check_one_direction(curves)
-    return Curves(tuple(curves), tuple(notes))
-
-
-def _skipped(recording: Recording) -> list[str]:
-    """What of a log was passed over, a sentence each."""
-    return [
-        f"{recording.name}: {n} {what.replace('(s)', '' if n == 1 else 's', 1)}"
-        for what, n in recording.skipped.items()
-    ]
-
-
-def _curve(recording: Recording, goal: Goal, rows: Sequence[Row]) -> Curve:
-    planned = recording.planned or rows[-1].epoch or rows[-1].step
-    reports: list[Report] = []
-    seconds = 0.0
-    for row in rows:
-        seconds = max(seconds, row.seconds)  # a clock may begin anew; the core's never goes back
-        step = max(row.step, reports[-1].step if reports else 0)
-        reports.append(Report(row.metrics, row.epoch, step, seconds, planned, inside=row.inside))
-    return Curve(recording.name, goal, tuple(reports), recording.cut, recording.told, tuple(recording.saves))
-
-
-def _check_one_direction(curves: Iterable[Curve]) -> None:
-    seen = {curve.goal.mode: curve for curve in reversed(list(curves))}
-    if len(seen) > 1:
-        a, b = seen["min"], seen["max"]
-        raise CurveError(
-            f"mixed directions: {a.goal.metric!r} of {a.name} is to be small, {b.goal.metric!r} of {b.name} "
-            "large: choose one metric with --column, or take them together with --mixed"
-        )
-
-
 FEWEST = 3
 """Curves that must end alike, and different lengths among them, before a patience is read out of them."""
 
@@ -183,6 +100,7 @@ FEWEST = 3
 def cut_by(curves: Sequence[Curve]) -> list[str]:
     """How each curve was cut, in words; empty where it was not, as far as can be known.
 
+    - A log that begins after the beginning of its run is one, too, at its other end.
     - A log that says so is believed: our journals (stopped by a rule, or not ended), a `stop` in CSV and JSON
       lines, a `planned` length, the marker of `TensorBoardSink`.
     - Of other logs, a patience is read: a curve ends like Patience(p) if its best is p >= 2 reports before
@@ -192,8 +110,8 @@ def cut_by(curves: Sequence[Curve]) -> list[str]:
 
     A min_delta, another rule, or a single curve cannot be found out so.
     """
-    found = [curve.cut for curve in curves]
-    silent = [i for i, curve in enumerate(curves) if not curve.told and not curve.cut]
+    found = [curve.late or curve.cut for curve in curves]
+    silent = [i for i, curve in enumerate(curves) if not curve.told and not curve.cut and not curve.late]
     alike: dict[int, list[int]] = defaultdict(list)
     for i in silent:
         if patience := _ends_like(curves[i]):

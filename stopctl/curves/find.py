@@ -1,12 +1,20 @@
-"""Where recordings come from: run directories, event files, text files, and folders of the first two."""
+"""Where tables come from: run directories, MLflow's, event files, text files, and folders of them."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from stopctl.curves.logfiles import read_csv, read_json_lines
-from stopctl.curves.recording import CurveError, Recording, Row
+from stopctl.core.errors import StopctlError
+from stopctl.curves.directions import TRAINING, VALIDATION, words
+from stopctl.curves.formats import read_text
+from stopctl.curves.mlflow import is_metric_file, is_mlflow_run, read_mlflow
+from stopctl.curves.recording import CurveError, Row, Table
+from stopctl.curves.source import STDIN, read_source
 from stopctl.curves.tensorboard import is_event_file, read_events
+from stopctl.curves.yolo import add_settings
 from stopctl.runs.history import History, goal_of, history, seconds
 from stopctl.store import Reader
 from stopctl.store.journal import mapping, metrics
@@ -15,8 +23,39 @@ from stopctl.store.rundir import JOURNAL, RUN
 WHOLE = {"after", "non_finite", "diverged"}
 """Reasons of a stop that leave nothing to be known: a budget is a planned end, and a ruin stays one."""
 
+LOGS = (
+    "results.csv", "metrics.csv", "progress.csv", "history.csv", "training.csv", "log.csv", "training.log",
+    "trainer_state.json", "catboost_training.json", "history.json", "metrics.jsonl", "metrics.json",
+    "scalars.json", "progress.json", "result.json", "log.jsonl", "monitor.csv",
+)  # fmt: skip
+"""Names of logs that are taken in a folder, the first that is there."""
 
-def read_run(path: Path) -> Recording:
+VERSION = re.compile(r"version_(\d+)")
+CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+
+
+@dataclass(slots=True)
+class Found:
+    """What a path holds.
+
+    Attributes:
+        tables: in the order of their names.
+        notes: what was left out in a folder, a sentence each.
+        errors: why some of it could not be read.
+    """
+
+    tables: list[Table] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    errors: list[StopctlError] = field(default_factory=list)
+
+    def __iadd__(self, other: Found) -> Found:
+        self.tables += other.tables
+        self.notes += other.notes
+        self.errors += other.errors
+        return self
+
+
+def read_run(path: Path) -> Table:
     """The run's reports, without those that a resume voided; the errors are those of `Reader`."""
     reader = Reader(path)
     goal = goal_of(reader.meta)
@@ -25,12 +64,13 @@ def read_run(path: Path) -> Recording:
         Row(line["epoch"], line["step"], seconds(line), metrics(line), line.get("inside") is True)
         for line in found.reports()
     ]
-    recording = Recording(
-        str(path), rows, metric=goal.metric, mode=goal.mode, cut=_cut(found), told=True, saves=_saves(found)
-    )
+    table = Table(
+        str(path), "run", rows=rows, metric=goal.metric, mode=goal.mode, cut=_cut(found), told=True,
+        saves=_saves(found),
+    )  # fmt: skip
     if found.skipped:
-        recording.skipped["half-written line(s) skipped"] = found.skipped
-    return recording
+        table.skipped["half-written line(s) skipped"] = found.skipped
+    return table
 
 
 def _cut(found: History) -> str:
@@ -50,8 +90,12 @@ def _saves(found: History) -> list[tuple[float, int]]:
     ]
 
 
-def find(path: Path) -> list[Recording]:
-    """What a file or folder holds, by its name.
+def find(path: Path, format: str | None = None) -> Found:
+    """What a file or folder holds; a folder that is no run is searched, and goes on where one cannot be read.
+
+    Args:
+        path: a run directory, a log, a folder; ``-``: standard input.
+        format: of text files, where their content does not say it.
 
     Raises:
         CurveError: nothing that is known, or not readable.
@@ -60,34 +104,138 @@ def find(path: Path) -> list[Recording]:
     if path.name in (RUN, JOURNAL) and (path.parent / RUN).exists():
         path = path.parent
     if path.is_dir():
-        found = _in_folder(path)
-        if not found:
-            raise CurveError(f"{path} holds no run and no event files: name the CSV or JSON files in it")
+        if (path / RUN).exists():
+            return Found([read_run(path)])
+        found = _in_folder(path, format)
+        if found.errors and not found.tables:
+            raise found.errors[0]
+        if not found.tables:
+            raise CurveError(
+                f"{path} holds no run, no event files and no log of a known name, such as results.csv: name "
+                "the file to read"
+            )
         return found
     if is_event_file(path):
-        return [read_events(str(path), [path])]
-    plain = path.with_suffix("") if path.suffix == ".gz" else path
-    if plain.suffix in (".csv", ".tsv"):
-        return read_csv(path)
-    if plain.suffix in (".jsonl", ".json", ".ndjson"):
-        return read_json_lines(path)
-    if not path.exists():
+        return Found([_settled(read_events(str(path), [(path, "")]), path.parent)])
+    if is_metric_file(path):
+        return Found([read_mlflow(next(one for one in path.parents if is_mlflow_run(one)))])
+    if path != STDIN and not path.exists():
         raise CurveError(f"{path} is not there")
-    raise CurveError(
-        f"{path}: what is it? curves come from runs, *.csv, *.jsonl (.gz too) and TensorBoard files"
-    )
+    return _text(path, format)
 
 
-def _in_folder(path: Path) -> list[Recording]:
-    if (path / RUN).exists():
-        return [read_run(path)]
-    try:
-        inside = sorted(path.iterdir())
-    except OSError as error:
-        raise CurveError(f"{path} cannot be read: {error.strerror}") from error
-    events = [entry for entry in inside if is_event_file(entry)]
-    found = [read_events(str(path), events)] if events else []
-    for entry in inside:
-        if entry.is_dir() and not entry.is_symlink():
-            found += _in_folder(entry)
+def _text(path: Path, format: str | None) -> Found:
+    found = Found([_settled(table, path.parent) for table in read_text(read_source(path), format)])
+    if path != STDIN and path.name == "results.csv" and found.tables:
+        events = [one for one in path.parent.iterdir() if is_event_file(one)]
+        if events:
+            many = "1 event file" if len(events) == 1 else f"{len(events)} event files"
+            found.notes.append(f"{path}: {many} beside it left out; name the folder to read them")
     return found
+
+
+def _settled(table: Table, folder: Path) -> Table:
+    add_settings(table, folder)
+    return table
+
+
+def _in_folder(path: Path, format: str | None) -> Found:
+    """What is in and below a folder; whatever cannot be read is left out with a sentence."""
+    found = Found()
+    try:
+        found += _of_folder(path, format)
+    except StopctlError as error:
+        found.errors.append(error)
+        found.notes.append(f"left out: {error}")
+    except OSError as error:
+        wrong = CurveError(f"{error.filename or path} cannot be read: {error.strerror or error}")
+        found.errors.append(wrong)
+        found.notes.append(f"left out: {wrong}")
+    return found
+
+
+def _of_folder(path: Path, format: str | None) -> Found:
+    if (path / RUN).exists():
+        return Found([read_run(path)])
+    if is_mlflow_run(path):
+        return Found([read_mlflow(path)])
+    inside = sorted(path.iterdir())
+    folders = [one for one in inside if one.is_dir() and not one.is_symlink()]
+    own = [(one, "") for one in inside if is_event_file(one) and one.is_file()]
+    parts = _parts(folders)
+    known = {one.name: one for one in inside if one.is_file()}
+    logs = [known[name] for name in LOGS if name in known]
+    found = Found()
+    if own or parts:
+        files = [*own, *((file, before) for _, before, some in parts for file in some)]
+        found.tables.append(_settled(read_events(str(path), files), path))
+        left = logs
+    else:
+        if logs:
+            found += _text(logs[0], format)
+        left = logs[1:]
+    if left:
+        names = ", ".join(one.name for one in left)
+        found.notes.append(f"{path}: {names} left out, as of the same run; name the file to read it")
+    taken = {folder for folder, _, _ in parts}
+    for folder in _newest(folders, found):
+        if folder not in taken:
+            below = _in_folder(folder, format)
+            for table in below.tables:
+                if VERSION.fullmatch(folder.name):
+                    table.series = str(path)
+            found += below
+    return found
+
+
+def _newest(folders: list[Path], found: Found) -> Iterator[Path]:
+    """The folders in the order of their numbers; of transformers' checkpoints, whose logs go on, the last."""
+    numbered = sorted(
+        (int(one[1]), folder)
+        for folder in folders
+        if (one := CHECKPOINT.fullmatch(folder.name)) and (folder / "trainer_state.json").is_file()
+    )
+    out = [folder for _, folder in numbered]
+    if not found.tables and out:
+        found.notes += [f"{folder}: left out, {out[-1].name} has all of its log" for folder in out[:-1]]
+        out.pop()
+    yield from sorted((one for one in folders if one not in out), key=_version)
+
+
+def _version(folder: Path) -> tuple[str, int, str]:
+    found = VERSION.fullmatch(folder.name)
+    return ("version_", int(found[1]), "") if found else (folder.name, 0, folder.name)
+
+
+def _parts(folders: list[Path]) -> list[tuple[Path, str, list[Path]]]:
+    """Those folders with event files that are no runs of their own but parts of one, and their names.
+
+    Keras writes train/ and validation/, CatBoost learn/ and test/, `add_scalars` a folder for each of its
+    values, called by the tag and by the value.
+    """
+    files = {one: sorted(file for file in _listed(one) if is_event_file(file)) for one in folders}
+    stems: dict[str, list[Path]] = {}
+    for one, some in files.items():
+        if some and words(one.name) & (TRAINING | VALIDATION):
+            stems.setdefault(_stem(one.name), []).append(one)
+    shared = [
+        one
+        for some in stems.values()
+        for one in some
+        if any(words(other.name) & TRAINING for other in some)
+        and any(words(other.name) & VALIDATION for other in some)
+    ]
+    return [(one, one.name, files[one]) for one in sorted(shared)]
+
+
+def _stem(name: str) -> str:
+    """The name without its word of training or validation."""
+    parts = re.split(r"[^A-Za-z0-9]+", name)
+    return "_".join(part for part in parts if part.casefold() not in TRAINING | VALIDATION)
+
+
+def _listed(folder: Path) -> list[Path]:
+    try:
+        return [one for one in folder.iterdir() if one.is_file()]
+    except OSError:
+        return []

@@ -1,23 +1,33 @@
-"""What any log tells of one run, before it is said which of its numbers is the curve."""
+"""What a log says, row by row (`Table`), and what one run of it is once that was judged (`Recording`)."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import NamedTuple
 
 from stopctl.core.errors import StopctlError
 
-COUNTERS = frozenset(
-    {"", "epoch", "epochs", "step", "steps", "global_step", "iteration", "seconds", "time", "wall_time"}
-    | {"new_best", "lr_factor", "saved", "stop", "lr", "learning_rate", "writer"}
-)
-"""Names that are no metric."""
+Cell = float | str | None
+"""What stands in one place of a table: a number, a text that is none, or nothing."""
 
 
 class CurveError(StopctlError, ValueError):
-    """Recorded curves that cannot be used; one line that says what to do."""
+    """Recorded curves that cannot be used; one line that says what to do, whatever a file has in it."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(on_one_line(text))
+
+
+def on_one_line(text: str) -> str:
+    """The text with control characters as Python writes them, so that a file cannot make lines of ours."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def shortened(text: str) -> str:
+    """A piece of a file for a sentence: quoted, on one line, at most some 60 letters."""
+    return repr(text if len(text) <= 60 else f"{text[:57]}...")
 
 
 class Row(NamedTuple):
@@ -38,73 +48,117 @@ class Row(NamedTuple):
         return self.epoch, self.step
 
 
+class Line(NamedTuple):
+    """The cells of one row by their columns, and its line in the file, from 1; 0: it has none."""
+
+    cells: dict[str, Cell]
+    number: int = 0
+
+
 @dataclass(slots=True)
-class Recording:
-    """One run as its log has it.
+class Table:
+    """What one log says, before it is judged which column is the curve and which rows are one run.
 
     Attributes:
         name: what to call it.
-        rows: in the order written; counters as they are in the log.
-        from_zero: the log's first epoch (first step, where there are no epochs) is 0, so that each counts
-            one less than is completed.
+        format: what it was read as.
+        lines: in the order written.
+        rows: the same as one run, already placed, where a format leaves nothing to be judged.
         metric, mode: the goal, where the log tells of one.
-        planned: the planned length in epochs (steps), where the log tells of it.
+        epochs, steps: the planned length, where the log tells of it.
+        patience: of the early stopper that watched the run, in epochs, where the log tells of it.
+        completed: its counters count what is completed, also where they begin at 0.
         cut: how it ended before its planned end, in words; empty: it did not, as far as the log tells.
         told: the log says how the run ended, so that nobody need guess.
         saves: seconds each save took and its bytes, where the log tells of them.
         skipped: what was passed over, in words ("line(s) skipped"), and how often.
+        notes: what else was judged on reading, a sentence each.
+        series: the folder whose numbered versions it is one of; "": it is none.
     """
 
     name: str
-    rows: list[Row] = field(default_factory=list)
-    from_zero: bool = False
+    format: str
+    lines: list[Line] = field(default_factory=list)
+    rows: list[Row] | None = None
     metric: str | None = None
     mode: str | None = None
-    planned: int | None = None
+    epochs: int | None = None
+    steps: int | None = None
+    patience: int | None = None
+    completed: bool = False
     cut: str = ""
     told: bool = False
     saves: list[tuple[float, int]] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
+    series: str = ""
 
     def columns(self) -> list[str]:
-        """The metrics of any row, in the order first seen."""
-        return list(dict.fromkeys(name for row in self.rows for name in row.metrics))
+        """All that has a number anywhere, counters among them, in the order first seen."""
+        if self.rows is not None:
+            return list(dict.fromkeys(name for row in self.rows for name in row.metrics))
+        return list(
+            dict.fromkeys(
+                name for line in self.lines for name, cell in line.cells.items() if isinstance(cell, float)
+            )
+        )
 
-    def of(self, column: str) -> list[Row]:
-        """The rows that have this metric, counted from 1; what was reported again later is left out.
 
-        A run that was resumed goes back in its log: earlier rows from there on are void. Where a log counts
-        epochs alone, one epoch may have several rows.
-        """
-        standing: list[Row] = []
-        void = 0
-        for row in self.rows:
-            if column not in row.metrics:
-                continue
-            if standing and (
-                standing[-1].place > row.place or (row.step and standing[-1].place == row.place)
-            ):
-                before = len(standing)
-                standing = [other for other in standing if other.place < row.place]
-                void += before - len(standing)
-            standing.append(row)
-        if void:
-            self.skipped["value(s) left out: reported again after a resume"] += void
-        return self._completed(standing)
+@dataclass(slots=True)
+class Recording:
+    """One run, as it was judged.
 
-    def _completed(self, rows: list[Row]) -> list[Row]:
-        """The same with counters of what is completed."""
-        if not any(row.epoch or row.step for row in rows):
-            return [row._replace(epoch=i) for i, row in enumerate(rows, start=1)]
-        if not self.from_zero:
-            return rows
-        counts = [row.epoch for row in rows]
-        by_epoch = any(counts)
-        if not by_epoch:
-            counts = [row.step for row in rows]
-        gap = next((b - a for a, b in pairwise(counts) if b > a), 1)
-        more = gap if counts[0] == 0 else 1  # 0, 100, 200: the first report comes after 100
-        return [
-            row._replace(epoch=row.epoch + more) if by_epoch else row._replace(step=row.step + more)
-            for row in rows
-        ]
+    Attributes:
+        name: what to call it. format: what it was read as. column: the metric.
+        rows: those that have the column, counted from 1, without what a resume voided.
+        planned: the planned length in epochs (steps, where no epochs are counted); None: not known.
+        cut, told, saves: as of the `Table`.
+        late: "begins at epoch 11": what came before is not in the log; "": it begins at its beginning.
+        clock: why a column with the name of a clock is none; "": nothing to say.
+        notes: what was judged and passed over, a sentence each.
+    """
+
+    name: str
+    format: str
+    column: str
+    rows: list[Row]
+    planned: int | None = None
+    cut: str = ""
+    told: bool = False
+    saves: list[tuple[float, int]] = field(default_factory=list)
+    late: str = ""
+    clock: str = ""
+    notes: list[str] = field(default_factory=list)
+
+
+def skipped(counts: Counter[str]) -> list[str]:
+    """What was passed over, a sentence each: "2 half-written lines skipped"."""
+    return [f"{n} {what.replace('(s)', '' if n == 1 else 's')}" for what, n in counts.items()]
+
+
+class Logged(NamedTuple):
+    """One value as trackers write it, each by itself."""
+
+    time: float
+    step: float
+    name: str
+    value: float
+
+
+def rows_of(logged: Iterable[Logged]) -> list[Line]:
+    """The rows of values logged one by one: in the order of time, those of one step together.
+
+    The rows that have a metric are in the order in which it was logged. So a second value at one step, or a
+    metric whose steps count something else, begins a new row, and a resume or another run is seen.
+    """
+    rows: list[Line] = []
+    newest: dict[float, int] = {}  # of each step, its newest row
+    last: dict[str, int] = {}  # of each metric, the row with its newest value
+    for one in sorted(logged, key=lambda one: one.time):
+        at = newest.get(one.step, -1)
+        if at <= last.get(one.name, -1):
+            at = newest[one.step] = len(rows)
+            rows.append(Line({"step": one.step}))
+        rows[at].cells[one.name] = one.value
+        last[one.name] = at
+    return rows

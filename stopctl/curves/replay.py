@@ -138,4 +138,5 @@ def _check_counters(curve: Curve, rule: StopPolicy) -> None:
     for leaf in leaves(rule):
         if isinstance(leaf, After) and not getattr(last, leaf.counter[0]):
             unit = leaf.counter[0].removesuffix("s")
-            raise SettingError(f"{leaf!r} needs {unit}s, which the log of this curve does not tell")
+            why = f": {curve.clock}" if curve.clock and unit == "second" else ""
+            raise SettingError(f"{leaf!r} needs {unit}s, which the log of this curve does not tell{why}")

@@ -1,13 +1,14 @@
-"""Recordings from TensorBoard's event files."""
+"""Tables from TensorBoard's event files, read by TensorBoard's own record reader, which checks every CRC."""
 
 from __future__ import annotations
 
+import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from stopctl.curves.recording import CurveError, Recording, Row
+from stopctl.curves.recording import CurveError, Logged, Table, rows_of
 
 OURS = "stopctl/"
 """Scalars that mark decisions."""
@@ -15,62 +16,87 @@ OURS = "stopctl/"
 LARGEST = 3.4028234e38
 """A little less than the largest float32."""
 
+EVENTS = re.compile(r"(?:^|\.)tfevents(?:\.|$)")
+
 
 def is_event_file(path: Path) -> bool:
-    """Whether it is named as TensorBoard names them."""
-    return ".tfevents." in path.name
+    """Whether it is named as TensorBoard and CatBoost name them."""
+    return EVENTS.search(path.name) is not None
 
 
-def read_events(name: str, files: list[Path]) -> Recording:
-    """One run: the scalars of the event files of one folder, in the order of their names.
+def read_events(name: str, files: Iterable[tuple[Path, str]]) -> Table:
+    """One table: the scalars of event files, each with what comes before its tags, in the order given.
 
-    Where a run went on from an earlier step, the points from there on are void, as TensorBoard has it.
+    Scalars of one step are one row. Where a run says that it went on from an earlier step, the points from
+    there on are void, as TensorBoard has it; from its first step it is another run, which stays.
 
     Raises:
         CurveError: tensorboard is not installed, or a file cannot be read.
     """
     try:
         from tensorboard.compat.proto import event_pb2
+        from tensorboard.compat.tensorflow_stub import errors
+        from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import PyRecordReader_New
     except ImportError as error:
         raise CurveError(
             f"{name}: event files need tensorboard: pip install 'stopctl[tensorboard]'"
         ) from error
-    recording = Recording(name)
-    rows: list[Row] = []
-    for file in sorted(files):
-        try:
-            data = file.read_bytes()
-        except OSError as error:
-            raise CurveError(f"{file} cannot be read: {error.strerror}") from error
-        for record in _records(data):
+    table = Table(name, "TensorBoard")
+    folders: dict[str, list[Logged]] = {}
+    for file, before in files:
+        logged = folders.setdefault(before, [])
+        time = 0.0
+        for record in _records(file, PyRecordReader_New, errors):
             event = event_pb2.Event()
             try:
                 if record is None:
                     raise ValueError("torn")
                 event.ParseFromString(record)
             except Exception:  # protobuf's DecodeError
-                recording.skipped["half-written event(s) skipped"] += 1
+                table.skipped["half-written event(s) skipped"] += 1
                 continue
             if event.HasField("session_log") and event.session_log.status == event.session_log.START:
-                rows = [row for row in rows if row.step < event.step]
-            _take(event, rows, recording)
-    recording.rows = rows
-    recording.from_zero = any(row.step == 0 for row in rows)
-    return recording
+                logged[:] = [one for one in logged if one.step < event.step or event.step <= logged[0].step]
+            time = max(time, event.wall_time)  # a file is in order, whatever the clock did
+            for tag, value in _scalars(event, table):
+                logged.append(Logged(time, float(max(0, event.step)), _named(tag, before), value))
+    table.lines = rows_of(one for logged in folders.values() for one in logged)
+    return table
 
 
-def _take(event: Any, rows: list[Row], recording: Recording) -> None:
-    """The scalars of one event; those of one step are one row."""
+def _records(file: Path, reader: Any, errors: Any) -> Iterator[bytes | None]:
+    """Each record; None for what is torn or has a wrong CRC, after which nothing can be read."""
+    try:
+        with file.open("rb"):
+            records = reader(str(file))
+    except OSError as error:
+        raise CurveError(f"{file} cannot be read: {error.strerror}") from error
+    while True:
+        try:
+            records.GetNext()
+        except errors.OutOfRangeError:
+            return
+        except (errors.DataLossError, OverflowError, MemoryError):
+            yield None
+            return
+        yield records.record()
+
+
+def _scalars(event: Any, table: Table) -> Iterator[tuple[str, float]]:
+    """The scalars of one event, without our marks; one of these says that the run was stopped."""
     for value in event.summary.value:
         if value.tag == OURS + "stop":
-            recording.cut = "an early stopper"
+            table.cut = "an early stopper"
         scalar = _scalar(value)
-        if scalar is None or value.tag.startswith(OURS):
-            continue
-        if rows and rows[-1].step == event.step and value.tag not in rows[-1].metrics:
-            rows[-1].metrics[value.tag] = scalar
-        else:
-            rows.append(Row(0, max(0, int(event.step)), 0.0, {value.tag: scalar}))
+        if scalar is not None and not value.tag.startswith(OURS):
+            yield value.tag, scalar
+
+
+def _named(tag: str, before: str) -> str:
+    """The column: a tag below its folder; the folder alone, where `add_scalars` named it by the tag."""
+    if not before:
+        return tag
+    return before if before.startswith(tag.replace("/", "_") + "_") else f"{before}/{tag}"
 
 
 def _scalar(value: Any) -> float | None:
@@ -101,16 +127,3 @@ def _shortest(single: float) -> float:
         if abs(number) <= LARGEST and struct.unpack("f", struct.pack("f", number))[0] == single:
             return number
     return single
-
-
-def _records(data: bytes) -> Iterator[bytes | None]:
-    """Each record: its length (8 bytes), CRC (4), content, CRC (4); None for a torn last one."""
-    at = 0
-    while at < len(data):
-        head = data[at : at + 8]
-        size = int.from_bytes(head, "little")
-        if len(head) < 8 or at + 16 + size > len(data):
-            yield None
-            return
-        yield data[at + 12 : at + 12 + size]
-        at += 16 + size

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stopctl.core.errors import StopctlError
 from stopctl.core.values import float_to_json
 from stopctl.core.words import figure
 from stopctl.report.slider import Question, question
@@ -56,8 +57,14 @@ class PageRun:
     question: Question
 
 
-def page_runs(directories: Sequence[str | os.PathLike[str]]) -> list[PageRun]:
+def page_runs(
+    directories: Sequence[str | os.PathLike[str]], leave_out: Callable[[str], object] | None = None
+) -> list[PageRun]:
     """Read runs for one page, each under a name of its own: as much of its path as it takes.
+
+    Args:
+        directories: the runs'.
+        leave_out: is told of each that cannot be read, unless none can; None: that is an error.
 
     Raises:
         NotARunError, DamagedError: as `Reader` does.
@@ -68,7 +75,21 @@ def page_runs(directories: Sequence[str | os.PathLike[str]]) -> list[PageRun]:
         names = ["/".join(parts[-depth:]) for parts in paths]
         if len(set(names)) == len(set(paths)):
             break
-    return [page_run(*named) for named in zip(directories, names, strict=True)]
+    found: list[PageRun] = []
+    errors: list[StopctlError] = []
+    for directory, name in zip(directories, names, strict=True):
+        try:
+            found.append(page_run(directory, name))
+        except StopctlError as error:
+            if leave_out is None:
+                raise
+            errors.append(error)
+    if errors and not found:
+        raise errors[0]
+    if leave_out is not None:
+        for wrong in errors:
+            leave_out(f"left out: {wrong}")
+    return found
 
 
 def page_run(directory: str | os.PathLike[str], name: str = "") -> PageRun:

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from html import escape
 from importlib.metadata import version
@@ -26,7 +26,11 @@ GENERATOR = '<meta name="generator" content="stopctl report">'
 
 
 def write_report(
-    directories: Sequence[str | os.PathLike[str]], to: str | os.PathLike[str], *, force: bool = False
+    directories: Sequence[str | os.PathLike[str]],
+    to: str | os.PathLike[str],
+    *,
+    force: bool = False,
+    leave_out: Callable[[str], object] | None = None,
 ) -> Path:
     """Write the page about these runs into one file, which needs no network and no other file.
 
@@ -34,6 +38,8 @@ def write_report(
         directories: runs, at least one; they may be in use, and are only read.
         to: the file; it appears whole.
         force: replace one that is there, if it is not a report of ours (that is always replaced).
+        leave_out: is told, in a sentence, of each run that cannot be read or has another goal than the first
+            one; the page is about the others. None: such a run is an error.
 
     Returns:
         The file.
@@ -48,22 +54,25 @@ def write_report(
         raise SettingError("a report needs at least one run")
     may_replace = _anything if force else _is_report
     refuse_to_replace(target, "the report", may_replace)
-    text = page(checked(page_runs(directories)))
+    text = page(checked(page_runs(directories, leave_out), leave_out))
     publish(target, [text.encode("utf-8")], "the report", ours=may_replace)
     return target
 
 
-def checked(runs: Sequence[PageRun]) -> Sequence[PageRun]:
-    """The runs; SettingError if one maximizes what another one minimizes."""
+def checked(runs: Sequence[PageRun], leave_out: Callable[[str], object] | None = None) -> Sequence[PageRun]:
+    """The runs; one that maximizes what another one minimizes is a SettingError, or left out."""
     first: dict[str, PageRun] = {}
+    good = []
     for run in runs:
         other = first.setdefault(run.metric, run)
-        if other.question.goal != run.question.goal:
-            raise SettingError(
-                f"mixed directions: {other.name} has {other.question.goal!r}, {run.name} has "
-                f"{run.question.goal!r}; make a page for each"
-            )
-    return runs
+        if other.question.goal == run.question.goal:
+            good.append(run)
+            continue
+        goals = f"{other.name} has {other.question.goal!r}, {run.name} has {run.question.goal!r}"
+        if leave_out is None:
+            raise SettingError(f"mixed directions: {goals}; make a page for each")
+        leave_out(f"left out: {run.name}: mixed directions: {goals}")
+    return good
 
 
 def page(runs: Sequence[PageRun]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -221,6 +222,11 @@ def find_runs(folder: Path) -> list[Path]:
             folders.clear()
         folders[:] = sorted(name for name in folders if not name.startswith("."))
     return paths
+
+
+def runs_at(paths: Sequence[Path]) -> list[Path]:
+    """The runs of all that is named, those of a folder sorted; what has none stands for itself."""
+    return [run for path in paths for run in (find_runs(path) or [path])]
 
 
 def read_runs(folder: Path, now: datetime | None = None) -> tuple[list[Standing], list[tuple[Path, str]]]:

@@ -1,8 +1,8 @@
 """The few file operations of the store, and what their errors mean: a failed save, or damage.
 
 Every one goes through a `Files`, so that a test can replace it. Each method is one operation that happens or
-raises OSError; none retries. In particular a failed fsync is never tried again: the kernel may have dropped the
-pages and would report success.
+raises OSError; none retries. In particular a failed fsync is never tried again: the kernel may have dropped
+the pages and would report success.
 """
 
 from __future__ import annotations

@@ -73,6 +73,20 @@ def test_damage_and_garbled_lines_are_said(tmp_path, stopctl):
     assert "1 line of the journal cannot be read, as a crash leaves them: skipped" in out
 
 
+def test_folders_and_several_runs_are_shown_and_what_cannot_be_read_is_named(tmp_path, stopctl):
+    for name in ("a", "b"):
+        ran(tmp_path / "runs" / name)
+    (tmp_path / "empty").mkdir()
+    code, out, err = stopctl("show", tmp_path / "runs")
+    assert (code, err, [line for line in out.splitlines() if "  stopped: " in line]) == (
+        0, "", [f"{name}  stopped: no improvement over 0.3 for 3 reports" for name in "ab"],
+    )  # fmt: skip
+    code, out, err = stopctl("show", tmp_path / "runs" / "b", tmp_path / "empty", "--json")
+    told = json.loads(out)
+    assert (code, [one["state"] for one in told["runs"]]) == (1, ["stopped"])
+    assert told["left_out"] == [f"left out: {tmp_path / 'empty'} is no run: it has no run.json; it is empty"]
+
+
 @pytest.mark.parametrize(
     "command",
     [["show"], ["explain"], ["verify"], ["watch", "--once"], ["unlock"], ["prune", "--keep", "Last(1)"]],

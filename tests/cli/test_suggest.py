@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from stopctl import Patience, StopctlError
 from stopctl.cli.app import app
 from stopctl.runs.ruletext import parse_stop
-from support.logs import FORMATS, keras, our_run
+from support.logs import FORMATS, keras, our_run, write
 from support.made import losses
 
 RUNNER = CliRunner(env={"NO_COLOR": "1", "TERM": "dumb"})
@@ -25,8 +25,8 @@ def inside(*arguments):
 def test_every_format_gives_the_same_recommendation_within_the_bound(tmp_path):
     """The first through the real executable."""
     told = {}
-    for name, write in FORMATS.items():
-        paths = [write(tmp_path / name, f"r{seed:02}", "val_loss", losses(seed, 40)) for seed in range(10)]
+    for name, made in FORMATS.items():
+        paths = [made(tmp_path / name, f"r{seed:02}", "val_loss", losses(seed, 40)) for seed in range(10)]
         arguments = [*map(str, paths), "--max-regret", "0.02", "--holdout", "0.5", "--json"]
         if told:
             text = inside(*arguments).stdout
@@ -82,11 +82,24 @@ def test_cut_runs_are_left_out_and_said(tmp_path):
     assert json.loads(inside(*whole, *cut, "--json", "--keep-cut").stdout)["runs"] == 5
 
 
+def test_a_log_that_begins_late_is_left_out_and_said(tmp_path):
+    paths = [keras(tmp_path, f"r{seed}", "val_loss", losses(seed, 30)) for seed in range(3)]
+    late = write(
+        tmp_path / "late.csv", "\n".join(["epoch,val_loss", *(f"{i},{1 / i}" for i in range(13, 40))])
+    )
+    done = inside(*paths, late)
+    assert f"{late}: begins at epoch 13: what came before is not in it" in done.stderr
+    assert "left out, as what they would have won is not known: 1 begins at epoch 13" in done.stdout
+    assert json.loads(inside(*paths, late, "--json").stdout)["runs"] == 3
+
+
 def test_where_no_rule_is_good_enough_the_whole_run_is_recommended(tmp_path):
     paths = [keras(tmp_path, f"r{seed}", "val_loss", [10.0 - i for i in range(10)]) for seed in range(3)]
     lines = inside(*paths, "--max-regret", "0").stdout.splitlines()
-    assert lines[0] == "no rule of the grid keeps the mean regret within 0 for less: train to the end"
-    assert lines[1] == "stop=NonFinite()"
+    assert lines[0].startswith("judged: val_loss of ")
+    assert lines[0].endswith("; column and direction guessed by the name; 3 curves of 10 values")
+    assert lines[1] == "no rule of the grid keeps the mean regret within 0 for less: train to the end"
+    assert lines[2] == "stop=NonFinite()"
 
 
 @pytest.mark.parametrize(

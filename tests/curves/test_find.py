@@ -3,12 +3,11 @@ from __future__ import annotations
 import pytest
 
 from stopctl import After, NonFinite, Patience, Run
-from stopctl.curves.curve import read_curves
 from stopctl.curves.find import read_run
 from stopctl.curves.replay import replay
 from stopctl.rules import RemainingGain
 from support.given import Given
-from support.logs import our_run
+from support.logs import our_run, read
 
 
 def test_parts_that_a_resume_voided_are_left_out(tmp_path):
@@ -75,7 +74,7 @@ def test_a_report_inside_an_epoch_is_replayed_as_what_it_was(tmp_path):
     rule = RemainingGain(0.05)  # it counts the reports of an epoch
     trained = train("cut", rule)
     train("whole", None)
-    (curve,) = read_curves([tmp_path / "whole"]).curves
+    (curve,) = read(tmp_path / "whole").curves
     assert [report.inside for report in curve.reports[:6]] == [True, True, False] * 2
     outcome = replay(curve, rule)
     assert outcome.reports == len(read_run(tmp_path / "cut").rows) < len(curve.reports)

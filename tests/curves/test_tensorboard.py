@@ -9,16 +9,16 @@ from tensorboard.compat.proto import event_pb2, summary_pb2, tensor_pb2, tensor_
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from stopctl.curves.recording import CurveError
-from stopctl.curves.tensorboard import read_events
+from stopctl.curves.tensorboard import is_event_file, read_events
 from support.logs import events
 
 
-def read(folder):
-    return read_events("tb", list(folder.iterdir()))
+def table(folder):
+    return read_events("tb", [(file, "") for file in sorted(folder.iterdir())])
 
 
 def values(folder, tag="val_loss"):
-    return [(row.step, row.metrics[tag]) for row in read(folder).of(tag)]
+    return [(line.cells["step"], line.cells[tag]) for line in table(folder).lines if tag in line.cells]
 
 
 def write(folder, *written, name="events.out.tfevents.1.host"):
@@ -63,7 +63,7 @@ def test_keras_and_tf_summary_write_tensors_and_count_from_zero(tmp_path):
         ),
         event_pb2.Event(step=3, summary=summary_pb2.Summary(value=[{"tag": "note", "tensor": text}])),
     )
-    assert values(tmp_path / "a", "epoch_loss") == [(1, 0.3), (2, 0.2), (3, 0.1)]
+    assert values(tmp_path / "a", "epoch_loss") == [(0, 0.3), (1, 0.2), (2, 0.1)]
 
 
 def test_points_beyond_a_resume_are_void(tmp_path):
@@ -83,16 +83,46 @@ def test_a_torn_file_is_read_as_far_as_it_goes(tmp_path):
     (file,) = folder.iterdir()
     file.write_bytes(file.read_bytes()[:-5])
     assert values(folder) == [(1, 3.0), (2, 2.0)]
-    assert dict(read(folder).skipped) == {"half-written event(s) skipped": 1}
+    assert dict(table(folder).skipped) == {"half-written event(s) skipped": 1}
+
+
+def test_a_wrong_crc_ends_the_file_and_is_said(tmp_path):
+    folder = events(tmp_path, "a", "val_loss", [3.0, 2.0, 1.0])
+    (file,) = folder.iterdir()
+    data = bytearray(file.read_bytes())
+    data[-6] ^= 1  # in the last event
+    file.write_bytes(data)
+    assert values(folder) == [(1, 3.0), (2, 2.0)]
+    assert dict(table(folder).skipped) == {"half-written event(s) skipped": 1}
+
+
+def test_going_on_from_the_first_step_is_another_run_which_stays(tmp_path):
+    began = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+    write(tmp_path / "a", scalar(0, 3.0), scalar(1, 2.0))
+    write(
+        tmp_path / "a",
+        event_pb2.Event(step=0, session_log=began),
+        scalar(0, 5.0),
+        name="events.out.tfevents.2.host",
+    )
+    assert values(tmp_path / "a") == [(0, 3.0), (1, 2.0), (0, 5.0)]
+
+
+@pytest.mark.parametrize(
+    ("name", "is_one"),
+    [("events.out.tfevents", True), ("events.out.tfevents.1.host", True), ("a.tfevents.b", True), ("events.csv", False), ("mytfevents", False)],
+)  # fmt: skip
+def test_event_files_are_known_by_their_names(tmp_path, name, is_one):
+    assert is_event_file(tmp_path / name) == is_one
 
 
 def test_our_sink_s_markers_are_no_metrics_and_say_that_the_run_was_stopped(tmp_path):
     write(tmp_path / "a", scalar(1, 3.0), scalar(1, 3.0, "stopctl/new_best"))
-    log = read(tmp_path / "a")
-    assert (log.columns(), log.cut) == (["val_loss"], "")
+    log = table(tmp_path / "a")
+    assert (log.columns(), log.cut) == (["step", "val_loss"], "")
     write(tmp_path / "a", scalar(1, 3.0), scalar(2, 4.0), scalar(2, 4.0, "stopctl/stop"))
     assert values(tmp_path / "a") == [(1, 3.0), (2, 4.0)]
-    assert read(tmp_path / "a").cut == "an early stopper"
+    assert table(tmp_path / "a").cut == "an early stopper"
 
 
 def test_without_tensorboard_the_error_says_how_to_install_it(tmp_path, monkeypatch):
@@ -100,9 +130,9 @@ def test_without_tensorboard_the_error_says_how_to_install_it(tmp_path, monkeypa
     with pytest.raises(
         CurveError, match=r"tb: event files need tensorboard: pip install 'stopctl\[tensorboard\]'"
     ):
-        read_events("tb", [tmp_path / "events.out.tfevents.1"])
+        read_events("tb", [(tmp_path / "events.out.tfevents.1", "")])
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path):
     with pytest.raises(CurveError, match=r"tfevents\.1 cannot be read: No such file"):
-        read_events("tb", [tmp_path / "events.out.tfevents.1"])
+        read_events("tb", [(tmp_path / "events.out.tfevents.1", "")])
