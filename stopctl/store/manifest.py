@@ -101,7 +101,7 @@ def encode(info: CheckpointInfo, files: Mapping[str, FileFact], parts: int = 0) 
     reasons = list(info.reasons)
     while len(strict.dumps(reasons)) > REASONS:
         reasons.pop()
-    body = {
+    body: dict[str, Any] = {
         "format": FORMAT,
         "epoch": info.epoch,
         "step": info.step,
@@ -116,8 +116,7 @@ def encode(info: CheckpointInfo, files: Mapping[str, FileFact], parts: int = 0) 
         "files": {name: fact._asdict() for name, fact in files.items()},
     }
     if info.values:
-        told: dict[str, Any] = body
-        told["values"] = {goal: strict.number(value) for goal, value in info.values.items()}
+        body["values"] = {goal: float_to_json(value) for goal, value in info.values.items()}
     if info.unpacked is not None:
         body["unpacked"] = info.unpacked
     if PARTS in files:
@@ -231,7 +230,7 @@ def are_values(values: object) -> bool:
         and all(
             type(goal) is str and value is not None and _is_value(value) for goal, value in values.items()
         )
-        and len(strict.dumps({goal: strict.number(float(value)) for goal, value in values.items()})) <= VALUES
+        and len(strict.dumps({goal: float_to_json(float(value)) for goal, value in values.items()})) <= VALUES
     )
 
 

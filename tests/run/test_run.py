@@ -584,4 +584,7 @@ def test_the_best_of_several_metrics_are_saved_kept_and_found(tmp_path):
         SettingError, match=r"has no checkpoint with a finite value of Maximize\('auc'\) \(OnBest"
     ):
         choose(tmp_path, goal=Maximize("auc"))
-    assert info_from_json(json.loads(json.dumps(info_to_json(run.checkpoints[0]))), tmp_path) == run.checkpoints[0]
+    assert (
+        info_from_json(json.loads(json.dumps(info_to_json(run.checkpoints[0]))), tmp_path)
+        == run.checkpoints[0]
+    )
