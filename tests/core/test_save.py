@@ -313,6 +313,7 @@ def test_a_goal_that_ranks_needs_its_metric_and_has_a_warm_up_of_its_own():
         controller.report({"val_loss": 1.0})
     controller.report({"val_loss": 1.0, "f1": 0.5}, epoch=1)
     assert controller.current_values == {}
+    assert controller.others == (Maximize("f1", start_from=1),)
     controller.report({"val_loss": 1.0, "f1": 0.4}, epoch=2)
     assert controller.current_values == {"Maximize('f1')": 0.4}
     controller.boundary(epoch=3)
