@@ -11,7 +11,7 @@ from stopctl.core.errors import OrderError, ReportError, SettingError, StateErro
 from stopctl.core.goal import goal_from_json
 from stopctl.core.plan import Plan
 from stopctl.core.progress import checked_drops
-from stopctl.core.state import START, Mark, State
+from stopctl.core.state import Mark, State
 from stopctl.core.values import float_from_json, float_to_json
 
 FORMAT = 1
@@ -49,7 +49,7 @@ def dump_state(plan: Plan, state: State, counting: Save | None = None) -> dict[s
         "metrics": {name: float_to_json(value) for name, value in state.metrics.items()},
         "averages": {key: float_to_json(s) for key, s in state.averages.items()},
         "proposals": state.proposals,
-        "committed": _mark_to_json(state.committed, state.committed_best),
+        "committed": _mark_to_json(state.committed, state.committed_best, state.committed_bests),
         "memories": [
             {"policy": kind, "goal": goal, "ordinal": place, "rule": rule, "memory": memory_to_json(memory)}
             for (kind, goal, place), rule, memory in zip(plan.keys(), plan.texts, state.memories, strict=True)
@@ -95,8 +95,9 @@ def load_state(plan: Plan, data: Mapping[str, Any]) -> tuple[State, tuple[str, .
         state.metrics = {str(name): float_from_json(v, name) for name, v in data["metrics"].items()}
         state.averages = {str(key): float_from_json(s, key) for key, s in data["averages"].items()}
         state.averaged = _averaged(plan, state)
-        state.committed, best = _mark_from_json(data["committed"])
-        state.rank_saves(best)
+        state.others = plan.others
+        state.committed, best, bests = _mark_from_json(data["committed"])
+        state.rank_saves(best, bests)
         return state, _load_memories(plan, state, data["memories"])
     except (KeyError, TypeError, AttributeError, SettingError) as error:
         raise StateError(f"the saved state is damaged or not from stopctl: {error!r}") from error
@@ -171,19 +172,19 @@ def _same_goal(plan: Plan, goal: Mapping[str, Any]) -> None:
         )
 
 
-def _mark_to_json(mark: Mark, best: float | None) -> dict[str, Any]:
+def _mark_to_json(mark: Mark, best: float | None, bests: Mapping[str, float]) -> dict[str, Any]:
     told = mark._asdict()
-    told["value"] = _optional_to_json(mark.value)
-    return {**told, "best": _optional_to_json(best)}
+    told["value"], told["best"] = _optional_to_json(mark.value), _optional_to_json(best)
+    del told["values"]  # of the newest save nobody asks them again
+    return {**told, "bests": dict(bests)} if bests else told
 
 
-def _mark_from_json(data: Mapping[str, Any]) -> tuple[Mark, float | None]:
-    mark = START._replace(
-        **{name: _count(data[name], name) for name in _COUNTS},
-        seconds=float_from_json(data["seconds"], "seconds"),
-        value=_optional_from_json(data["value"], "value"),
-    )
-    return mark, _optional_from_json(data["best"], "best")
+def _mark_from_json(data: Mapping[str, Any]) -> tuple[Mark, float | None, dict[str, float]]:
+    reports, epoch, step = (_count(data[name], name) for name in _COUNTS)
+    seconds, value = float_from_json(data["seconds"], "seconds"), _optional_from_json(data["value"], "value")
+    mark = Mark(reports, epoch, step, seconds, value)
+    bests = {str(key): float_from_json(best, key) for key, best in data.get("bests", {}).items()}
+    return mark, _optional_from_json(data["best"], "best"), bests
 
 
 def _optional_to_json(value: float | None) -> float | str | None:

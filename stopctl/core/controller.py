@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from stopctl.core.codec import dump_state, load_state
@@ -34,6 +35,8 @@ class Controller:
         stop: when to stop, or None for never.
         save: when to save, or None; a stop and the last planned pass propose a save in any case.
         lr: when to lower the learning rate, or None; ``decision.lr_factor`` says by how much.
+        ranked_by: other goals that checkpoints are ranked by, such as those of ``Best(1, goal=...)``; those
+            of ``OnBest(goal=...)`` are known.
 
     Raises:
         SettingError: an argument that is not such a rule.
@@ -54,12 +57,14 @@ class Controller:
         stop: StopPolicy | None = STOP,
         save: SavePolicy | None = SAVE,
         lr: ReduceOnPlateau | None = None,
+        ranked_by: Collection[Goal] = (),
     ) -> None:
         self._plan = Plan(
             checked_goal(goal, "Controller"),
             checked_rule(stop, StopPolicy, "stop", "Patience(10)"),
             checked_rule(save, SavePolicy, "save", "Every(epochs=10)"),
             lr=checked_rule(lr, ReduceOnPlateau, "lr", "ReduceOnPlateau(0.1, patience=3)"),
+            ranked_by=ranked_by,
         )
         self._state = begin(self._plan)
         self._stopped: Stop | None = None
@@ -84,6 +89,16 @@ class Controller:
     def current_value(self) -> float | None:
         """The goal's value, if the newest report belongs to exactly the present state and may rank."""
         return self._state.own_value
+
+    @property
+    def current_values(self) -> Mapping[str, float]:
+        """The same for the other goals that checkpoints are ranked by, by their keys."""
+        return self._state.other_values
+
+    @property
+    def others(self) -> tuple[Goal, ...]:
+        """The other goals that checkpoints are ranked by."""
+        return self._plan.others
 
     def report(
         self,
@@ -209,9 +224,9 @@ class Controller:
         """
         self._settle(save, done=False)
 
-    def saved_best(self, best: float | None) -> None:
-        """Tell which value is the best among the checkpoints that were found good on opening."""
-        self._state.rank_saves(best)
+    def saved_best(self, best: float | None, others: Mapping[str, float] = MappingProxyType({})) -> None:
+        """Tell which value is the best among the checkpoints that were found good; that of others by key."""
+        self._state.rank_saves(best, others)
 
     def state_dict(self, counting: Save | None = None) -> dict[str, Any]:
         """The state as strict JSON, without the rules; ``counting``: the save that it is written into."""

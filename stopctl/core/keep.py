@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Protocol, TypeVar
 
 from stopctl.core.errors import SettingError
-from stopctl.core.goal import Goal
+from stopctl.core.goal import Goal, checked_goal
 from stopctl.core.length import Length
-from stopctl.core.policy import AllOf, AnyOf, Rule, join_as
+from stopctl.core.policy import AllOf, AnyOf, Group, Rule, join_as
 from stopctl.core.values import count
 
 
@@ -36,6 +36,10 @@ class Kept(Protocol):
     @property
     def value(self) -> float | None:
         """The goal's value of exactly this state, or None."""
+
+    @property
+    def values(self) -> Mapping[str, float]:
+        """The same for other goals that rules name, by their keys."""
 
     @property
     def pinned(self) -> bool:
@@ -103,18 +107,26 @@ class Last(KeepPolicy):
 class Best(KeepPolicy):
     """The ``n`` with the best finite values; the older wins a tie.
 
+    Args:
+        n: checkpoints, >= 1.
+        goal: another goal than the run's; checkpoints that were saved before a rule named it do not rank.
+
     >>> Best(3)
     Best(3)
     """
 
     n: int
+    _: KW_ONLY
+    goal: Goal | None = None
 
     def __post_init__(self) -> None:
         count(self.n, "Best(...): n", least=1)
+        if self.goal is not None:
+            checked_goal(self.goal, "Best")
 
     def chosen(self, checkpoints: Sequence[Kept], goal: Goal) -> Collection[str]:
         """The n best of them."""
-        return {kept.name for kept in ranked(checkpoints, goal)[: self.n]}
+        return {kept.name for kept in ranked(checkpoints, goal, self.goal)[: self.n]}
 
 
 class KeepEvery(Length, KeepPolicy):
@@ -136,10 +148,29 @@ class KeepEvery(Length, KeepPolicy):
         return names
 
 
-def ranked(checkpoints: Sequence[K], goal: Goal) -> list[K]:
-    """Those with a finite value, best first, the older first among equals."""
-    finite = [kept for kept in checkpoints if kept.value is not None and math.isfinite(kept.value)]
-    return sorted(finite, key=lambda kept: goal.sign * (kept.value or 0.0))
+def ranked(checkpoints: Sequence[K], goal: Goal, by: Goal | None = None) -> list[K]:
+    """Those with a finite value, best first, the older first among equals.
+
+    Args:
+        checkpoints: of one run.
+        goal: the run's.
+        by: the goal to rank by; None: the run's.
+    """
+    if by is None or by.key == goal.key:
+        told = [(kept.value, kept) for kept in checkpoints]
+    else:
+        told = [(kept.values.get(by.key), kept) for kept in checkpoints]
+    sign = (by or goal).sign
+    finite = [(sign * value, kept) for value, kept in told if value is not None and math.isfinite(value)]
+    return [kept for _, kept in sorted(finite, key=lambda one: one[0])]
+
+
+def goals_of(keep: KeepPolicy | None) -> tuple[Goal, ...]:
+    """The goals that a keep rule's parts name."""
+    if isinstance(keep, Group):
+        return tuple(goal for part in keep.parts for goal in goals_of(part))
+    goal = getattr(keep, "goal", None)
+    return (goal,) if isinstance(goal, Goal) else ()
 
 
 def guarded(checkpoints: Sequence[Kept], goal: Goal, also: Collection[str] = ()) -> set[str]:

@@ -47,6 +47,7 @@ def refuse_after_stop(call: str, stopped: Stop | None, what: str) -> None:
 def begin(plan: Plan) -> State:
     """The state before the first report."""
     state = State(plan.goal)
+    state.others = plan.others
     state.memories = [leaf.start(state) for leaf in plan.leaves]
     return state
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from stopctl.core import words
@@ -55,6 +55,7 @@ class Plan:
         lr: when to lower the learning rate, or None.
         proposes: whether saves are proposed at all (EarlyStopper leaves them to the user).
         unit: what a report is called in sentences.
+        ranked_by: goals that keep rules name; those of save rules are known.
     """
 
     def __init__(
@@ -66,22 +67,25 @@ class Plan:
         lr: ReduceOnPlateau | None = None,
         proposes: bool = True,
         unit: str = "report",
+        ranked_by: Collection[Goal] = (),
     ) -> None:
         self.goal, self.stop, self.save, self.lr = goal, stop, save, lr
         self.proposes, self.unit = proposes, unit
         self.leaves: tuple[Policy, ...] = (*leaves(stop), *leaves(save), *leaves(lr))
         self.texts = tuple(repr(leaf) for leaf in self.leaves)
+        named = [*(leaf.goal for leaf in leaves(save) if leaf.goal), *ranked_by]
+        self.others = tuple({one.key: one for one in named if one.key != goal.key}.values())
         own = [
             name
             for leaf in self.leaves
             for name in (*([leaf.goal.metric] if leaf.goal else []), *leaf.needs())
         ]
-        self.metrics = tuple(dict.fromkeys((goal.metric, *own)))
+        self.metrics = tuple(dict.fromkeys((goal.metric, *own, *(one.metric for one in self.others))))
         self.checks: tuple[tuple[Callable[[float, Any], None], Goal], ...] = tuple(
             (leaf.check, leaf.goal or goal) for leaf in self.leaves if type(leaf).check is not Policy.check
         )
         self.total = all(leaf.total for leaf in self.leaves)
-        goals = dict.fromkeys((goal, *(leaf.goal for leaf in self.leaves if leaf.goal)))
+        goals = (goal, *(leaf.goal for leaf in self.leaves if leaf.goal), *self.others)
         self.smoothed: tuple[Goal, ...] = tuple({one.key: one for one in goals if one.alpha}.values())
         self.updates: tuple[tuple[int, Callable[[Any, float, Any], Any], Own | None], ...] = tuple(
             (i, leaf.update, own_of(leaf)) for i, leaf in enumerate(self.leaves) if leaf.updates

@@ -118,6 +118,7 @@ class Progress:
         lr_drops, can_lower: as the newest report said.
         saved_epoch, saved_step, saved_seconds: counters at the newest save committed or in flight.
         saved_best: the best value among those saves, or None.
+        saved_bests: the same for each other goal that checkpoints are ranked by, by its key.
         saves_in_flight: saves that were proposed and not answered.
         save_blocked, save_took: seconds that the newest committed save blocked training, and from its
             proposal to the disk, as the driver told; None before that.
@@ -140,6 +141,7 @@ class Progress:
         "save_blocked",
         "save_took",
         "saved_best",
+        "saved_bests",
         "saved_epoch",
         "saved_seconds",
         "saved_step",
@@ -163,6 +165,7 @@ class Progress:
         put(self, "seconds", 0.0)
         put(self, "saved_seconds", 0.0)
         put(self, "metrics", {})
+        put(self, "saved_bests", {})
         put(self, "lr_drop_pending", False)
         put(self, "lr_drops", ())
         put(self, "can_lower", True)
@@ -187,6 +190,7 @@ class Progress:
     saved_step: int
     saved_seconds: float
     saved_best: float | None
+    saved_bests: dict[str, float]
     saves_in_flight: int
     save_blocked: float | None
     save_took: float | None

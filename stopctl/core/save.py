@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from stopctl.core.decision import Reason
 from stopctl.core.errors import SettingError
+from stopctl.core.goal import Goal
 from stopctl.core.length import UNITS, Length
 from stopctl.core.policy import SavePolicy
 from stopctl.core.progress import Progress
@@ -173,10 +174,10 @@ def _by_cost(n: Mapping[str, Any]) -> str | None:
 
 @dataclass(frozen=True, repr=False)
 class OnBest(SavePolicy):
-    """Due when the run's value beats the best value among its saves by ``min_delta`` (the metric's unit).
+    """Due when the value beats the best value among the run's saves by ``min_delta`` (the metric's unit).
 
     Saves that are committed or in flight count; so the best that failed or was damaged is replaced by the
-    next best.
+    next best. With a goal of its own it goes by that: several OnBest save the best of several metrics.
 
     >>> OnBest()
     OnBest()
@@ -184,25 +185,38 @@ class OnBest(SavePolicy):
 
     _: KW_ONLY
     min_delta: float = 0.0
+    goal: Goal | None = None
     reason = Reason.BEST
     total = True
 
     def __post_init__(self) -> None:
         if setting(self.min_delta, "OnBest(min_delta=...): min_delta") < 0:
             raise SettingError(f"OnBest(min_delta={self.min_delta!r}): write the gain as a number >= 0")
+        self._check_goal()
 
     def met(self, memory: None, x: float, now: Progress) -> bool:
         """Due iff x is finite, may be the best, and beats the best saved value."""
-        if now.reports <= now.goal.start_from:
+        goal = self.goal or now.goal
+        if now.reports <= goal.start_from:
             return False
-        saved = now.saved_best
+        saved = self._saved(now)
         if saved is None:
             return math.isfinite(x)
-        return x < now.goal.sign * saved - self.min_delta and math.isfinite(x)
+        return x < goal.sign * saved - self.min_delta and math.isfinite(x)
 
     def numbers(self, memory: None, x: float, now: Progress) -> Mapping[str, Any]:
         """The value, and what it has to beat."""
-        return {"value": now.goal.sign * x, "saved_best": now.saved_best, "min_delta": self.min_delta}
+        return {
+            **self._named(now),
+            "value": self._sign(now) * x,
+            "saved_best": self._saved(now),
+            "min_delta": self.min_delta,
+        }
+
+    def _saved(self, now: Progress) -> float | None:
+        if self.goal is None or self.goal.key == now.goal.key:
+            return now.saved_best
+        return now.saved_bests.get(self.goal.key)
 
     def sentence(self, n: Mapping[str, Any], /) -> str:
         """Why it is met."""

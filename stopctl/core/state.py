@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from stopctl.core.goal import Goal
@@ -9,13 +11,14 @@ from stopctl.core.progress import Progress
 
 
 class Mark(NamedTuple):
-    """Where a save stands: its counters, and its value if a report belongs to exactly that state."""
+    """Where a save stands: its counters, and its values if a report belongs to exactly that state."""
 
     reports: int
     epoch: int
     step: int
     seconds: float
     value: float | None
+    values: Mapping[str, float] = MappingProxyType({})
 
 
 START = Mark(0, 0, 0, 0.0, None)
@@ -31,7 +34,8 @@ class State(Progress):
         averages: the key of each goal with an alpha -> its s so far.
         reported: the newest report belongs to the present counters (no pass went by since).
         committed: the newest committed save.
-        committed_best: the best value among committed saves, or None.
+        committed_best: the best value among committed saves, or None; committed_bests: that of other goals.
+        others: the other goals that checkpoints are ranked by.
         in_flight: proposal id -> mark of the saves that were proposed and not answered.
         proposals: saves proposed so far; ids count up from 1.
     """
@@ -41,8 +45,10 @@ class State(Progress):
         "averages",
         "committed",
         "committed_best",
+        "committed_bests",
         "in_flight",
         "memories",
+        "others",
         "proposals",
         "reported",
     )
@@ -53,6 +59,8 @@ class State(Progress):
     reported: bool
     committed: Mark
     committed_best: float | None
+    committed_bests: dict[str, float]
+    others: tuple[Goal, ...]
     in_flight: dict[int, Mark]
     proposals: int
 
@@ -66,6 +74,8 @@ class State(Progress):
         self.reported = False
         self.committed = START
         self.committed_best = None
+        self.committed_bests = {}
+        self.others = ()
         self.in_flight = {}
         self.proposals = 0
 
@@ -90,12 +100,24 @@ class State(Progress):
 
     def mark(self) -> Mark:
         """The present state as a mark."""
-        return Mark(self.reports, self.epoch, self.step, self.seconds, self.own_value)
+        return Mark(self.reports, self.epoch, self.step, self.seconds, self.own_value, self.other_values)
 
     @property
     def own_value(self) -> float | None:
         """The value that belongs to exactly this state, and ranks: not one of the goal's first reports."""
         return self.value if self.reported and self.reports > self.goal.start_from else None
+
+    @property
+    def other_values(self) -> Mapping[str, float]:
+        """The same for the other goals that checkpoints are ranked by, by their keys."""
+        if not self.others or not self.reported:
+            return {}
+        values = self.values
+        return {
+            goal.key: values[goal.metric if goal.alpha is None else goal.key]
+            for goal in self.others
+            if self.reports > goal.start_from
+        }
 
     def is_saved(self) -> bool:
         """Whether a save of the present state is committed or in flight."""
@@ -114,12 +136,13 @@ class State(Progress):
         mark = self.in_flight.pop(save_id)
         if done:
             self.committed = max(self.committed, mark, key=lambda m: m[:3])
-            self.committed_best = self._better(self.committed_best, mark.value)
+            self.committed_best = _better(self.goal, self.committed_best, mark.value)
+            self.committed_bests = self._bests(self.committed_bests, mark)
         self._count_saves()
 
-    def rank_saves(self, best: float | None) -> None:
-        """The best value among the checkpoints that were found good, as the store says."""
-        self.committed_best = best
+    def rank_saves(self, best: float | None, others: Mapping[str, float]) -> None:
+        """The best values among the checkpoints that were found good, as the store says."""
+        self.committed_best, self.committed_bests = best, dict(others)
         self._count_saves()
 
     def _count_saves(self) -> None:
@@ -128,17 +151,26 @@ class State(Progress):
         self.saved_step = max(mark.step for mark in marks)
         self.saved_seconds = max(mark.seconds for mark in marks)
         self.saves_in_flight = len(self.in_flight)
-        best = self.committed_best
+        best, bests = self.committed_best, self.committed_bests
         for mark in self.in_flight.values():
-            best = self._better(best, mark.value)
-        self.saved_best = best
+            best, bests = _better(self.goal, best, mark.value), self._bests(bests, mark)
+        self.saved_best, self.saved_bests = best, bests
 
-    def _better(self, a: float | None, b: float | None) -> float | None:
-        if b is None or b - b != 0.0:  # not finite
-            return a
-        if a is None:
-            return b
-        return b if self.goal.sign * b < self.goal.sign * a else a
+    def _bests(self, bests: dict[str, float], mark: Mark) -> dict[str, float]:
+        if not mark.values:
+            return bests
+        told = {
+            goal.key: _better(goal, bests.get(goal.key), mark.values.get(goal.key)) for goal in self.others
+        }
+        return {key: best for key, best in told.items() if best is not None}
+
+
+def _better(goal: Goal, a: float | None, b: float | None) -> float | None:
+    if b is None or b - b != 0.0:  # not finite
+        return a
+    if a is None:
+        return b
+    return b if goal.sign * b < goal.sign * a else a
 
 
 def _copied(memory: list[Any]) -> list[Any]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from stopctl.core.controller import Controller
 from stopctl.core.keep import doomed, ranked
 from stopctl.run.settings import Settings
 from stopctl.store import FILES, CheckpointInfo, Store, Tree
@@ -13,6 +14,16 @@ from stopctl.store.files import as_save_error, without_sync
 from stopctl.team.follower import Follower
 from stopctl.team.ranks import Ranks
 from stopctl.team.save import commit_together, writer
+
+
+def best_saved(controller: Controller, infos: Sequence[CheckpointInfo]) -> None:
+    """Tell the machine the best finite value among good checkpoints, for each goal that ranks them."""
+    best = ranked(infos, controller.goal)[:1]
+    others = {goal.key: ranked(infos, controller.goal, goal)[:1] for goal in controller.others}
+    controller.saved_best(
+        best[0].value if best else None,
+        {key: found[0].values[key] for key, found in others.items() if found},
+    )
 
 
 class Checkpoints:
@@ -47,10 +58,9 @@ class Checkpoints:
         """All of them; those of the value ``best`` say so."""
         return tuple(replace(info, is_best=best is not None and info.value == best) for info in self._infos)
 
-    def best_value(self) -> float | None:
-        """The best finite value among them."""
-        best: list[Any] = ranked(self._infos, self._settings.goal)[:1]
-        return best[0].value if best else None
+    def tell_best(self, controller: Controller) -> None:
+        """Tell which values are the best among them."""
+        best_saved(controller, self._infos)
 
     def commit(self, capture: Callable[[], dict[str, Tree]], facts: dict[str, Any]) -> CheckpointInfo:
         """Write one more, of what ``capture`` gives."""

@@ -11,7 +11,7 @@ from typing import Any
 from stopctl.core.controller import Controller
 from stopctl.core.errors import DamagedError, OrderError, StateError
 from stopctl.core.goal import Goal
-from stopctl.core.keep import ranked
+from stopctl.run.checkpoints import best_saved
 from stopctl.run.settings import Settings
 from stopctl.runs.choose import candidates, starting_weights, weights
 from stopctl.runs.history import goal_of
@@ -220,8 +220,7 @@ def _resume(
         raise DamagedError(
             f"{directory}: no checkpoint loads, and a run is not started over silently:\n  {damage}"
         )
-    best = ranked([info for info in here.good if info.name not in here.broken], controller.goal)[:1]
-    controller.saved_best(best[0].value if best else None)
+    best_saved(controller, [info for info in here.good if info.name not in here.broken])
     return resumed
 
 

@@ -172,6 +172,7 @@ class Saver:
             "step": progress.step,
             "seconds": progress.seconds,
             "value": self._controller.current_value,
+            "values": dict(self._controller.current_values),
             "reasons": tuple(reason.value for reason in save.reasons),
             "label": label,
             "pinned": pinned,

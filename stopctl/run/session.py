@@ -333,7 +333,7 @@ class Session:
             log.warning("%s; it is set aside, taking the next", why)
             self._checkpoints.set_aside(name, why)
         if broken:
-            self.controller.saved_best(self._checkpoints.best_value())
+            self._checkpoints.tell_best(self.controller)
         if restored is None:
             raise DamagedError("; ".join(broken.values()) or "there is no checkpoint yet")
         info = restored.info

@@ -14,7 +14,7 @@ from typing import Any, Literal, TypedDict
 from stopctl.core.controller import GOAL, SAVE, STOP, Controller
 from stopctl.core.errors import SettingError
 from stopctl.core.goal import Goal
-from stopctl.core.keep import Best, KeepPolicy, Last
+from stopctl.core.keep import Best, KeepPolicy, Last, goals_of
 from stopctl.core.keywords import refuse_unknown
 from stopctl.core.lr import ReduceOnPlateau
 from stopctl.core.policy import SavePolicy, StopPolicy, checked_rule
@@ -173,7 +173,9 @@ class Settings:
 
     def controller(self) -> Controller:
         """A new machine with these rules."""
-        return Controller(goal=self.goal, stop=self.stop, save=self.save, lr=self.lr)
+        return Controller(
+            goal=self.goal, stop=self.stop, save=self.save, lr=self.lr, ranked_by=goals_of(self.keep)
+        )
 
     def ranks(self, state: State) -> Ranks:
         """This process among those it trains with; every rank calls it.

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from stopctl.core.errors import DamagedError, SettingError
-from stopctl.core.goal import Goal
+from stopctl.core.goal import Goal, checked_goal
 from stopctl.core.keep import ranked
 from stopctl.runs.history import best_reported, goal_of
 from stopctl.store import CheckpointInfo, Reader
@@ -17,14 +17,16 @@ from stopctl.store.tree import Tree
 log = logging.getLogger("stopctl")
 
 
-def candidates(checkpoints: Collection[CheckpointInfo], which: str, goal: Goal) -> list[CheckpointInfo]:
+def candidates(
+    checkpoints: Collection[CheckpointInfo], which: str, goal: Goal, by: Goal | None = None
+) -> list[CheckpointInfo]:
     """The checkpoints that ``which`` may mean, the first choice first.
 
     ``which`` is "best" (finite values, best first), "latest" (newest first), or the label or directory name
-    of one.
+    of one. ``by``: another goal than the run's that is meant by the best.
     """
     if which == "best":
-        return list(ranked(tuple(checkpoints), goal))
+        return list(ranked(tuple(checkpoints), goal, by))
     newest_first = list(reversed(tuple(checkpoints)))
     if which == "latest":
         return newest_first
@@ -32,7 +34,11 @@ def candidates(checkpoints: Collection[CheckpointInfo], which: str, goal: Goal) 
 
 
 def choose(
-    directory: str | Path, which: str = "best", *, only: Collection[str] | None = None
+    directory: str | Path,
+    which: str = "best",
+    *,
+    goal: Goal | None = None,
+    only: Collection[str] | None = None,
 ) -> tuple[CheckpointInfo, dict[str, Tree]]:
     """Read one checkpoint of a run, verified, without its lock.
 
@@ -41,6 +47,7 @@ def choose(
         which: "best", "latest", or a checkpoint's label or directory name. Where the first choice is
             damaged, the next one is taken and said in the log (its ``is_best`` is False); a named one is
             an error instead.
+        goal: whose best is meant, for "best"; None: the run's.
         only: the components to build, None for all.
 
     Raises:
@@ -49,9 +56,11 @@ def choose(
         DamagedError: none of them verifies.
     """
     reader = Reader(directory)
-    goal = goal_of(reader.meta)
+    if goal is not None:
+        checked_goal(goal, "load")
+    own = goal_of(reader.meta)
     while True:
-        loaded, errors = _try_to_load(reader, directory, which, goal, only)
+        loaded, errors = _try_to_load(reader, directory, which, own, goal, only)
         if not errors.keys() - reader.names():
             break  # else a writer deleted one between our look and our loading, and there may be a newer
     for error in errors.values():
@@ -59,19 +68,25 @@ def choose(
     if loaded is None:
         raise DamagedError("; ".join(errors.values()))
     info, components = loaded
-    best = best_reported(reader, goal)
+    best = best_reported(reader, own)
     return replace(info, is_best=best is not None and info.value == best), components
 
 
 def _try_to_load(
-    reader: Reader, directory: str | Path, which: str, goal: Goal, only: Collection[str] | None
+    reader: Reader,
+    directory: str | Path,
+    which: str,
+    goal: Goal,
+    by: Goal | None,
+    only: Collection[str] | None,
 ) -> tuple[tuple[CheckpointInfo, dict[str, Tree]] | None, dict[str, str]]:
     """The first choice that loads, and by name why others before it did not."""
     listing = reader.list()
-    infos = candidates(listing.good, which, goal)
+    infos = candidates(listing.good, which, goal, by)
     if not infos:
         have = ", ".join(info.label or info.name for info in listing.good) or "none"
         what = "checkpoint with a finite value" if which == "best" else "checkpoint"
+        what += f" of {by!r} (OnBest(goal={by!r}) or Best(n, goal={by!r}) saves one)" if by else ""
         broken = "".join(f"; damaged: {d.name} ({d.why})" for d in listing.damaged)
         raise SettingError(f"{directory} has no {what} for which={which!r}; it has: {have}{broken}")
     errors: dict[str, str] = {}

@@ -8,6 +8,7 @@ accepted in exactly that spelling, so no changed bit goes unnoticed.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import math
 import re
@@ -31,6 +32,7 @@ class CheckpointInfo:
         epoch, step: passes and steps completed.
         seconds: training time so far, in seconds.
         value: the goal metric as reported for exactly this state; None: no report belongs to it; may be NaN.
+        values: the same for other goals that rules name, by goal.
         writer: how many writers had opened the run, from 1.
         label: the name the user gave it, if any.
         pinned: never to be deleted.
@@ -62,6 +64,7 @@ class CheckpointInfo:
     unpacked: int | None = None
     ranks: int = 1
     is_best: bool = False
+    values: Mapping[str, float] = dataclasses.field(default_factory=dict, hash=False)
 
 
 FORMAT = 1
@@ -72,7 +75,7 @@ PACKED = "state.safetensors.zst"
 STATE, MANIFEST = "state.json", "manifest.json"
 PARTS = "parts.json"
 """What each rank of a team has written besides, if any."""
-LIMIT, REASONS, COMPONENTS = 2048, 400, 600
+LIMIT, REASONS, COMPONENTS, VALUES = 2048, 400, 600, 150
 MAX_RANKS = 10**5
 
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -98,7 +101,7 @@ def encode(info: CheckpointInfo, files: Mapping[str, FileFact], parts: int = 0) 
     reasons = list(info.reasons)
     while len(strict.dumps(reasons)) > REASONS:
         reasons.pop()
-    body = {
+    body: dict[str, Any] = {
         "format": FORMAT,
         "epoch": info.epoch,
         "step": info.step,
@@ -112,6 +115,8 @@ def encode(info: CheckpointInfo, files: Mapping[str, FileFact], parts: int = 0) 
         "created": info.created,
         "files": {name: fact._asdict() for name, fact in files.items()},
     }
+    if info.values:
+        body["values"] = {goal: float_to_json(value) for goal, value in info.values.items()}
     if info.unpacked is not None:
         body["unpacked"] = info.unpacked
     if PARTS in files:
@@ -139,9 +144,12 @@ def parse(data: bytes | bytearray, folder: Path) -> tuple[CheckpointInfo, dict[s
         _refuse("its own SHA-256 does not match")
     files, unpacked = body.pop("files", None), body.pop("unpacked", None)
     ranks, parts = body.pop("ranks", None), body.pop("parts", None)
+    values = body.pop("values", None)
     del body["format"], body["sha256"]
     if not _are_files(files) or body.keys() != _FIELDS.keys():
         _refuse("not the fields of a manifest")
+    if not are_values({} if values is None else values):
+        _refuse(f"values are wrong: {str(values)[:100]}")
     if not (is_count(unpacked) if PACKED in files else unpacked is None):
         _refuse(f"unpacked is wrong: {str(unpacked)[:100]}")
     if not (is_ranks(ranks) and is_count(parts) if PARTS in files else ranks is None and parts is None):
@@ -152,6 +160,7 @@ def parse(data: bytes | bytearray, folder: Path) -> tuple[CheckpointInfo, dict[s
     facts = {name: FileFact(**fact) for name, fact in files.items()}
     body["components"] = body["components"] or ()
     sizes = {name: fact.size for name, fact in facts.items()}
+    body["values"] = values or {}
     info = _info(folder, body, len(data) + sum(sizes.values()) + (parts or 0))
     return replace(info, frozen=sizes.get(FROZEN, 0), unpacked=unpacked, ranks=ranks or 1), facts
 
@@ -161,6 +170,11 @@ def draft(folder: Path, **fields: Any) -> CheckpointInfo:
     for field, (right, wanted) in _FIELDS.items():
         if not right(fields[field]):
             raise SettingError(f"the {field} of a checkpoint is {wanted}, not {fields[field]!r}")
+    if not are_values(fields.get("values", {})):
+        raise SettingError(
+            f"the values of a checkpoint are numbers by goal, at most {VALUES} bytes of JSON, not "
+            f"{fields['values']!r}: let fewer rules name goals of their own"
+        )
     return _info(folder, fields, 0)
 
 
@@ -171,6 +185,7 @@ def _info(folder: Path, fields: dict[str, Any], size: int) -> CheckpointInfo:
         "value": None if fields["value"] is None else float(fields["value"]),
         "reasons": tuple(fields["reasons"]),
         "components": tuple(fields["components"]),
+        "values": {goal: float(value) for goal, value in sorted(fields.get("values", {}).items())},
     }
     return CheckpointInfo(name=name, path=folder / name, bytes=size, **(fields | exact))
 
@@ -206,6 +221,17 @@ def _is_seconds(value: Any) -> bool:
 
 def _is_value(value: object) -> bool:
     return value is None or _is_number(value) or (type(value) is str and value in NON_FINITE)
+
+
+def are_values(values: object) -> bool:
+    """Whether `values` are numbers by goal, few enough for a manifest."""
+    return (
+        type(values) is dict
+        and all(
+            type(goal) is str and value is not None and _is_value(value) for goal, value in values.items()
+        )
+        and len(strict.dumps({goal: float_to_json(float(value)) for goal, value in values.items()})) <= VALUES
+    )
 
 
 def _is_label(value: object) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal, Self, TypeAlias
 
 from stopctl.core.errors import OrderError, SettingError
@@ -124,6 +125,7 @@ class Store(Reader):
         step: int,
         seconds: float,
         value: float | None,
+        values: Mapping[str, float] = MappingProxyType({}),
         reasons: Sequence[str] = (),
         label: str | None = None,
         pinned: bool = False,
@@ -136,6 +138,7 @@ class Store(Reader):
             epoch, step: passes and steps completed.
             seconds: training time so far, in seconds.
             value: the goal metric of exactly this state, if a report belongs to it.
+            values: those of other goals that rules name.
             reasons: why it is saved.
             label: a name of the user's, ``[A-Za-z0-9][A-Za-z0-9._-]{0,63}``.
             pinned: never delete it.
@@ -147,7 +150,7 @@ class Store(Reader):
         """
         self._check_begun()
         content = Content.of(components, state)
-        more = {"epoch": epoch, "step": step, "seconds": seconds, "value": value}
+        more = {"epoch": epoch, "step": step, "seconds": seconds, "value": value, "values": dict(values)}
         return self._drafted(components, reasons, label, pinned, **more).commit(content)
 
     def draft(
@@ -158,6 +161,7 @@ class Store(Reader):
         step: int,
         seconds: float,
         value: float | None,
+        values: Mapping[str, float] = MappingProxyType({}),
         reasons: Sequence[str] = (),
         label: str | None = None,
         pinned: bool = False,
@@ -173,7 +177,7 @@ class Store(Reader):
             SaveError: the directory could not be made.
         """
         self._check_begun()
-        more = {"epoch": epoch, "step": step, "seconds": seconds, "value": value}
+        more = {"epoch": epoch, "step": step, "seconds": seconds, "value": value, "values": dict(values)}
         draft = self._drafted(components, reasons, label, pinned, **more)
         try:
             draft.begin()

@@ -67,7 +67,8 @@ def info_to_json(info: CheckpointInfo) -> dict[str, Any]:
     """A checkpoint as plain JSON, for ranks that do not write."""
     fields = dataclasses.asdict(info)
     value = None if info.value is None else float_to_json(info.value)
-    return {**fields, "value": value, "path": info.name}
+    values = {goal: float_to_json(one) for goal, one in info.values.items()}
+    return {**fields, "value": value, "values": values, "path": info.name}
 
 
 def info_from_json(fields: Mapping[str, Any], directory: Path) -> CheckpointInfo:
@@ -75,6 +76,7 @@ def info_from_json(fields: Mapping[str, Any], directory: Path) -> CheckpointInfo
     exact = {
         "path": directory.absolute() / CHECKPOINTS / fields["name"],
         "value": None if fields["value"] is None else float_from_json(fields["value"], "value"),
+        "values": {goal: float_from_json(one, goal) for goal, one in fields["values"].items()},
         "reasons": tuple(fields["reasons"]),
         "components": tuple(fields["components"]),
     }

@@ -12,6 +12,7 @@ from decision_quality import (
     against,
     draws,
     judge,
+    main,
     row,
     share_patiences,
     study,
@@ -19,7 +20,7 @@ from decision_quality import (
     truncations,
 )
 
-from curves import VALUE, Curve
+from curves import VALUE, Curve, CurveError, read
 from stopctl import Maximize, Minimize, Patience
 from stopctl.rules import GeneralizationLoss, ProgressQuotient
 from stopctl.runs.ruletext import parse_stop
@@ -214,3 +215,17 @@ def test_a_bad_rule_and_a_bad_file_are_told_in_words(script, curve_file, tmp_pat
         "decision_quality.py", curve_file, "--stop", "Patiens(5)", status=2
     )
     assert "cannot be read" in script("decision_quality.py", tmp_path / "none.jsonl", status=2)
+
+
+def test_curves_may_carry_the_drops_of_their_rate(tmp_path, capsys):
+    path = tmp_path / "steps.jsonl"
+    flat = {"source": "a/one", "mode": "min", "values": [1.0, *[0.9] * 19, 0.5], "lr_drops": [12]}
+    path.write_text(json.dumps(flat) + "\n" + json.dumps({**flat, "lr_drops": []}) + "\n")
+    one, other = read(path)
+    assert (one.lr_drops, one.stop(Patience(3)), other.stop(Patience(3))) == ((12,), 15, 5)
+    assert main([str(path), "--stop", "Patience(3)", "--bootstrap", "1"]) == 0
+    assert "On the 1 curves whose learning rate drops by steps" in capsys.readouterr().out
+    for wrong in ([3, 3], [0], ["a"], 5):
+        path.write_text(json.dumps({**flat, "lr_drops": wrong}) + "\n")
+        with pytest.raises(CurveError, match="lr_drops are epochs from 1, ascending"):
+            read(path)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from stopctl import Best, KeepEvery, KeepPolicy, Last, Maximize, Minimize, SettingError
-from stopctl.core.keep import doomed, guarded, ranked
+from stopctl.core.keep import doomed, goals_of, guarded, ranked
 
 
 @dataclass(frozen=True)
@@ -130,3 +131,29 @@ def test_a_guarded_checkpoint_is_never_dropped_whatever_was_saved_and_failed(rul
             must.add(sorted(finite, key=lambda k: k.value if goal.mode == "min" else -k.value)[0].name)
         assert must <= {k.name for k in there}
         assert doomed(rule, there, goal) == []
+
+
+def test_the_best_by_another_goal():
+    f1 = Maximize("f1")
+    infos = [
+        SimpleNamespace(
+            name=name, value=value, values={f1.key: score} if score is not None else {}, pinned=False
+        )
+        for name, value, score in (
+            ("a", 0.3, 0.9),
+            ("b", 0.2, None),
+            ("c", 0.5, 0.95),
+            ("d", 0.6, math.nan),
+            ("e", 0.7, 0.1),
+        )
+    ]
+    assert [kept.name for kept in ranked(infos, GOAL, f1)] == ["c", "a", "e"]
+    assert [kept.name for kept in ranked(infos, GOAL, GOAL)] == ["b", "a", "c", "d", "e"]
+    assert Best(1, goal=f1).chosen(infos, GOAL) == {"c"}
+    assert doomed(Best(1, goal=f1), infos, GOAL) == ["a", "d"]  # the run's best and the newest are guarded
+    rule = Last(1) | (Best(2, goal=f1) & Best(3))
+    assert goals_of(rule) == (f1,)
+    assert goals_of(None) == goals_of(Last(1)) == ()
+    assert repr(Best(2, goal=f1)) == "Best(2, goal=Maximize('f1'))"
+    with pytest.raises(SettingError, match="write goal="):
+        Best(1, goal="f1")

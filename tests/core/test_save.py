@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
 
-from stopctl import Controller, Every, Maximize, OnBest, OrderError, Reason, ReportError, SettingError
+from stopctl import (
+    Controller,
+    Every,
+    Maximize,
+    Minimize,
+    OnBest,
+    OrderError,
+    Reason,
+    ReportError,
+    SettingError,
+)
 
 
 def run(save, values, answers=(), goal=None, **counters):
@@ -258,3 +269,52 @@ def test_wrong_settings_say_what_to_write(make, text):
     with pytest.raises(SettingError) as caught:
         make()
     assert str(caught.value) == text
+
+
+def test_the_best_of_several_metrics_are_saved_each():
+    f1 = Maximize("f1")
+    make = lambda: Controller(stop=None, save=OnBest() | OnBest(goal=f1) | OnBest(goal=Minimize("val_loss")))  # noqa: E731
+    controller, told = make(), []
+    reports = [(0.5, 0.1), (0.4, 0.3), (0.6, 0.3), (0.6, math.nan), (0.6, 0.35), (0.3, 0.2)]
+    for epoch, (loss, score) in enumerate(reports, start=1):
+        decision = controller.report({"val_loss": loss, "f1": score}, epoch=epoch)
+        told.append([] if decision.save is None else [str(cause) for cause in decision.save.causes])
+        if decision.save:
+            assert controller.current_values == {"Maximize('f1')": score}
+            controller.saved(decision.save)
+        state = json.loads(json.dumps(controller.state_dict(), allow_nan=False))
+        controller = make()
+        assert controller.load_state_dict(state) == ()
+    assert told == [
+        ["new best 0.5", "f1: new best 0.1", "new best 0.5"],
+        ["new best 0.4", "f1: new best 0.3", "new best 0.4"],
+        [],
+        [],
+        ["f1: new best 0.35"],
+        ["new best 0.3", "new best 0.3"],
+    ]
+    assert controller.progress.saved_bests == {"Maximize('f1')": 0.35}
+    assert controller.explain().splitlines()[2].endswith("f1: the value is 0.2, the best that is saved 0.35")
+    controller.saved_best(0.3, {"Maximize('f1')": 0.15})  # the better ones are gone
+    assert controller.report({"val_loss": 0.9, "f1": 0.2}, epoch=7).save is not None
+
+
+def test_a_save_of_another_metric_that_failed_stays_due():
+    controller = Controller(stop=None, save=OnBest(goal=Maximize("f1")))
+    first = controller.report({"val_loss": 1.0, "f1": 0.5}, epoch=1).save
+    assert controller.progress.saved_bests == {"Maximize('f1')": 0.5}
+    controller.save_failed(first)
+    assert controller.report({"val_loss": 1.0, "f1": 0.4}, epoch=2).save is not None
+
+
+def test_a_goal_that_ranks_needs_its_metric_and_has_a_warm_up_of_its_own():
+    controller = Controller(stop=None, save=None, ranked_by=[Maximize("f1", start_from=1)])
+    with pytest.raises(ReportError, match="the report has no 'f1'"):
+        controller.report({"val_loss": 1.0})
+    controller.report({"val_loss": 1.0, "f1": 0.5}, epoch=1)
+    assert controller.current_values == {}
+    assert controller.others == (Maximize("f1", start_from=1),)
+    controller.report({"val_loss": 1.0, "f1": 0.4}, epoch=2)
+    assert controller.current_values == {"Maximize('f1')": 0.4}
+    controller.boundary(epoch=3)
+    assert controller.current_values == {}

@@ -139,7 +139,9 @@ def test_while_it_waits_improvements_move_the_reference():
     assert controller.explain().splitlines()[1] == (
         "Patience(2): 0 of 2 reports without improvement over 0.4; held until epoch 7"
     )
+    assert controller.held() == ("Patience(2) is held until epoch 7",)
     controller.report({"val_loss": 0.5}, epoch=8, planned=20, lr_drops=(7,))
+    assert controller.held() == ()
     stop = controller.report({"val_loss": 0.5}, epoch=9, planned=20, lr_drops=(7,)).stop
     assert str(stop) == "no improvement over 0.4 for 2 reports"
 

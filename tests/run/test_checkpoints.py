@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stopctl import Best, Last, Maximize, Run
+from stopctl import Best, Controller, Last, Maximize, Run
 from stopctl.core.errors import SaveError
 from stopctl.run.checkpoints import Checkpoints
 from stopctl.store import Store
@@ -28,6 +28,13 @@ def commit(checkpoints, number, value):
     return checkpoints.commit(lambda: {"w": leaf()}, facts)
 
 
+def best_value(checkpoints):
+    """What the machine is told."""
+    controller = Controller(goal=Maximize("acc"), stop=None, save=None)
+    checkpoints.tell_best(controller)
+    return controller.progress.saved_best
+
+
 def epochs(checkpoints):
     return [info.epoch for info in checkpoints.told(None)]
 
@@ -39,7 +46,7 @@ def test_the_best_value_is_marked_wherever_it_stands(store, tmp_path):
     assert [info.is_best for info in checkpoints.told(0.7)] == [False, True, False, True, False]
     assert not any(info.is_best for info in checkpoints.told(0.9))
     assert not any(info.is_best for info in checkpoints.told(None))
-    assert checkpoints.best_value() == 0.7
+    assert best_value(checkpoints) == 0.7
 
 
 def test_what_is_not_kept_goes_but_never_what_was_resumed_from(store, tmp_path):
@@ -82,6 +89,6 @@ def test_a_damaged_one_counts_no_more(store, tmp_path):
     infos = [commit(checkpoints, number, value) for number, value in ((1, 0.5), (2, 0.9))]
     checkpoints.set_aside(infos[1].name, "rotten")
     assert epochs(checkpoints) == [1]
-    assert checkpoints.best_value() == 0.5
-    checkpoints.set_aside(infos[0], "rotten")
-    assert checkpoints.best_value() is None
+    assert best_value(checkpoints) == 0.5
+    checkpoints.set_aside(infos[0].name, "rotten")
+    assert best_value(checkpoints) is None

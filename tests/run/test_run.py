@@ -33,10 +33,12 @@ from stopctl import (
     StateError,
 )
 from stopctl.rules import RemainingGain
+from stopctl.runs.choose import choose
 from stopctl.runs.history import best_reported
 from stopctl.runs.standing import read_run
 from stopctl.store import Reader
 from stopctl.store.files import FILES
+from stopctl.team.follower import info_from_json, info_to_json
 
 
 def train(directory, values, *, epochs=50, state=None, **settings):
@@ -559,3 +561,30 @@ def test_averages_and_warm_ups_are_what_manifests_and_readers_have(tmp_path):
         Run(tmp_path, state={"w": 0}, goal=Minimize("val_loss", alpha=0.4)).open()
     with Run(tmp_path, state={"w": 0}, goal=Minimize("val_loss", alpha=0.5), stop=None) as run:
         assert (run.progress.epoch, run.progress.best) == (4, 0.5)
+
+
+def test_the_best_of_several_metrics_are_saved_kept_and_found(tmp_path):
+    f1, state = Maximize("f1"), {"w": 0}
+    reports = [(0.5, 0.1), (0.4, 0.9), (0.3, 0.5), (0.35, 0.4), (0.36, 0.3)]
+    given = {"save": OnBest() | OnBest(goal=f1), "keep": Last(1) | Best(1) | Best(1, goal=f1), "stop": None}
+    for end in (3, 5):  # resumed in between
+        with Run(tmp_path, state=state, durability="process", **given) as run:
+            for epoch in run.epochs(end):
+                state["w"] = epoch
+                loss, score = reports[epoch - 1]
+                run.report(val_loss=loss, f1=score)
+    listed = {info.epoch: (info.value, info.values) for info in run.checkpoints}
+    assert listed == {
+        2: (0.4, {"Maximize('f1')": 0.9}), 3: (0.3, {"Maximize('f1')": 0.5}), 5: (0.36, {"Maximize('f1')": 0.3})
+    }  # fmt: skip
+    assert choose(tmp_path)[0].epoch == 3
+    assert choose(tmp_path, goal=f1)[0].epoch == 2
+    assert choose(tmp_path, goal=Minimize("val_loss"))[0].epoch == 3
+    with pytest.raises(
+        SettingError, match=r"has no checkpoint with a finite value of Maximize\('auc'\) \(OnBest"
+    ):
+        choose(tmp_path, goal=Maximize("auc"))
+    assert (
+        info_from_json(json.loads(json.dumps(info_to_json(run.checkpoints[0]))), tmp_path)
+        == run.checkpoints[0]
+    )

@@ -56,6 +56,7 @@ def signed(**changes: Any) -> bytes:
             "pinned": st.booleans(),
             "reasons": st.lists(st.text(max_size=20), max_size=3),
             "components": st.lists(st.text(max_size=20), max_size=3),
+            "values": st.dictionaries(st.sampled_from(["Maximize('f1')", "Minimize('x')"]), st.floats()),
         }
     )
 )
@@ -237,3 +238,22 @@ def test_a_hostile_manifest_is_damaged_however_well_signed(changes: dict[str, An
 def test_any_other_spelling_is_damaged(data: bytes) -> None:
     with pytest.raises(DamagedError, match=r"^manifest\.json: "):
         parse(data, FOLDER)
+
+
+def test_values_of_other_goals_are_numbers_and_few() -> None:
+    kept = info(values={"Maximize('f1')": 0.5})
+    assert parse(encode(kept, FACTS), FOLDER)[0].values == {"Maximize('f1')": 0.5}
+    assert b'"values"' not in encode(info(), FACTS)  # as the first versions wrote it
+    for wrong in (
+        {"a": "x"},
+        {"a": None},
+        {"a": True},
+        {"a": [1]},
+        [1],
+        {f"goal {i}": 0.1 for i in range(20)},
+    ):
+        with pytest.raises(DamagedError, match="values are wrong"):
+            parse(signed(values=wrong), FOLDER)
+    for wrong in ({1: 0.5}, {"a": "x"}, {f"goal {i}": 0.1 for i in range(20)}):
+        with pytest.raises(SettingError, match="let fewer rules name goals of their own"):
+            info(values=wrong)
