@@ -22,12 +22,12 @@ def best_saved(controller: Controller, infos: Sequence[CheckpointInfo]) -> None:
     others = {goal.key: ranked(infos, controller.goal, goal)[:1] for goal in controller.others}
     controller.saved_best(
         best[0].value if best else None,
-        {key: found[0].values[key] for key, found in others.items() if found},
+        {key: first[0].values[key] for key, first in others.items() if first},
     )
 
 
 class Checkpoints:
-    """The committed ones, oldest first. Used by one thread at a time, but for `told`.
+    """The committed ones, oldest first. Used by one thread at a time, but for `infos`.
 
     Args:
         store: the run's, begun; on a rank that does not write, what it reads.
@@ -54,7 +54,7 @@ class Checkpoints:
         self._infos = list(infos)
         self._guarded = {resumed.name} if resumed else set()
 
-    def told(self, best: float | None) -> tuple[CheckpointInfo, ...]:
+    def infos(self, best: float | None) -> tuple[CheckpointInfo, ...]:
         """All of them; those of the value ``best`` say so."""
         return tuple(replace(info, is_best=best is not None and info.value == best) for info in self._infos)
 
@@ -82,8 +82,8 @@ class Checkpoints:
 
     def cost(self, took: float, blocked: float) -> tuple[float, float]:
         """What a save has cost, in seconds: on all ranks what it has cost rank 0."""
-        told = {"took": took, "blocked": blocked}
-        first = self._ranks.exchange("cost", "the end of a save", fields=told)[0]["fields"]
+        fields = {"took": took, "blocked": blocked}
+        first = self._ranks.exchange("cost", "the end of a save", fields=fields)[0]["fields"]
         return first["took"], first["blocked"]
 
     def prune(self) -> None:

@@ -21,16 +21,16 @@ from stopctl.team.ranks import Ranks
 
 def fields(decision: Decision, metrics: Mapping[str, object] | None) -> dict[str, Any]:
     """The journal's fields; ``metrics`` is None at a loop boundary."""
-    told: dict[str, Any] = {}
+    entry: dict[str, Any] = {}
     if metrics is not None:
-        told["metrics"] = {name: float_to_json(number(value, name)) for name, value in metrics.items()}
-        told["new_best"] = decision.new_best
+        entry["metrics"] = {name: float_to_json(number(value, name)) for name, value in metrics.items()}
+        entry["new_best"] = decision.new_best
         if decision.lr_factor is not None:
-            told["lr_factor"] = decision.lr_factor
+            entry["lr_factor"] = decision.lr_factor
     stop, save = decision.stop, decision.save
-    told["stop"] = None if stop is None else {"reason": stop.reason.value, "text": str(stop)}
-    told["save"] = None if save is None else [reason.value for reason in save.reasons]
-    return told
+    entry["stop"] = None if stop is None else {"reason": stop.reason.value, "text": str(stop)}
+    entry["save"] = None if save is None else [reason.value for reason in save.reasons]
+    return entry
 
 
 def line(
@@ -65,9 +65,9 @@ def standing(now: Progress) -> str:
 def disk_use(checkpoints: Collection[CheckpointInfo]) -> str:
     """``"3 checkpoints, 1.2 MB"``, and how much of that is in files that they may share."""
     many = "1 checkpoint" if len(checkpoints) == 1 else f"{len(checkpoints)} checkpoints"
-    told = f"{many}, {size(sum(info.bytes for info in checkpoints))}"
+    total = f"{many}, {size(sum(info.bytes for info in checkpoints))}"
     shared = sum(info.frozen for info in checkpoints)
-    return f"{told} ({size(shared)} of it in files that they may share)" if shared else told
+    return f"{total} ({size(shared)} of it in files that they may share)" if shared else total
 
 
 log = logging.getLogger("stopctl")

@@ -38,8 +38,8 @@ class Loop:
     @property
     def where(self) -> str:
         """``epoch 3``, or ``batch 7 of epoch 3``."""
-        told = f"{self._unit} {self._number}"
-        return f"batch {self.batch} of {told}" if self.batch else told
+        name = f"{self._unit} {self._number}"
+        return f"batch {self.batch} of {name}" if self.batch else name
 
     @property
     def in_the_middle(self) -> bool:

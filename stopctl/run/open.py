@@ -39,11 +39,11 @@ def other_versions(before: object, now: Mapping[str, str]) -> dict[str, list[str
 
 def versions_line(differ: Mapping[str, list[str | None]]) -> str:
     """``"numpy 1.26 before, 2.4 now; torch threads 2 before, 1 now: ..."``."""
-    told = [
+    changes = [
         f"{name} {then or 'not there'} before, {now or 'not there'} now"
         for name, (then, now) in differ.items()
     ]
-    return f"{'; '.join(told)}: results may differ from an undisturbed run's in their last bits"
+    return f"{'; '.join(changes)}: results may differ from an undisturbed run's in their last bits"
 
 
 def slow_saves(newest_lines: Iterable[Mapping[str, Any]], grace_seconds: float | None) -> str | None:
@@ -94,7 +94,7 @@ class Opened:
 
 
 @dataclass(slots=True)
-class Found:
+class Inventory:
     """What lies in the directory: good checkpoints, why others are none, and the seconds spent so far."""
 
     good: list[CheckpointInfo]
@@ -144,7 +144,7 @@ def _ours(directory: Path) -> bool:
 def _open(store: Store | Follower, directory: Path, settings: Settings, state: State, ranks: Ranks) -> Opened:
     goal, resume = settings.goal, settings.resume
     looked = ranks.lead(f"looking into {directory}", lambda: _look(store, directory, goal, resume), _fields)
-    here = looked.mine or _found(looked.results[0], directory)
+    here = looked.mine or _inventory(looked.results[0], directory)
     controller = settings.controller()
     first: dict[str, Any] = {"ranks": ranks.size} if ranks.several else {}
     resumed: Restored | None = None
@@ -178,7 +178,7 @@ def _join(store: Store | Follower, ranks: Ranks, number: int) -> None:
     ranks.work("finding the run", join)
 
 
-def _look(store: Store | Follower, directory: Path, goal: Goal, resume: str) -> Found:
+def _look(store: Store | Follower, directory: Path, goal: Goal, resume: str) -> Inventory:
     """What there is, refused where ``resume`` or the goal says so."""
     listing = store.list()
     if not listing.good and not listing.damaged:
@@ -197,13 +197,13 @@ def _look(store: Store | Follower, directory: Path, goal: Goal, resume: str) -> 
             "use another directory, or write resume='auto' to go on"
         )
     broken = {damage.name: damage.why for damage in listing.damaged}
-    return Found(list(listing.good), _seconds(store), broken)
+    return Inventory(list(listing.good), _seconds(store), broken)
 
 
 def _resume(
     store: Store | Follower,
     directory: Path,
-    here: Found,
+    here: Inventory,
     settings: Settings,
     controller: Controller,
     state: State,
@@ -227,7 +227,7 @@ def _resume(
 def _begin(
     store: Any,
     directory: Path,
-    here: Found,
+    here: Inventory,
     meta: dict[str, Any],
     resumed: Restored | None,
 ) -> int:
@@ -250,15 +250,15 @@ def _begin(
     return writer
 
 
-def _fields(found: Found) -> dict[str, Any]:
+def _fields(inventory: Inventory) -> dict[str, Any]:
     """As plain JSON, for the other ranks."""
-    good = [info_to_json(info) for info in found.good]
-    return {"good": good, "seconds": found.seconds, "broken": found.broken}
+    good = [info_to_json(info) for info in inventory.good]
+    return {"good": good, "seconds": inventory.seconds, "broken": inventory.broken}
 
 
-def _found(fields: Mapping[str, Any], directory: Path) -> Found:
+def _inventory(fields: Mapping[str, Any], directory: Path) -> Inventory:
     good = [info_from_json(info, directory) for info in fields["good"]]
-    return Found(good, fields["seconds"], dict(fields["broken"]))
+    return Inventory(good, fields["seconds"], dict(fields["broken"]))
 
 
 def _begin_with(parent: str | Path, state: State, allow_missing: Collection[str]) -> dict[str, str]:

@@ -26,7 +26,7 @@ AWAITED = {Reason.STOP, Reason.END, Reason.PREEMPTED}
 """Why a save is waited for: no pass comes after it."""
 
 
-class Outcome(NamedTuple):
+class Written(NamedTuple):
     """What came of a save: the checkpoint, if there is one, and what went wrong, in it or after it."""
 
     info: CheckpointInfo | None
@@ -44,7 +44,7 @@ class Job:
     began: float
     blocked: float = 0.0
     snapshot: Snapshot | None = None
-    task: Task[Outcome] | None = None
+    task: Task[Written] | None = None
 
 
 class Saver:
@@ -92,12 +92,12 @@ class Saver:
         """
         self.take(wait=True)
         job = self._new(save, None, label, pinned)
-        outcome = self._write(self._capture, job.facts)
-        error = self._answer(job, outcome)
+        written = self._write(self._capture, job.facts)
+        error = self._answer(job, written)
         if error is not None:
             raise error
-        assert outcome.info is not None
-        return outcome.info
+        assert written.info is not None
+        return written.info
 
     def begin(self, save: Save, number: int) -> CheckpointInfo | None:
         """Save what the rules propose in pass ``number``.
@@ -115,7 +115,7 @@ class Saver:
         try:
             job.snapshot = self._snapshot()
         except BaseException as error:
-            return self._finish(job, Outcome(None, error, job.began))
+            return self._finish(job, Written(None, error, job.began))
         job.task = Task(partial(self._write, job.snapshot.whole, job.facts), "stopctl-save")
         self._job = job
         job.task.start()
@@ -131,12 +131,12 @@ class Saver:
             self._job = None
             return
         began = time.monotonic()
-        outcome = job.task.result()
+        written = job.task.result()
         job.blocked += time.monotonic() - began
         self._job = None
-        error = self._answer(job, outcome)
-        if outcome.info is not None:
-            log.info("saved %s (%s)", outcome.info.name, job.save)
+        error = self._answer(job, written)
+        if written.info is not None:
+            log.info("saved %s (%s)", written.info.name, job.save)
         if error is not None and not self._tolerated(error):
             if not isinstance(error, Exception):
                 raise error
@@ -184,7 +184,7 @@ class Saver:
         held = None if self._overlap is None else self._overlap.overlap(components, self.copied)
         return self._buffers.take(components, held)
 
-    def _write(self, components: Callable[[], dict[str, Tree]], facts: dict[str, Any]) -> Outcome:
+    def _write(self, components: Callable[[], dict[str, Tree]], facts: dict[str, Any]) -> Written:
         """Commit and prune, in whatever thread this is; nothing else of a Saver is touched."""
         info = error = None
         try:
@@ -192,17 +192,17 @@ class Saver:
             self._checkpoints.prune()
         except BaseException as caught:
             error = caught
-        return Outcome(info, error, time.monotonic())
+        return Written(info, error, time.monotonic())
 
-    def _finish(self, job: Job, outcome: Outcome) -> CheckpointInfo | None:
-        error = self._answer(job, outcome)
+    def _finish(self, job: Job, written: Written) -> CheckpointInfo | None:
+        error = self._answer(job, written)
         if error is not None and not self._tolerated(error):
             raise error
-        return outcome.info
+        return written.info
 
-    def _answer(self, job: Job, outcome: Outcome) -> BaseException | None:
+    def _answer(self, job: Job, written: Written) -> BaseException | None:
         """Tell machine, journal and log what came of a save; returns what went wrong."""
-        info, error, ended = outcome
+        info, error, ended = written
         where = {"epoch": job.facts["epoch"], "step": job.facts["step"]}
         if info is None:
             self.failed_in = self.failed_in if job.number is None else job.number
@@ -221,9 +221,9 @@ class Saver:
             self._controller.saved(job.save, blocked=blocked, took=cost)
         else:
             self._controller.saved(job.save)
-        told = {"name": info.name, "bytes": info.bytes, "took": round(took, 6), "why": str(job.save)}
+        fields = {"name": info.name, "bytes": info.bytes, "took": round(took, 6), "why": str(job.save)}
         try:
-            self._note("saved", **told, **where)
+            self._note("saved", **fields, **where)
         except SaveError as failure:
             return error or failure
         return error

@@ -177,7 +177,7 @@ class Session:
     @property
     def checkpoints(self) -> tuple[CheckpointInfo, ...]:
         """Committed checkpoints, oldest first."""
-        return self._checkpoints.told(self.controller.progress.best)
+        return self._checkpoints.infos(self.controller.progress.best)
 
     def ranked(self) -> list[CheckpointInfo]:
         """Checkpoints with a finite value, best first."""

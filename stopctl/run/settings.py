@@ -208,10 +208,10 @@ class Settings:
 
     def meta(self, state: State) -> dict[str, Any]:
         """What run.json says of them."""
-        told = {
+        meta = {
             "goal": self.goal.to_json(),
             "rules": {name: repr(getattr(self, name)) for name in ("stop", "save", "keep", "lr")},
             "versions": dict(state.versions()),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        return told if self.notes is None else {**told, "notes": copy.deepcopy(dict(self.notes))}
+        return meta if self.notes is None else {**meta, "notes": copy.deepcopy(dict(self.notes))}

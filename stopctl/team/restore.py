@@ -84,8 +84,8 @@ def _put(
         begins_anew = data is None or DATA in allow_missing
         restored = Restored(info, notes, None if begins_anew else Position.of(data, info.epoch))
         check_ranks(info, restored.position, ranks)
-    own = {name: tree for name, tree in components.items() if name != DATA and name not in new}
-    state.restore(own, allow_missing={*allow_missing, *new})
+    trees = {name: tree for name, tree in components.items() if name != DATA and name not in new}
+    state.restore(trees, allow_missing={*allow_missing, *new})
     return restored
 
 

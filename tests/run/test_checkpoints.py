@@ -36,16 +36,16 @@ def best_value(checkpoints):
 
 
 def epochs(checkpoints):
-    return [info.epoch for info in checkpoints.told(None)]
+    return [info.epoch for info in checkpoints.infos(None)]
 
 
 def test_the_best_value_is_marked_wherever_it_stands(store, tmp_path):
     checkpoints = Checkpoints(store, settings(tmp_path), [], None)
     for number, value in enumerate([0.5, 0.7, None, 0.7, float("nan")], 1):
         commit(checkpoints, number, value)
-    assert [info.is_best for info in checkpoints.told(0.7)] == [False, True, False, True, False]
-    assert not any(info.is_best for info in checkpoints.told(0.9))
-    assert not any(info.is_best for info in checkpoints.told(None))
+    assert [info.is_best for info in checkpoints.infos(0.7)] == [False, True, False, True, False]
+    assert not any(info.is_best for info in checkpoints.infos(0.9))
+    assert not any(info.is_best for info in checkpoints.infos(None))
     assert best_value(checkpoints) == 0.7
 
 
