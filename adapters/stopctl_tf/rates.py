@@ -21,8 +21,8 @@ def lr_drops(optimizers: Iterable[Any], passes: int, planned: int) -> tuple[int,
         passes: completed, >= 1.
         planned: the last planned pass.
     """
-    found = {drop for each in optimizers for drop in _drops(innermost(each), passes)}
-    return tuple(sorted(drop for drop in found if drop < planned))
+    drops = {drop for each in optimizers for drop in _drops(innermost(each), passes)}
+    return tuple(sorted(drop for drop in drops if drop < planned))
 
 
 def _drops(optimizer: Any, passes: int) -> list[int]:

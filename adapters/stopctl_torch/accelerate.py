@@ -59,7 +59,7 @@ class Prepared:
                 "saved: prepare a dataset with __len__() and __getitem__()"
             )
         for sampler in _samplers(loader):
-            if type(sampler).__name__ not in OWN and type(sampler) not in known:
+            if type(sampler).__name__ not in SAMPLERS and type(sampler) not in known:
                 raise SettingError(
                     f"run.batches() got a prepared DataLoader with a {type(sampler).__name__}, whose "
                     "position cannot be saved: give it shuffle=True, or a sampler of torch.utils.data"
@@ -68,22 +68,22 @@ class Prepared:
                 sampler.generator = torch.Generator()  # as it does itself when it is first iterated
         self._loader = loader
         self._shared = generators
-        self._own = rng.generators_in(loader)
+        self._generators = rng.generators_in(loader)
         self._began: Tree = None
         self._asked = Moment()
         self.length: int | None = len(loader)
 
     def begin(self, epoch: int) -> Iterator[Any]:
         """Remember where the generators stand, and iterate."""
-        self._began = detached({"shared": self._shared.capture(), "own": self._own.capture()})
+        self._began = detached({"shared": self._shared.capture(), "own": self._generators.capture()})
         self._began |= _counts(self._loader)
         return self._each(iter(self._loader))
 
     def resume(self, epoch: int, done: int, saved: Tree) -> Iterator[Any]:
         """Iterate as when the epoch began, and drop the batches that were done."""
-        self._own.check(saved["own"])
+        self._generators.check(saved["own"])
         if not done:
-            self._own.load(saved["own"])
+            self._generators.load(saved["own"])
             _set_counts(self._loader, saved)
             return self.begin(epoch)
         if saved["loader"] != _settings(self._loader):
@@ -93,7 +93,7 @@ class Prepared:
             )
         self._began = detached(saved["began"])
         self._shared.load(self._began["shared"])
-        self._own.load(self._began["own"])
+        self._generators.load(self._began["own"])
         _set_counts(self._loader, self._began)
         batches = iter(self._loader)
         for i in range(done):
@@ -101,7 +101,7 @@ class Prepared:
                 self._shared.load(saved["asked"])  # it loads the first that is to come
             if next(batches, batches) is batches:
                 raise MismatchError(f"the run was saved after batch {done}, but the loader has only {i}")
-        self._own.load(saved["own"])
+        self._generators.load(saved["own"])
         self._asked = Moment(tree=detached(saved["asked"]))
         return self._each(batches)
 
@@ -110,7 +110,7 @@ class Prepared:
         return {
             "began": self._began if done else None,
             "asked": self._asked.tree(self._shared) if done else None,
-            "own": detached(self._own.capture()),
+            "own": detached(self._generators.capture()),
             "loader": _settings(self._loader),
             **_counts(self._loader),
         }
@@ -156,7 +156,7 @@ class Moment:
 FAST = {"rng.python", "rng.numpy", "rng.torch", "rng.cuda"}
 """The generators that are quickly taken; rows are loaded on the CPU, so nothing of CUDA's is drawn."""
 
-OWN = {"BatchSamplerShard", "SeedableRandomSampler"}
+SAMPLERS = {"BatchSamplerShard", "SeedableRandomSampler"}
 """Accelerate's samplers that draw as torch's do."""
 
 

@@ -117,37 +117,41 @@ class Replayed:
     def __init__(self, loader: data.DataLoader[Any], generators: Generators) -> None:
         self._loader = loader
         self._shared = generators
-        self._own = rng.generators_in(loader)
+        self._generators = rng.generators_in(loader)
         self._began: Tree = None
         self.length = _length(loader)
 
     def begin(self, epoch: int) -> Iterator[Any]:
         """Remember where the generators stand, and iterate."""
-        self._began = detached({"shared": self._shared.capture(), "own": self._own.capture()})
+        self._began = detached({"shared": self._shared.capture(), "own": self._generators.capture()})
         return self._iterate()
 
     def resume(self, epoch: int, done: int, saved: Tree) -> Iterator[Any]:
         """Iterate as when the epoch began, and drop the batches that were done."""
-        self._own.check(saved["own"])
+        self._generators.check(saved["own"])
         if not done:
-            self._own.load(saved["own"])
+            self._generators.load(saved["own"])
             return self.begin(epoch)
         self._same(saved["loader"])
         self._began = detached(saved["began"])
         self._shared.load(self._began["shared"])
-        self._own.load(self._began["own"])
+        self._generators.load(self._began["own"])
         batches = self._iterate()
         skipped = self._skippable(batches)
         for i in range(done):
             if next(skipped, skipped) is skipped:
                 raise MismatchError(f"the run was saved after batch {done}, but the loader has only {i}")
-        self._own.load(saved["own"])
+        self._generators.load(saved["own"])
         return batches
 
     def capture(self, done: int) -> Tree:
         """Where the generators stood when this epoch began, and where the loader's own stand now."""
         began = self._began if done else None
-        return {"began": began, "own": detached(self._own.capture()), "loader": _settings(self._loader)}
+        return {
+            "began": began,
+            "own": detached(self._generators.capture()),
+            "loader": _settings(self._loader),
+        }
 
     def _same(self, saved: Tree) -> None:
         """Other workers give the batches the same rows; anything else gives them other ones."""
@@ -193,7 +197,7 @@ class StatefulBatches:
 
     def __init__(self, loader: Any, generators: Generators) -> None:
         self._loader = loader
-        self._own = rng.generators_in(loader)
+        self._generators = rng.generators_in(loader)
         self.length = _length(loader)
 
     def begin(self, epoch: int) -> Iterator[Any]:
@@ -202,22 +206,22 @@ class StatefulBatches:
 
     def resume(self, epoch: int, done: int, saved: Tree) -> Iterator[Any]:
         """Its state first, and the generators only after ``iter()`` has drawn from them."""
-        self._own.check(saved["own"])
+        self._generators.check(saved["own"])
         if not done:
-            self._own.load(saved["own"])
+            self._generators.load(saved["own"])
             if saved["state"] is not None:
                 self._loader.dataset.load_state_dict(decode(saved["state"]))
             return self.begin(epoch)
         self._loader.load_state_dict(decode(saved["state"]))
         batches = self._watched(iter(self._loader))
-        self._own.load(saved["own"])
+        self._generators.load(saved["own"])
         return batches
 
     def capture(self, done: int) -> Tree:
         """Its ``state_dict()``, between two epochs the dataset's, and the generators that they hold."""
         teller = self._loader if done else self._loader.dataset
         state = Encoder("copy")(teller.state_dict(), "run.data/state") if has_state(teller) else None
-        return {"state": detached(state), "own": detached(self._own.capture())}
+        return {"state": detached(state), "own": detached(self._generators.capture())}
 
     def _watched(self, batches: Iterator[Any]) -> Iterator[Any]:
         dataset = self._loader.dataset

@@ -42,8 +42,8 @@ def _passes(scheduler: Any, passes: int, planned: int) -> Passes:
             return range(math.ceil(first), end)
         if every.denominator == first.denominator == 1:
             return range(int(first), end, int(every))
-    found = sorted({math.ceil(step / rate) for step in steps})
-    return tuple(each for each in found if each < planned)
+    drops = sorted({math.ceil(step / rate) for step in steps})
+    return tuple(each for each in drops if each < planned)
 
 
 def _steps(scheduler: Any, end: int) -> Passes:
@@ -68,8 +68,8 @@ def _steps(scheduler: Any, end: int) -> Passes:
 
 
 def _together(parts: Iterable[Passes]) -> Passes:
-    found = [part for part in parts if part]
-    return found[0] if len(found) == 1 else tuple(sorted({each for part in found for each in part}))
+    drops = [part for part in parts if part]
+    return drops[0] if len(drops) == 1 else tuple(sorted({each for part in drops for each in part}))
 
 
 NEXT_TO_NOTHING = 1e-8
