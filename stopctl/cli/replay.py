@@ -30,7 +30,7 @@ from stopctl.cli.output import AsJson, bar, console, emit, table, tell_notes
 from stopctl.core.words import figure
 
 if TYPE_CHECKING:
-    from stopctl.curves.replay import Outcome, Summary
+    from stopctl.curves.replay import Replay, Summary
 
 ROWS = 40
 """Rows of the table of single curves that are shown without being asked for."""
@@ -112,7 +112,7 @@ def replay(
             typer.echo(str(plot))
 
 
-def _notes(outcomes: list[list[Outcome]], summaries: list[Summary]) -> list[str]:
+def _notes(outcomes: list[list[Replay]], summaries: list[Summary]) -> list[str]:
     notes = [
         f"{summary.rule} does not apply to {count} of the curves: {why}"
         for summary in summaries
@@ -125,13 +125,13 @@ def _notes(outcomes: list[list[Outcome]], summaries: list[Summary]) -> list[str]
     return notes
 
 
-def _ending(one: Outcome) -> str:
+def _ending(one: Replay) -> str:
     """``"epoch 12 of 50"``, or that it was not stopped."""
     unit, last = one.curve.unit, one.curve.passed(len(one.curve.values))
     return f"not stopped by {unit} {last}" if one.stop is None else f"{unit} {one.passes} of {last}"
 
 
-def _plain(one: Outcome) -> dict[str, Any]:
+def _plain(one: Replay) -> dict[str, Any]:
     curve = one.curve
     return {
         "curve": curve.name,
@@ -151,7 +151,7 @@ def _plain(one: Outcome) -> dict[str, Any]:
     }
 
 
-def _show(outcomes: list[list[Outcome]], summaries: list[Summary], curves: int, *, each: bool) -> None:
+def _show(outcomes: list[list[Replay]], summaries: list[Summary], curves: int, *, each: bool) -> None:
     out = console()
     if each or sum(map(len, outcomes)) <= ROWS:
         for head, rows in _groups(outcomes, curves):
@@ -171,7 +171,7 @@ def _show(outcomes: list[list[Outcome]], summaries: list[Summary], curves: int, 
     out.print(told)
 
 
-def _groups(outcomes: list[list[Outcome]], curves: int) -> Iterator[tuple[str, list[tuple[str, Outcome]]]]:
+def _groups(outcomes: list[list[Replay]], curves: int) -> Iterator[tuple[str, list[tuple[str, Replay]]]]:
     """The tables: one of the rules if there is a single curve, else one a rule, of the curves."""
     if curves == 1:
         rows = [one for row in outcomes for one in row]
@@ -181,7 +181,7 @@ def _groups(outcomes: list[list[Outcome]], curves: int) -> Iterator[tuple[str, l
             yield row[0].rule, [(one.curve.name, one) for one in row]
 
 
-def _figures(one: Outcome) -> tuple[str, ...]:
+def _figures(one: Replay) -> tuple[str, ...]:
     return figure(one.value), f"{one.share:.0%}", f"{one.regret:.4f}"
 
 

@@ -72,7 +72,7 @@ class Counters:
         return None if cells[0] is None or cells[1] is None else (cells[0], cells[1])
 
 
-def counters(lines: Sequence[Line]) -> Counters:
+def counters_of(lines: Sequence[Line]) -> Counters:
     """The counters of these rows: the first of the well-known names, rather one that never goes back."""
     columns = {name.strip().casefold(): name for line in lines for name in line.cells}
     epoch = _pick(lines, [columns[name] for name in EPOCHS if name in columns])
@@ -85,11 +85,11 @@ def counters(lines: Sequence[Line]) -> Counters:
     seconds, clock = None, ""
     for name in [columns[name] for name in CLOCKS if name in columns]:
         cells = [number(line.cells.get(name)) for line in lines]
-        found = [cell for cell in cells if cell is not None and 0 <= cell < 1e300]
-        if not found:
+        times = [cell for cell in cells if cell is not None and 0 <= cell < 1e300]
+        if not times:
             continue
-        rises = sum(b > a for a, b in pairwise(found))
-        if len(found) == len(lines) and rises >= RISES * (len(found) - 1):
+        rises = sum(b > a for a, b in pairwise(times))
+        if len(times) == len(lines) and rises >= RISES * (len(times) - 1):
             seconds, clock = name, ""
             break
         clock = clock or f"{name!r} does not rise from row to row, so it is no clock"
@@ -106,10 +106,12 @@ def _pick(lines: Sequence[Line], names: Iterable[str]) -> str | None:
 
 def _counts(lines: Sequence[Line], name: str) -> bool:
     cells = [number(line.cells.get(name)) for line in lines]
-    found = [cell for cell in cells if cell is not None]
-    if len(found) < (1 - MOST_LACK) * len(lines) or not all(c.is_integer() and 0 <= c < 2**53 for c in found):
+    numbers = [cell for cell in cells if cell is not None]
+    if len(numbers) < (1 - MOST_LACK) * len(lines) or not all(
+        c.is_integer() and 0 <= c < 2**53 for c in numbers
+    ):
         return False
-    return len(set(found)) > 1 or len(lines) == 1
+    return len(set(numbers)) > 1 or len(lines) == 1
 
 
 def _moves(lines: Sequence[Line], name: str) -> bool:

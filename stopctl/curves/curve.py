@@ -110,7 +110,7 @@ def cut_by(curves: Sequence[Curve]) -> list[str]:
 
     A min_delta, another rule, or a single curve cannot be found out so.
     """
-    found = [curve.late or curve.cut for curve in curves]
+    causes = [curve.late or curve.cut for curve in curves]
     silent = [i for i, curve in enumerate(curves) if not curve.told and not curve.cut and not curve.late]
     alike: dict[int, list[int]] = defaultdict(list)
     for i in silent:
@@ -123,8 +123,8 @@ def cut_by(curves: Sequence[Curve]) -> list[str]:
         several = len(members) >= FEWEST and len(lengths) >= FEWEST
         if several and 2 * len(members) > len(silent) - len(whole):
             for i in members:
-                found[i] = f"ends like Patience({patience}), as others do"
-    return found
+                causes[i] = f"ends like Patience({patience}), as others do"
+    return causes
 
 
 def _ends_like(curve: Curve) -> int:

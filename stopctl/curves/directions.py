@@ -45,10 +45,10 @@ def direction(name: str) -> str | None:
     >>> direction("val_loss"), direction("metrics/mAP50-95(B)"), direction("reward")
     ('min', 'max', None)
     """
-    found = set(re.findall(r"[a-z0-9]+", name.lower()))
-    found |= {word.rstrip("0123456789") for word in found}
-    smaller = bool(found & SMALLER) or any(word.endswith("loss") for word in found)
-    larger = bool(found & LARGER) or any(word.endswith("accuracy") for word in found)
+    parts = set(re.findall(r"[a-z0-9]+", name.lower()))
+    parts |= {word.rstrip("0123456789") for word in parts}
+    smaller = bool(parts & SMALLER) or any(word.endswith("loss") for word in parts)
+    larger = bool(parts & LARGER) or any(word.endswith("accuracy") for word in parts)
     if smaller == larger:
         return None
     return "min" if smaller else "max"
@@ -95,10 +95,10 @@ def choose_mode(table: Table, column: str, asked: str | None) -> tuple[str, bool
     Raises:
         CurveError: the log says something else than asked, or nobody says it.
     """
-    own = table.mode if column == table.metric else None
-    if own and asked and own != asked:
-        raise CurveError(f"{table.name} says {own!r} of {column!r}: leave out --mode {asked}")
-    if known := own or asked:
+    recorded = table.mode if column == table.metric else None
+    if recorded and asked and recorded != asked:
+        raise CurveError(f"{table.name} says {recorded!r} of {column!r}: leave out --mode {asked}")
+    if known := recorded or asked:
         return known, False
     mode = direction(column)
     if mode is None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from stopctl.curves.counters import RISES, Counters, counters, is_counter, number
+from stopctl.curves.counters import RISES, Counters, counters_of, is_counter, number
 from stopctl.curves.directions import TRAINING, VALIDATION, words
 from stopctl.curves.recording import CurveError, Line, Recording, Row, Table, shortened, skipped
 from stopctl.curves.restarts import Placed, gap_of, parted, standing
@@ -119,34 +119,34 @@ def _columns(table: Table) -> str:
 
 
 def _listed(names: Iterable[str]) -> str:
-    found = list(names)
-    return ", ".join(found[:8]) + (f" and {len(found) - 8} more" if len(found) > 8 else "")
+    every = list(names)
+    return ", ".join(every[:8]) + (f" and {len(every) - 8} more" if len(every) > 8 else "")
 
 
 def _runs(table: Table, column: str, division: Division, is_part: bool) -> list[Recording]:
     notes = [*table.notes, *skipped(table.skipped)]
     lines = _with_values(table, column, division, notes)
-    found = counters(lines)
-    if lacking := [line for line in lines if found.any() and found.place(line) is None]:
-        notes.append(f"{_lines(len(lacking))} left out: no {found.epoch or found.step} there")
-        lines = [line for line in lines if found.place(line) is not None]
-    places = [found.place(line) or (0.0, 0.0) for line in lines]
-    rising = found.any() and all(b > a for a, b in pairwise(places))
+    counters = counters_of(lines)
+    if lacking := [line for line in lines if counters.any() and counters.place(line) is None]:
+        notes.append(f"{_lines(len(lacking))} left out: no {counters.epoch or counters.step} there")
+        lines = [line for line in lines if counters.place(line) is not None]
+    places = [counters.place(line) or (0.0, 0.0) for line in lines]
+    rising = counters.any() and all(b > a for a, b in pairwise(places))
     rises = sum(b > a for a, b in pairwise(places))
     if len(lines) > 1 and rises < RISES * (len(lines) - 1):
         _refuse_runs(table, lines)
     if not is_part and division.restart is None:
-        _refuse_kinds(table, column, lines, places, found, rising)
-    if not found.any() and lines:
+        _refuse_kinds(table, column, lines, places, counters, rising)
+    if not counters.any() and lines:
         notes.append("no counter: each row is taken for an epoch")
-    parts = parted(lines, places, found, division.restart, notes)
+    parts = parted(lines, places, counters, division.restart, notes)
     recordings = []
     for i, part in enumerate(parts, start=1):
         name = table.name if len(parts) == 1 else f"{table.name} ({i} of {len(parts)})"
         said = notes if i == 1 else []
-        rows = _rows(table, column, standing(part, found, said), found)
-        one = _recording(replace(table, name=name), column, rows, notes=said, clock=found.clock)
-        one.late = _late(table, part, found)
+        rows = _rows(table, column, standing(part, counters, said), counters)
+        one = _recording(replace(table, name=name), column, rows, notes=said, clock=counters.clock)
+        one.late = _late(table, part, counters)
         recordings.append(one)
     return recordings
 
@@ -197,13 +197,13 @@ def _with_values(table: Table, column: str, division: Division, notes: list[str]
 
 def _where(empty: Sequence[Line], lines: Sequence[Line]) -> str:
     """ "epochs 18 to 30 have", where these rows follow one another, else "rows from line 19 on have"."""
-    found = counters(lines)
-    name = found.epoch or found.step
-    first, last = (found.place(line) for line in (empty[0], empty[-1]))
+    counters = counters_of(lines)
+    name = counters.epoch or counters.step
+    first, last = (counters.place(line) for line in (empty[0], empty[-1]))
     together = lines.index(empty[-1]) - lines.index(empty[0]) == len(empty) - 1
     if name is None or first is None or last is None or not together:
         return f"rows from line {empty[0].number} on have"
-    unit, at = ("epoch", 0) if found.epoch else ("step", 1)
+    unit, at = ("epoch", 0) if counters.epoch else ("step", 1)
     if len(empty) == 1:
         return f"{unit} {first[at]:.0f} has"
     return f"{unit}s {first[at]:.0f} to {last[at]:.0f} have"
@@ -235,7 +235,7 @@ def _refuse_kinds(
     column: str,
     lines: Sequence[Line],
     places: Sequence[tuple[float, float]],
-    found: Counters,
+    counters: Counters,
     rising: bool,
 ) -> None:
     """Rows of several runs, or of several kinds, are an error that names the column which divides them."""
@@ -246,10 +246,10 @@ def _refuse_kinds(
         parts = _divided(lines, places, name, known)
         if parts is None:
             continue
-        if rising or not found.any():
+        if rising or not counters.any():
             both = set().union(*map(words, parts))
             kinds = name.strip().casefold() in KINDS and both & TRAINING and both & VALIDATION
-            if not (kinds or (known and not found.any())):
+            if not (kinds or (known and not counters.any())):
                 continue
         elif not all(b > a for part in parts.values() for a, b in pairwise(part)) or (
             not known and any(part[0] != min(places) for part in parts.values())
@@ -276,10 +276,10 @@ def _divided(
     return parts if 2 <= len(parts) <= most else None
 
 
-def _rows(table: Table, column: str, placed: Sequence[Placed], found: Counters) -> list[Row]:
+def _rows(table: Table, column: str, placed: Sequence[Placed], counters: Counters) -> list[Row]:
     """The rows with counters of what is completed."""
-    used = {found.epoch, found.step, found.seconds}
-    clocks = [number(line.cells.get(found.seconds)) if found.seconds else 0.0 for line, _ in placed]
+    used = {counters.epoch, counters.step, counters.seconds}
+    clocks = [number(line.cells.get(counters.seconds)) if counters.seconds else 0.0 for line, _ in placed]
     rows = []
     for i, ((line, place), seconds) in enumerate(zip(placed, clocks, strict=True), start=1):
         metrics = {
@@ -287,30 +287,30 @@ def _rows(table: Table, column: str, placed: Sequence[Placed], found: Counters) 
             for name, cell in line.cells.items()
             if isinstance(cell, float) and name not in used and (name == column or not is_counter(name))
         }
-        epoch = int(place[0]) if found.epoch else 0 if found.step else i
+        epoch = int(place[0]) if counters.epoch else 0 if counters.step else i
         spent = seconds if seconds is not None and 0 <= seconds < 1e300 else 0.0
         rows.append(Row(epoch, int(place[1]), spent, metrics))
-    if table.completed or not (found.epoch or found.step) or not rows:
+    if table.completed or not (counters.epoch or counters.step) or not rows:
         return rows
-    name = found.epoch or found.step or ""
-    counted = (line for line in table.lines if found.epoch or column in line.cells)
+    name = counters.epoch or counters.step or ""
+    counted = (line for line in table.lines if counters.epoch or column in line.cells)
     if not any(line.cells.get(name) == 0 for line in counted):
         return rows
-    if found.epoch:
+    if counters.epoch:
         return [row._replace(epoch=row.epoch + 1) for row in rows]
     gap = next((b.step - a.step for a, b in pairwise(rows) if b.step > a.step), 1)
     more = gap if rows[0].step == 0 else 1  # 0, 100, 200: the first report comes after 100
     return [row._replace(step=row.step + more) for row in rows]
 
 
-def _late(table: Table, part: Sequence[Placed], found: Counters) -> str:
+def _late(table: Table, part: Sequence[Placed], counters: Counters) -> str:
     """Whether the log begins after the beginning of its run: rows without the column count, too."""
-    name = found.epoch or found.step
+    name = counters.epoch or counters.step
     if name is None or len(part) < 2 or table.completed:
         return ""
     first = min((c for line in table.lines if (c := number(line.cells.get(name))) is not None), default=0.0)
-    at = 0 if found.epoch else 1
+    at = 0 if counters.epoch else 1
     gap = gap_of([place[at] for _, place in part])
-    if first <= (gap if found.epoch else 2 * gap):
+    if first <= (gap if counters.epoch else 2 * gap):
         return ""
-    return f"begins at {'epoch' if found.epoch else 'step'} {first:.0f}"
+    return f"begins at {'epoch' if counters.epoch else 'step'} {first:.0f}"

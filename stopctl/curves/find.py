@@ -35,7 +35,7 @@ CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 
 @dataclass(slots=True)
-class Found:
+class Contents:
     """What a path holds.
 
     Attributes:
@@ -48,7 +48,7 @@ class Found:
     notes: list[str] = field(default_factory=list)
     errors: list[StopctlError] = field(default_factory=list)
 
-    def __iadd__(self, other: Found) -> Found:
+    def __iadd__(self, other: Contents) -> Contents:
         self.tables += other.tables
         self.notes += other.notes
         self.errors += other.errors
@@ -59,38 +59,38 @@ def read_run(path: Path) -> Table:
     """The run's reports, without those that a resume voided; the errors are those of `Reader`."""
     reader = Reader(path)
     goal = goal_of(reader.meta)
-    found = history(reader, goal.metric)
+    journal = history(reader, goal.metric)
     rows = [
         Row(line["epoch"], line["step"], seconds(line), metrics(line), line.get("inside") is True)
-        for line in found.reports()
+        for line in journal.reports()
     ]
     table = Table(
-        str(path), "run", rows=rows, metric=goal.metric, mode=goal.mode, cut=_cut(found), told=True,
-        saves=_saves(found),
+        str(path), "run", rows=rows, metric=goal.metric, mode=goal.mode, cut=_cut(journal), told=True,
+        saves=_saves(journal),
     )  # fmt: skip
-    if found.skipped:
-        table.skipped["half-written line(s) skipped"] = found.skipped
+    if journal.skipped:
+        table.skipped["half-written line(s) skipped"] = journal.skipped
     return table
 
 
-def _cut(found: History) -> str:
+def _cut(journal: History) -> str:
     """How the run ended before its planned end; empty if it did not."""
-    stop = found.stop()
+    stop = journal.stop()
     if stop is not None:
         reason = mapping(stop["stop"]).get("reason")
         return "" if reason in WHOLE else f"stopped by {reason}"
-    return "" if found.finished() else "not ended"
+    return "" if journal.finished() else "not ended"
 
 
-def _saves(found: History) -> list[tuple[float, int]]:
+def _saves(journal: History) -> list[tuple[float, int]]:
     return [
         (float(line["took"]), line["bytes"])
-        for line in (moment.line for moment in found.standing() if moment.event == "saved")
+        for line in (moment.line for moment in journal.standing() if moment.event == "saved")
         if type(line.get("took")) in (int, float) and type(line.get("bytes")) is int
     ]
 
 
-def find(path: Path, format: str | None = None) -> Found:
+def find(path: Path, format: str | None = None) -> Contents:
     """What a file or folder holds; a folder that is no run is searched, and goes on where one cannot be read.
 
     Args:
@@ -105,33 +105,33 @@ def find(path: Path, format: str | None = None) -> Found:
         path = path.parent
     if path.is_dir():
         if (path / RUN).exists():
-            return Found([read_run(path)])
-        found = _in_folder(path, format)
-        if found.errors and not found.tables:
-            raise found.errors[0]
-        if not found.tables:
+            return Contents([read_run(path)])
+        contents = _in_folder(path, format)
+        if contents.errors and not contents.tables:
+            raise contents.errors[0]
+        if not contents.tables:
             raise CurveError(
                 f"{path} holds no run, no event files and no log of a known name, such as results.csv: name "
                 "the file to read"
             )
-        return found
+        return contents
     if is_event_file(path):
-        return Found([_settled(read_events(str(path), [(path, "")]), path.parent)])
+        return Contents([_settled(read_events(str(path), [(path, "")]), path.parent)])
     if is_metric_file(path):
-        return Found([read_mlflow(next(one for one in path.parents if is_mlflow_run(one)))])
+        return Contents([read_mlflow(next(one for one in path.parents if is_mlflow_run(one)))])
     if path != STDIN and not path.exists():
         raise CurveError(f"{path} is not there")
     return _text(path, format)
 
 
-def _text(path: Path, format: str | None) -> Found:
-    found = Found([_settled(table, path.parent) for table in read_text(read_source(path), format)])
-    if path != STDIN and path.name == "results.csv" and found.tables:
+def _text(path: Path, format: str | None) -> Contents:
+    contents = Contents([_settled(table, path.parent) for table in read_text(read_source(path), format)])
+    if path != STDIN and path.name == "results.csv" and contents.tables:
         events = [one for one in path.parent.iterdir() if is_event_file(one)]
         if events:
             many = "1 event file" if len(events) == 1 else f"{len(events)} event files"
-            found.notes.append(f"{path}: {many} beside it left out; name the folder to read them")
-    return found
+            contents.notes.append(f"{path}: {many} beside it left out; name the folder to read them")
+    return contents
 
 
 def _settled(table: Table, folder: Path) -> Table:
@@ -139,56 +139,56 @@ def _settled(table: Table, folder: Path) -> Table:
     return table
 
 
-def _in_folder(path: Path, format: str | None) -> Found:
+def _in_folder(path: Path, format: str | None) -> Contents:
     """What is in and below a folder; whatever cannot be read is left out with a sentence."""
-    found = Found()
+    contents = Contents()
     try:
-        found += _of_folder(path, format)
+        contents += _of_folder(path, format)
     except StopctlError as error:
-        found.errors.append(error)
-        found.notes.append(f"left out: {error}")
+        contents.errors.append(error)
+        contents.notes.append(f"left out: {error}")
     except OSError as error:
         wrong = CurveError(f"{error.filename or path} cannot be read: {error.strerror or error}")
-        found.errors.append(wrong)
-        found.notes.append(f"left out: {wrong}")
-    return found
+        contents.errors.append(wrong)
+        contents.notes.append(f"left out: {wrong}")
+    return contents
 
 
-def _of_folder(path: Path, format: str | None) -> Found:
+def _of_folder(path: Path, format: str | None) -> Contents:
     if (path / RUN).exists():
-        return Found([read_run(path)])
+        return Contents([read_run(path)])
     if is_mlflow_run(path):
-        return Found([read_mlflow(path)])
+        return Contents([read_mlflow(path)])
     inside = sorted(path.iterdir())
     folders = [one for one in inside if one.is_dir() and not one.is_symlink()]
-    own = [(one, "") for one in inside if is_event_file(one) and one.is_file()]
+    events = [(one, "") for one in inside if is_event_file(one) and one.is_file()]
     parts = _parts(folders)
     known = {one.name: one for one in inside if one.is_file()}
     logs = [known[name] for name in LOGS if name in known]
-    found = Found()
-    if own or parts:
-        files = [*own, *((file, before) for _, before, some in parts for file in some)]
-        found.tables.append(_settled(read_events(str(path), files), path))
+    contents = Contents()
+    if events or parts:
+        files = [*events, *((file, before) for _, before, some in parts for file in some)]
+        contents.tables.append(_settled(read_events(str(path), files), path))
         left = logs
     else:
         if logs:
-            found += _text(logs[0], format)
+            contents += _text(logs[0], format)
         left = logs[1:]
     if left:
         names = ", ".join(one.name for one in left)
-        found.notes.append(f"{path}: {names} left out, as of the same run; name the file to read it")
+        contents.notes.append(f"{path}: {names} left out, as of the same run; name the file to read it")
     taken = {folder for folder, _, _ in parts}
-    for folder in _newest(folders, found):
+    for folder in _newest(folders, contents):
         if folder not in taken:
             below = _in_folder(folder, format)
             for table in below.tables:
                 if VERSION.fullmatch(folder.name):
                     table.series = str(path)
-            found += below
-    return found
+            contents += below
+    return contents
 
 
-def _newest(folders: list[Path], found: Found) -> Iterator[Path]:
+def _newest(folders: list[Path], contents: Contents) -> Iterator[Path]:
     """The folders in the order of their numbers; of transformers' checkpoints, whose logs go on, the last."""
     numbered = sorted(
         (int(one[1]), folder)
@@ -196,15 +196,15 @@ def _newest(folders: list[Path], found: Found) -> Iterator[Path]:
         if (one := CHECKPOINT.fullmatch(folder.name)) and (folder / "trainer_state.json").is_file()
     )
     out = [folder for _, folder in numbered]
-    if not found.tables and out:
-        found.notes += [f"{folder}: left out, {out[-1].name} has all of its log" for folder in out[:-1]]
+    if not contents.tables and out:
+        contents.notes += [f"{folder}: left out, {out[-1].name} has all of its log" for folder in out[:-1]]
         out.pop()
     yield from sorted((one for one in folders if one not in out), key=_version)
 
 
 def _version(folder: Path) -> tuple[str, int, str]:
-    found = VERSION.fullmatch(folder.name)
-    return ("version_", int(found[1]), "") if found else (folder.name, 0, folder.name)
+    match = VERSION.fullmatch(folder.name)
+    return ("version_", int(match[1]), "") if match else (folder.name, 0, folder.name)
 
 
 def _parts(folders: list[Path]) -> list[tuple[Path, str, list[Path]]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stopctl.curves.recording import CurveError
-from stopctl.curves.replay import Outcome, Summary
+from stopctl.curves.replay import Replay, Summary
 
 MOST = 12
 """Curves that are drawn one by one; of more, only what the rules cost and lose."""
@@ -19,12 +19,12 @@ STEEP = 50
 CURVE, BEST = "#5b6470", "#2e8b57"
 
 
-def plot_replay(path: Path, outcomes: Sequence[Sequence[Outcome]], summaries: Sequence[Summary]) -> None:
+def plot_replay(path: Path, replays: Sequence[Sequence[Replay]], summaries: Sequence[Summary]) -> None:
     """Write a PNG: each curve with the stops of every rule; of many curves, mean regret against mean share.
 
     Args:
         path: the file; one that is there is replaced.
-        outcomes, summaries: as `replay_all` gave them, one for each rule.
+        replays, summaries: as `replay_all` gave them, one for each rule.
 
     Raises:
         CurveError: matplotlib is not installed, or the file cannot be written.
@@ -34,11 +34,11 @@ def plot_replay(path: Path, outcomes: Sequence[Sequence[Outcome]], summaries: Se
         from matplotlib.figure import Figure
     except ImportError as error:
         raise CurveError("--plot needs matplotlib: pip install 'stopctl[plot]'") from error
-    names = list(dict.fromkeys(id(one.curve) for row in outcomes for one in row))
+    names = list(dict.fromkeys(id(one.curve) for row in replays for one in row))
     figure = Figure(layout="constrained")
     FigureCanvasAgg(figure)
     if len(names) <= MOST:
-        _draw_curves(figure, names, outcomes)
+        _draw_curves(figure, names, replays)
     else:
         _draw_means(figure, len(names), summaries)
     try:
@@ -47,13 +47,13 @@ def plot_replay(path: Path, outcomes: Sequence[Sequence[Outcome]], summaries: Se
         raise CurveError(f"{path} cannot be written: {error.strerror}") from error
 
 
-def _draw_curves(figure: Any, curves: Sequence[int], outcomes: Sequence[Sequence[Outcome]]) -> None:
+def _draw_curves(figure: Any, curves: Sequence[int], replays: Sequence[Sequence[Replay]]) -> None:
     columns = min(3, len(curves))
     rows = math.ceil(len(curves) / columns)
     figure.set_size_inches(4.6 * columns + 2.5, 3.2 * rows + 0.3)
     panels = figure.subplots(rows, columns, squeeze=False).flat
     for which, axes in zip(curves, panels, strict=False):
-        marks = [(k, one) for k, row in enumerate(outcomes) for one in row if id(one.curve) == which]
+        marks = [(k, one) for k, row in enumerate(replays) for one in row if id(one.curve) == which]
         curve = marks[0][1].curve
         passes = [curve.passed(t) for t in range(1, len(curve.values) + 1)]
         axes.plot(passes, curve.values, color=CURVE, linewidth=1.4)
@@ -62,7 +62,7 @@ def _draw_curves(figure: Any, curves: Sequence[int], outcomes: Sequence[Sequence
         for k, one in marks:
             color = f"C{k % 10}"
             if one.stop is not None:  # ever thinner, so that all are seen where they stop together
-                width = 1.6 + 1.4 * max(0, len(outcomes) - 1 - k)
+                width = 1.6 + 1.4 * max(0, len(replays) - 1 - k)
                 axes.axvline(one.passes, color=color, linewidth=width, alpha=0.9, label=one.rule, zorder=1)
             else:
                 height = 1 - 0.07 * (k + 0.5)
@@ -84,7 +84,7 @@ def _draw_curves(figure: Any, curves: Sequence[int], outcomes: Sequence[Sequence
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             if label not in handles or handle.get_marker() == "None":  # rather a line than a >
                 handles[label] = handle
-    names = ["best", *(row[0].rule for row in outcomes)]
+    names = ["best", *(row[0].rule for row in replays)]
     title = "> at the right edge:\nnot stopped"
     figure.legend(
         [handles[name] for name in names], names, loc="outside right upper", frameon=False, title=title

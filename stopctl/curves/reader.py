@@ -78,9 +78,9 @@ def read_curves(paths: Sequence[str | os.PathLike[str]], wanted: Wanted = Wanted
     if not read.curves:
         if len(read.errors) == 1 and len(paths) == 1:
             raise read.errors[0]
-        told = f" ({'; '.join(read.notes[:3])})" if read.notes else ""
+        notes = f" ({'; '.join(read.notes[:3])})" if read.notes else ""
         where = ", ".join(map(str, paths[:3])) or "what was given"
-        raise CurveError(f"no curves in {where}{told}: give runs with at least {LEAST} finite values")
+        raise CurveError(f"no curves in {where}{notes}: give runs with at least {LEAST} finite values")
     curves = read.curves if wanted.mixed else read.of_one_direction()
     return Curves(tuple(curves), tuple(map(on_one_line, read.notes)))
 
@@ -96,11 +96,11 @@ class _Read:
         self.errors: list[StopctlError] = []
 
     def take(self, path: Path) -> None:
-        found = find(path, self.wanted.format)
-        self.notes += found.notes
-        self.errors += found.errors
-        alone = not path.is_dir() or len(found.tables) == 1
-        for table in self._joined(found.tables):
+        contents = find(path, self.wanted.format)
+        self.notes += contents.notes
+        self.errors += contents.errors
+        alone = not path.is_dir() or len(contents.tables) == 1
+        for table in self._joined(contents.tables):
             first = len(self.curves)
             try:
                 self._table(table)

@@ -17,7 +17,7 @@ from stopctl.curves.curve import Curve
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class Replay:
     """What one rule would have done on one curve.
 
     Args:
@@ -63,7 +63,7 @@ class Summary:
     refused: dict[str, int]
 
 
-def replay(curve: Curve, rule: StopPolicy) -> Outcome:
+def replay(curve: Curve, rule: StopPolicy) -> Replay:
     """Lead one rule through one curve.
 
     Raises:
@@ -72,8 +72,8 @@ def replay(curve: Curve, rule: StopPolicy) -> Outcome:
     >>> from stopctl import Minimize, Patience
     >>> from stopctl.core.progress import Report
     >>> reports = [Report({"val_loss": v}, t, planned=5) for t, v in enumerate([3, 2, 1, 2, 0.5], start=1)]
-    >>> outcome = replay(Curve("run", Minimize("val_loss"), tuple(reports)), Patience(1))
-    >>> outcome.passes, outcome.value, outcome.share, round(outcome.regret, 2), outcome.stop
+    >>> one = replay(Curve("run", Minimize("val_loss"), tuple(reports)), Patience(1))
+    >>> one.passes, one.value, one.share, round(one.regret, 2), one.stop
     (4, 1.0, 0.8, 0.33, 'no improvement over 1 for 1 report')
     """
     _check_counters(curve, rule)
@@ -85,7 +85,7 @@ def replay(curve: Curve, rule: StopPolicy) -> Outcome:
         if stop is not None:
             t = i
             break
-    return Outcome(
+    return Replay(
         curve, repr(rule), t, curve.passed(t), curve.restored(t), curve.share(t), curve.regret(t),
         None if stop is None else str(stop),
     )  # fmt: skip
@@ -93,33 +93,33 @@ def replay(curve: Curve, rule: StopPolicy) -> Outcome:
 
 def replay_all(
     curves: Iterable[Curve], rule: StopPolicy, tick: Callable[[], object] = lambda: None
-) -> tuple[list[Outcome], Summary]:
+) -> tuple[list[Replay], Summary]:
     """The rule on each curve that it can judge, and in sum; ``tick`` is called after each curve.
 
     Raises:
         SettingError: it can judge none of them.
     """
-    outcomes: list[Outcome] = []
+    replays: list[Replay] = []
     refused: Counter[str] = Counter()
     for curve in curves:
         try:
-            outcomes.append(replay(curve, rule))
+            replays.append(replay(curve, rule))
         except StopctlError as error:
             refused[_cause(error, rule)] += 1
         tick()
-    if not outcomes:
+    if not replays:
         raise SettingError(f"{rule!r} judges none of the curves: {next(iter(refused), 'there are none')}")
-    return outcomes, summarize(repr(rule), outcomes, dict(refused))
+    return replays, summarize(repr(rule), replays, dict(refused))
 
 
-def summarize(rule: str, outcomes: Sequence[Outcome], refused: dict[str, int]) -> Summary:
-    """One rule's outcomes in sum."""
-    regrets = [outcome.regret for outcome in outcomes]
+def summarize(rule: str, replays: Sequence[Replay], refused: dict[str, int]) -> Summary:
+    """Sum up what one rule does on several curves."""
+    regrets = [one.regret for one in replays]
     return Summary(
         rule,
-        len(outcomes),
-        sum(outcome.stop is not None for outcome in outcomes),
-        fmean(outcome.share for outcome in outcomes),
+        len(replays),
+        sum(one.stop is not None for one in replays),
+        fmean(one.share for one in replays),
         fmean(regrets),
         median(regrets),
         max(regrets),

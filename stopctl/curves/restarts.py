@@ -21,18 +21,18 @@ Placed = tuple[Line, tuple[float, float]]
 def parted(
     lines: Sequence[Line],
     places: Sequence[tuple[float, float]],
-    found: Counters,
+    counters: Counters,
     restart: str | None,
     notes: list[str],
 ) -> list[list[Placed]]:
     """The rows of each run: going back to the first place is another run, unless it is said otherwise."""
     placed = list(zip(lines, places, strict=True))
-    if not found.any() or not placed:
+    if not counters.any() or not placed:
         return [placed]
     parts: list[list[Placed]] = [[]]
     for line, place in placed:
         one = parts[-1]
-        again = one and (place < one[-1][1] or (place == one[-1][1] and _repeats(found)))
+        again = one and (place < one[-1][1] or (place == one[-1][1] and _repeats(counters)))
         if again and place <= one[0][1]:
             parts.append([])
         parts[-1].append((line, place))
@@ -40,7 +40,7 @@ def parted(
         return parts
     first = parts[1][0][0].number
     where = f" in line {first}" if first else ""
-    unit = "epoch" if found.epoch else "step"
+    unit = "epoch" if counters.epoch else "step"
     back = f"goes back to its first {unit}{where}"
     if restart == "resume":
         notes.append(f"{back}: taken as a resume")
@@ -53,9 +53,9 @@ def parted(
     return parts
 
 
-def _repeats(found: Counters) -> bool:
+def _repeats(counters: Counters) -> bool:
     """Whether no two rows of a run can stand at one place; epochs alone may have several rows each."""
-    return found.step is not None
+    return counters.step is not None
 
 
 def _counted_on(parts: Sequence[list[Placed]]) -> list[Placed]:
@@ -74,13 +74,13 @@ def gap_of(counts: Sequence[float]) -> float:
     return median(gaps) if gaps else 1.0
 
 
-def standing(part: Sequence[Placed], found: Counters, notes: list[str]) -> list[Placed]:
+def standing(part: Sequence[Placed], counters: Counters, notes: list[str]) -> list[Placed]:
     """Without what was reported again after a resume."""
     standing: list[Placed] = []
-    for one in _newest(part, found, notes):
+    for one in _newest(part, counters, notes):
         place = one[1]
         if standing and (
-            standing[-1][1] > place or (standing[-1][1] == place and _repeats(found) and found.any())
+            standing[-1][1] > place or (standing[-1][1] == place and _repeats(counters) and counters.any())
         ):
             standing = [other for other in standing if other[1] < place]
         standing.append(one)
@@ -90,9 +90,9 @@ def standing(part: Sequence[Placed], found: Counters, notes: list[str]) -> list[
     return standing
 
 
-def _newest(part: Sequence[Placed], found: Counters, notes: list[str]) -> list[Placed]:
+def _newest(part: Sequence[Placed], counters: Counters, notes: list[str]) -> list[Placed]:
     """Where epochs alone are counted: an epoch with twice the usual rows was trained again by a resume."""
-    if _repeats(found) or not found.any():
+    if _repeats(counters) or not counters.any():
         return list(part)
     groups = [list(group) for _, group in groupby(part, key=lambda one: one[1])]
     usual = median_low(map(len, groups)) if groups else 1

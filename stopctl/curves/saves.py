@@ -58,15 +58,15 @@ def advise_saves(
     runs = [(curve, passed) for curve, passed in runs if curve.unit == unit]
     saves = [save for curve, _ in runs for save in curve.saves]
     took = median(seconds for seconds, _ in saves)
-    found = rhythm(took, took, overhead, None if mtbf_hours is None else 3600.0 * mtbf_hours)
+    interval = rhythm(took, took, overhead, None if mtbf_hours is None else 3600.0 * mtbf_hours)
     a_pass = median(passed for _, passed in runs)
     return SaveAdvice(
         saves=len(saves),
         took=took,
         bytes=int(median(size for _, size in saves)),
-        seconds=found.seconds,
-        bound=found.bound,
-        every=max(1, math.ceil(found.seconds / a_pass)),
+        seconds=interval.seconds,
+        bound=interval.bound,
+        every=max(1, math.ceil(interval.seconds / a_pass)),
         unit=unit,
         pass_seconds=a_pass,
         longest=max(curve.passed(len(curve.reports)) for curve, _ in runs),

@@ -68,11 +68,11 @@ def try_all(
     refused: dict[str, str] = {}
     for rule in grid:
         try:
-            outcomes = [replay(curve, rule | NonFinite()) for curve in curves]
+            replays = [replay(curve, rule | NonFinite()) for curve in curves]
         except StopctlError as error:
             refused[repr(rule)] = str(error)
         else:
-            shares, regrets = (tuple(getattr(one, name) for one in outcomes) for name in ("share", "regret"))
+            shares, regrets = (tuple(getattr(one, name) for one in replays) for name in ("share", "regret"))
             tried.append(Tried(rule, shares, regrets))
         tick()
     return tried, refused
@@ -190,14 +190,14 @@ def suggest(
     if not seen:
         raise CurveError(f"{len(whole)} run is too few to hold out {holdout:g} of them: give more runs")
     tried, refused = try_all(whole, grid, tick)
-    found = choose(tried, seen, max_regret)
-    share, regret = found.on(seen).means()
-    low, high, within, again = _draw(tried, found, seen, max_regret, rng)
+    chosen = choose(tried, seen, max_regret)
+    share, regret = chosen.on(seen).means()
+    low, high, within, again = _draw(tried, chosen, seen, max_regret, rng)
     return Suggestion(
         curves=tuple(whole[i] for i in seen),
         left_out=left_out,
         max_regret=max_regret,
-        chosen=found.on(seen),
+        chosen=chosen.on(seen),
         share=share,
         regret=regret,
         low=low,
@@ -205,7 +205,7 @@ def suggest(
         within=within,
         again=again,
         unseen=_unseen(tried, seen, max_regret, rng),
-        held_out=(len(aside), *found.on(aside).means()) if aside else None,
+        held_out=(len(aside), *chosen.on(aside).means()) if aside else None,
         shorter=fmean(shorter(whole[i], share) for i in seen),
         tried=tuple(one.on(seen) for one in tried),
         refused=refused,
@@ -225,16 +225,16 @@ def _whole(curves: Sequence[Curve], keep_cut: bool) -> tuple[list[Curve], dict[s
     whole = [curve for curve, why in zip(curves, cuts, strict=True) if not why]
     left_out = dict(Counter(why for why in cuts if why))
     if not whole:
-        told = ", ".join(left_out)
+        causes = ", ".join(left_out)
         raise CurveError(
-            f"every curve was cut ({told}): nobody knows what they would have won; train some "
+            f"every curve was cut ({causes}): nobody knows what they would have won; train some "
             "runs to the planned end, with stop=None, or take them as they are with --keep-cut"
         )
     return whole, left_out
 
 
 def _draw(
-    tried: Sequence[Tried], found: Tried, seen: Sequence[int], max_regret: float, rng: random.Random
+    tried: Sequence[Tried], chosen: Tried, seen: Sequence[int], max_regret: float, rng: random.Random
 ) -> tuple[float, float, float, float]:
     """Over the draws: the ends of the regret's middle 95 %, how often it is in bound, how often chosen."""
     regrets, again = [], 0
@@ -242,8 +242,8 @@ def _draw(
         weights = [0.0] * len(tried[0].shares)
         for i in rng.choices(seen, k=len(seen)):
             weights[i] += 1.0
-        regrets.append(sum(map(mul, found.regrets, weights)) / len(seen))
-        again += cheapest(tried, weights, max_regret) is found
+        regrets.append(sum(map(mul, chosen.regrets, weights)) / len(seen))
+        again += cheapest(tried, weights, max_regret) is chosen
     regrets.sort()
     within = sum(regret <= max_regret + 1e-12 for regret in regrets) / DRAWS
     return regrets[round(0.025 * DRAWS)], regrets[round(0.975 * DRAWS) - 1], within, again / DRAWS

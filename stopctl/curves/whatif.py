@@ -23,7 +23,7 @@ EVERY = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class Ending:
     """What a patience would have done.
 
     Args:
@@ -71,10 +71,10 @@ def _replaced(rule: StopPolicy, patience: int) -> StopPolicy:
 
 def candidates(longest: int) -> tuple[int, ...]:
     """Patiences from 1 to ``longest``: each of the first 100, then ever fewer."""
-    found = list(range(1, min(longest, EVERY) + 1))
-    while found and found[-1] < longest:
-        found.append(min(longest, found[-1] + max(1, found[-1] // 20)))
-    return tuple(found)
+    patiences = list(range(1, min(longest, EVERY) + 1))
+    while patiences and patiences[-1] < longest:
+        patiences.append(min(longest, patiences[-1] + max(1, patiences[-1] // 20)))
+    return tuple(patiences)
 
 
 def longest_wait(
@@ -85,13 +85,13 @@ def longest_wait(
     Raises:
         StopctlError: the rules need what the reports do not tell.
     """
-    found = 0
+    longest = 0
     index, plan = _plan(goal, rule, NEVER, lr)
     state = begin(plan)
     for report in reports:
         advance(plan, state, report)
-        found = max(found, state.memories[index][1])
-    return found
+        longest = max(longest, state.memories[index][1])
+    return longest
 
 
 def what_if(
@@ -101,7 +101,7 @@ def what_if(
     patiences: Sequence[int],
     *,
     lr: ReduceOnPlateau | None = None,
-) -> list[Outcome]:
+) -> list[Ending]:
     """Where a run under ``rule`` would have stopped with each of these patiences.
 
     Without step-wise drops a Patience's memory, its reference and its wait, does not depend on its patience.
@@ -118,33 +118,33 @@ def what_if(
     plans = [_plan(goal, rule, patience, lr)[1] for patience in patiences]
     if not plans:
         return []
-    told = list(reports)
-    if any(report.lr_drops for report in told):
-        return [_alone(plan, told, patience) for plan, patience in zip(plans, patiences, strict=True)]
+    record = list(reports)
+    if any(report.lr_drops for report in record):
+        return [_alone(plan, record, patience) for plan, patience in zip(plans, patiences, strict=True)]
     leading = _plan(goal, rule, NEVER, lr)[1]
     state = begin(leading)
-    outcomes: list[Outcome] = []
+    endings: list[Ending] = []
     best: int | None = None
-    for i, report in enumerate(told):
+    for i, report in enumerate(record):
         best = i if advance(leading, state, report).new_best else best
-        while len(outcomes) < len(plans):
-            plan = plans[len(outcomes)]
+        while len(endings) < len(plans):
+            plan = plans[len(endings)]
             causes = plan.causes(plan.stop, state, boundary=False)
             if not causes:
                 break
-            outcomes.append(Outcome(patiences[len(outcomes)], i, best, Stop(tuple(causes))))
-    rest = patiences[len(outcomes) :]
-    return [*outcomes, *(Outcome(patience, None, best, None) for patience in rest)]
+            endings.append(Ending(patiences[len(endings)], i, best, Stop(tuple(causes))))
+    rest = patiences[len(endings) :]
+    return [*endings, *(Ending(patience, None, best, None) for patience in rest)]
 
 
-def _alone(plan: Plan, reports: Sequence[Report], patience: int) -> Outcome:
+def _alone(plan: Plan, reports: Sequence[Report], patience: int) -> Ending:
     state, best = begin(plan), None
     for i, report in enumerate(reports):
         decision = advance(plan, state, report)
         best = i if decision.new_best else best
         if decision.stop is not None:
-            return Outcome(patience, i, best, decision.stop)
-    return Outcome(patience, None, best, None)
+            return Ending(patience, i, best, decision.stop)
+    return Ending(patience, None, best, None)
 
 
 def _plan(

@@ -18,10 +18,10 @@ def add_settings(table: Table, folder: Path) -> None:
         return
     for name in SETTINGS:
         with contextlib.suppress(OSError, UnicodeDecodeError):
-            found = dict(WHOLE.findall((folder / name).read_text("utf-8")))
-            if "epochs" in found:
-                table.epochs = int(found["epochs"])
+            settings = dict(WHOLE.findall((folder / name).read_text("utf-8")))
+            if "epochs" in settings:
+                table.epochs = int(settings["epochs"])
                 table.steps = table.epochs  # its event files count epochs as steps
-                table.patience = int(found.get("patience", 0)) or None
-                table.notes.append(f"{name} beside it plans {found['epochs']} epochs")
+                table.patience = int(settings.get("patience", 0)) or None
+                table.notes.append(f"{name} beside it plans {settings['epochs']} epochs")
                 return

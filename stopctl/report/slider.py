@@ -14,7 +14,7 @@ from stopctl.core.policy import StopPolicy, leaves
 from stopctl.core.progress import Report
 from stopctl.core.stop import Patience
 from stopctl.core.words import figure
-from stopctl.curves.whatif import Outcome, candidates, longest_wait, patience_of, what_if
+from stopctl.curves.whatif import Ending, candidates, longest_wait, patience_of, what_if
 from stopctl.runs.history import seconds
 from stopctl.runs.ruletext import parse_lr, parse_stop
 from stopctl.store.journal import mapping, metrics
@@ -89,8 +89,8 @@ def answers(questions: Sequence[Question]) -> tuple[tuple[int, ...], list[list[t
     patiences = tuple(sorted({*candidates(top), *used})) if any(one.reports for one in questions) else ()
     return patiences, [
         [
-            (-1 if outcome.report is None else one.numbers[outcome.report], _sentence(one, outcome))
-            for outcome in what_if(one.goal, one.rule, one.reports, patiences, lr=one.lr)
+            (-1 if ending.report is None else one.numbers[ending.report], _sentence(one, ending))
+            for ending in what_if(one.goal, one.rule, one.reports, patiences, lr=one.lr)
         ]
         for one in questions
     ]
@@ -117,18 +117,18 @@ def caveat(
     )
 
 
-def _sentence(one: Question, outcome: Outcome) -> str:
+def _sentence(one: Question, ending: Ending) -> str:
     """What would have happened, to be read after the run's name."""
     if not one.reports:
         return "has reported nothing yet that could be replayed."
-    if outcome.report is None:
+    if ending.report is None:
         text = f"would not have stopped by {one.unit} {one.last}, where the record ends"
     else:
-        at = one.reports[outcome.report]
-        text = f"would stop after {one.unit} {getattr(at, one.unit)}: {outcome.stop}"
-    if outcome.best is None:
+        at = one.reports[ending.report]
+        text = f"would stop after {one.unit} {getattr(at, one.unit)}: {ending.stop}"
+    if ending.best is None:
         return f"{text}. No finite value by then."
-    best = one.reports[outcome.best]
+    best = one.reports[ending.best]
     value = best.metrics[one.goal.metric]
     return f"{text}. Best by then: {figure(value)} at {one.unit} {getattr(best, one.unit)}."
 

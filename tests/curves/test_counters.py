@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from stopctl.curves.counters import Counters, counters, is_counter
+from stopctl.curves.counters import Counters, counters_of, is_counter
 from stopctl.curves.recording import Line
 
 
@@ -38,12 +38,12 @@ def test_names_of_counters_are_no_metrics_whatever_their_case(name):
     ],
 )
 def test_a_counter_is_whole_moves_and_is_there(columns, found):
-    assert counters(lines(**columns)) == found
+    assert counters_of(lines(**columns)) == found
 
 
 def test_a_clock_rises_and_may_begin_anew():
-    assert counters(lines(time=[1.0, 2.0, 0.5, 3.0])).seconds == "time"
-    still = counters(lines(time=[0.3, 0.2, 0.3, 0.2]))
+    assert counters_of(lines(time=[1.0, 2.0, 0.5, 3.0])).seconds == "time"
+    still = counters_of(lines(time=[0.3, 0.2, 0.3, 0.2]))
     assert (still.seconds, still.clock) == (None, "'time' does not rise from row to row, so it is no clock")
-    both = counters(lines(time=[0.3, 0.2, 0.3], total_time=[1.0, 2.0, 3.0]))
+    both = counters_of(lines(time=[0.3, 0.2, 0.3], total_time=[1.0, 2.0, 3.0]))
     assert (both.seconds, both.clock) == ("total_time", "")

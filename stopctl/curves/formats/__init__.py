@@ -48,17 +48,17 @@ def read_text(source: Source, name: str | None) -> list[Table]:
             raise CurveError(
                 f"--format {name}: there is no such format; there are {', '.join(sorted(known))}"
             )
-        found = known[name]
+        chosen = known[name]
     elif not source.head:
         raise CurveError(f"{source.name} is empty")
     else:
-        found = max(known.values(), key=lambda one: one.sure(source))
-        if not found.sure(source):
+        chosen = max(known.values(), key=lambda one: one.sure(source))
+        if not chosen.sure(source):
             raise CurveError(
                 f"{source.name}: what is it? its first line is {source.head[0][:60]!r}; curves come from "
                 f"runs, event files and text ({', '.join(sorted(known))}: --format says which)"
             )
-    tables = found.read(source)
+    tables = chosen.read(source)
     for table in tables:
         table.notes[:0] = source.notes
     return tables

@@ -13,10 +13,10 @@ from stopctl.curves.source import Source
 def _training(source: Source) -> dict[str, Any] | None:
     if not any('"iterations"' in line for line in source.lines):
         return None
-    found = loaded("\n".join(source.lines))
-    if not isinstance(found, dict) or not isinstance(found.get("meta"), dict):
+    content = loaded("\n".join(source.lines))
+    if not isinstance(content, dict) or not isinstance(content.get("meta"), dict):
         return None
-    return found if isinstance(found.get("iterations"), list) else None
+    return content if isinstance(content.get("iterations"), list) else None
 
 
 def sure(source: Source) -> int:
@@ -26,12 +26,12 @@ def sure(source: Source) -> int:
 
 def read(source: Source) -> list[Table]:
     """One table: a row an iteration, the metrics as "learn/Logloss" and "test/Logloss"."""
-    found = _training(source)
-    if found is None:
+    training = _training(source)
+    if training is None:
         raise CurveError(f"{source.name} is no catboost_training.json: it has no 'meta' and 'iterations'")
-    meta = found["meta"]
+    meta = training["meta"]
     table = Table(source.name, "catboost_training.json")
-    for one in found["iterations"]:
+    for one in training["iterations"]:
         if isinstance(one, dict):
             cells: dict[str, Cell] = {}
             for key in ("iteration", "passed_time"):

@@ -28,12 +28,12 @@ def sure(source: Source) -> int:
     if source.ending in ENDINGS:
         return 2
     try:
-        found = _rows(source, 8)
+        rows = _rows(source, 8)
     except csv.Error:
         return 0
-    if len(found) < 2 or len(found[0][1]) < 2:
+    if len(rows) < 2 or len(rows[0][1]) < 2:
         return 0
-    header, below = found[0][1], [cells for _, cells in found[1:]]
+    header, below = rows[0][1], [cells for _, cells in rows[1:]]
     fits = sum(
         len(cells) == len(header) and any(_number(cell) is not None for cell in cells) for cells in below
     )
@@ -95,8 +95,8 @@ def read(source: Source) -> list[Table]:
 
 def cell_of(text: str) -> Cell:
     """What a cell says: nothing, a number, or the text."""
-    found = _number(text)
-    return found if found is not None else None if text in NOTHING else text
+    value = _number(text)
+    return value if value is not None else None if text in NOTHING else text
 
 
 def _number(text: str) -> float | None:
@@ -137,8 +137,8 @@ def _rows(source: Source, most: int = 2**62) -> list[tuple[int, list[str]]]:
     lines = list(source.lines)
     first = next((line for line in lines if line.strip()), "")
     sign = None
-    if found := re.fullmatch(rf'"?sep=([{SIGNS}])"?\s*', first, re.IGNORECASE):
-        sign = found.group(1)
+    if match := re.fullmatch(rf'"?sep=([{SIGNS}])"?\s*', first, re.IGNORECASE):
+        sign = match.group(1)
         lines[lines.index(first)] = ""
     comments = [i for i, line in enumerate(lines) if line.lstrip().startswith("#")]
     body = [i for i, line in enumerate(lines) if line.strip() and i not in set(comments)]

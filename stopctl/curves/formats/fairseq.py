@@ -34,19 +34,19 @@ def read(source: Source) -> list[Table]:
 
 def _cells(line: str) -> dict[str, Cell]:
     """The counters and metrics of one line; nothing where it is of another kind."""
-    if found := JSON.search(line):
-        report = loaded(found.group(2))
-        return _json(found.group(1), flat(report)) if isinstance(report, dict) and "epoch" in report else {}
-    if not (found := TEXT.search(line)):
+    if match := JSON.search(line):
+        report = loaded(match.group(2))
+        return _json(match.group(1), flat(report)) if isinstance(report, dict) and "epoch" in report else {}
+    if not (match := TEXT.search(line)):
         return {}
     subset = SUBSET.search(line)
     phase = subset.group(1) if subset else "train"
     cells: dict[str, Cell] = {}
-    for part in found.group(2).split("|"):
+    for part in match.group(2).split("|"):
         if pair := PAIR.fullmatch(part.strip()):
             name = pair.group(1)
             cells[name if name == "num_updates" else f"{phase}/{name}"] = cell_of(pair.group(2))
-    return {"epoch": float(found.group(1)), **cells} if f"{phase}/loss" in cells else {}
+    return {"epoch": float(match.group(1)), **cells} if f"{phase}/loss" in cells else {}
 
 
 def _json(phase: str, report: dict[str, Cell]) -> dict[str, Cell]:

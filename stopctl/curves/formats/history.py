@@ -21,14 +21,14 @@ def _lists(source: Source) -> Lists | None:
         return None
     if isinstance(whole.get("history"), dict):  # a History with its params
         whole = whole["history"]
-    found: Lists = {}
+    lists: Lists = {}
     for name, item in whole.items():
         inner = item if isinstance(item, dict) else {"": item}
         for metric, values in inner.items():
             if not isinstance(values, list) or not all(_plain(value) for value in values):
                 return None
-            found[f"{name}/{metric}" if metric else name] = values
-    return found if any(found.values()) and "values" not in found else None
+            lists[f"{name}/{metric}" if metric else name] = values
+    return lists if any(lists.values()) and "values" not in lists else None
 
 
 def _plain(value: object) -> bool:

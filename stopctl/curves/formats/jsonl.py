@@ -40,20 +40,20 @@ def read(source: Source) -> list[Table]:
     """One table of reports, or a table a curve."""
     whole = loaded("\n".join(source.lines))
     if isinstance(whole, list):
-        found = [(0, one) for one in whole if isinstance(one, dict)]
-        skipped = len(whole) - len(found)
+        objects = [(0, one) for one in whole if isinstance(one, dict)]
+        skipped = len(whole) - len(objects)
     else:
         lines = [(i, text) for i, text in enumerate(source.lines, start=1) if text.strip()]
-        found = [(i, one) for i, text in lines if isinstance(one := loaded(text), dict)]
-        skipped = len(lines) - len(found)
-        if not found:
+        objects = [(i, one) for i, text in lines if isinstance(one := loaded(text), dict)]
+        skipped = len(lines) - len(objects)
+        if not objects:
             at, text = lines[0] if lines else (1, "")
             raise CurveError(f"{source.name}, line {at}: no JSON object: {shortened(text)}")
-    if any(isinstance(one.get("values"), list) for _, one in found):
-        tables = [_curve(one, f"{source.name}, line {i}") for i, one in found]
+    if any(isinstance(one.get("values"), list) for _, one in objects):
+        tables = [_curve(one, f"{source.name}, line {i}") for i, one in objects]
     else:
-        tables = [Table(source.name, "JSON lines", [Line(flat(one), i) for i, one in found])]
-        if any(one.get("stop") for _, one in found):
+        tables = [Table(source.name, "JSON lines", [Line(flat(one), i) for i, one in objects])]
+        if any(one.get("stop") for _, one in objects):
             tables[0].cut = "an early stopper"
     if skipped:
         tables[0].skipped["half-written line(s) skipped"] += skipped

@@ -26,13 +26,13 @@ def read(source: Source) -> list[Table]:
     table = Table(source.name, "mmengine")
     newest: dict[str, Cell] = {}
     for number, line in enumerate(source.lines, start=1):
-        if found := ENGINE.search(line):
-            kind, phase, outer, inner, length, rest = found.groups()
+        if match := ENGINE.search(line):
+            kind, phase, outer, inner, length, rest = match.groups()
             count = outer if kind == "Epoch" else inner if phase == "train" else None
             if phase == "val" and inner != length:
                 continue  # its progress
-        elif found := CV.search(line):
-            kind, phase, count, rest = found.groups()
+        elif match := CV.search(line):
+            kind, phase, count, rest = match.groups()
         else:
             continue
         if count is not None:

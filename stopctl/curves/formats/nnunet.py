@@ -28,16 +28,16 @@ def read(source: Source) -> list[Table]:
     table = Table(source.name, "nnU-Net")
     cells: dict[str, Cell] | None = None
     for number, line in enumerate(source.lines, start=1):
-        if found := EPOCH.match(line):
-            cells = {"epoch": float(found.group(1))}
+        if match := EPOCH.match(line):
+            cells = {"epoch": float(match.group(1))}
             table.lines.append(Line(cells, number))
         elif cells is None:
             continue
-        elif found := LOSS.match(line):
-            name = "train_loss" if found.group(1).startswith("train") else "val_loss"
-            cells[name] = cell_of(found.group(2))
-        elif found := DICE.match(line):
-            numbers = map(cell_of, NUMBER.findall(found.group(2)))
+        elif match := LOSS.match(line):
+            name = "train_loss" if match.group(1).startswith("train") else "val_loss"
+            cells[name] = cell_of(match.group(2))
+        elif match := DICE.match(line):
+            numbers = map(cell_of, NUMBER.findall(match.group(2)))
             classes = [one for one in numbers if isinstance(one, float)]
             if classes:
                 cells["pseudo_dice"] = math.fsum(classes) / len(classes)

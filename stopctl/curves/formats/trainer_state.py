@@ -16,8 +16,8 @@ LOG = "log_history"
 def _state(source: Source) -> dict[str, Any] | None:
     if not any(f'"{LOG}"' in line for line in source.lines):
         return None
-    found = loaded("\n".join(source.lines))
-    return found if isinstance(found, dict) and LOG in found else None
+    state = loaded("\n".join(source.lines))
+    return state if isinstance(state, dict) and LOG in state else None
 
 
 def sure(source: Source) -> int:
@@ -42,8 +42,8 @@ def read(source: Source) -> list[Table]:
 
 
 def _whole(item: object) -> int | None:
-    found = number(cell_of(item))
-    return int(found) if found is not None and 0 < found < 2**53 else None
+    value = number(cell_of(item))
+    return int(value) if value is not None and 0 < value < 2**53 else None
 
 
 FORMAT = Format("trainer_state", "transformers' trainer_state.json", sure, read)

@@ -31,12 +31,12 @@ def read(source: Source) -> list[Table]:
 
 
 def _line(line: str) -> dict[str, Cell]:
-    found = LINE.match(line)
-    if found is None:
+    match = LINE.match(line)
+    if match is None:
         return {}
-    pairs = XGBOOST.findall(found.group(2)) or LIGHTGBM.findall(found.group(2))
+    pairs = XGBOOST.findall(match.group(2)) or LIGHTGBM.findall(match.group(2))
     cells: dict[str, Cell] = {f"{data}/{metric}": cell_of(text) for data, metric, text in pairs}
-    return {"round": float(found.group(1)), **cells} if cells else {}
+    return {"round": float(match.group(1)), **cells} if cells else {}
 
 
 FORMAT = Format("xgboost", "what XGBoost and LightGBM print", sure, read)
