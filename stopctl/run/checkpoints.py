@@ -27,7 +27,7 @@ def best_saved(controller: Controller, infos: Sequence[CheckpointInfo]) -> None:
 
 
 class Checkpoints:
-    """The committed ones, oldest first. Used by one thread at a time, but for `infos`.
+    """The committed ones, oldest first. One thread at a time uses them, but for `infos`.
 
     Args:
         store: the run's, begun; on a rank that does not write, what it reads.
@@ -81,13 +81,13 @@ class Checkpoints:
         return info
 
     def cost(self, took: float, blocked: float) -> tuple[float, float]:
-        """What a save has cost, in seconds: on all ranks what it has cost rank 0."""
+        """Give every rank what a save has cost rank 0, in seconds."""
         fields = {"took": took, "blocked": blocked}
         first = self._ranks.exchange("cost", "the end of a save", fields=fields)[0]["fields"]
         return first["took"], first["blocked"]
 
     def prune(self) -> None:
-        """Delete what is not to be kept; SaveError if that fails, or nobody can say what there is."""
+        """Delete what ``keep`` does not keep; SaveError if that fails, or nobody can say what there is."""
         if self._settings.keep is None:
             return
         done = self._ranks.lead("deleting checkpoints", self._prune, lambda names: names)
@@ -100,7 +100,7 @@ class Checkpoints:
         self._ranks.lead(f"setting {name} aside", lambda: writer(self._store).set_aside(name, why))
 
     def _prune(self) -> list[str]:
-        """The names of those that are left."""
+        """Delete, and return the names of those left."""
         store = writer(self._store)
         with as_save_error("looking which checkpoints there are", store.path):
             self._infos = list(store.refreshed(self._infos))

@@ -43,12 +43,12 @@ class Loop:
 
     @property
     def in_the_middle(self) -> bool:
-        """Whether counters and state do not belong together: a pass or a batch is being worked on."""
+        """Whether counters and state do not belong together: the loop works on a pass or a batch."""
         return self._number is not None and self._reported is None and not self._stopped_inside()
 
     @property
     def at_report(self) -> bool:
-        """Whether a report has been made in this pass, or this batch, and nothing may move after it."""
+        """Whether this pass, or this batch, has its report, after which nothing may move."""
         return self.going_on and self._number is not None and self._reported is not None
 
     def at(self, number: int | None = None) -> Counters:
@@ -66,7 +66,7 @@ class Loop:
         return self.at(self._number if whole else None), whole
 
     def passes(self, unit: str, n: int, *, bar: bool = False) -> Passes:
-        """The passes that are still to be done."""
+        """The passes still to do."""
         self._refuse_another(unit, n)
         return Passes(self, unit, n, bar and self._session.leads)
 
@@ -79,16 +79,16 @@ class Loop:
         return self._epoch if unit == "epoch" else self._step
 
     def left(self, unit: str, n: int) -> int:
-        """How many passes are still to be done of ``n``."""
+        """How many of ``n`` passes are still to do."""
         return 0 if self._session.stopped is not None else max(0, n - self.done(unit))
 
     def standing(self) -> str:
-        """How the run stands, in a few words."""
+        """Say in a few words how the run stands."""
         stopped = self._session.stopped
         return standing(self._session.controller.progress) if stopped is None else f"stopped: {stopped}"
 
     def each(self, unit: str, n: int) -> Generator[int, None, None]:
-        """The numbers of the passes, one after the other."""
+        """Give the numbers of the passes, one after the other."""
         session = self._session
         self._refuse_another(unit, n)
         self.going_on = True
@@ -126,7 +126,7 @@ class Loop:
         self._step += n
 
     def batches(self, source: Any, steps: int | None, accumulate: int) -> Iterator[Any]:
-        """The batches of this pass, from where it was saved."""
+        """Give the batches of this pass, from the saved position on."""
         session, number = self._session, self._number
         if not self.going_on or number is None or self._unit != "epoch":
             raise OrderError(
@@ -152,7 +152,7 @@ class Loop:
         return self._bodies(feed)
 
     def _begin(self, feed: Feed) -> None:
-        """Find the position that was saved, if there is one; nothing of the user's runs after this."""
+        """Find the saved position, if there is one; nothing of the user's runs after this."""
         place = self._session.place
         if place.position is None:
             feed.begin()
@@ -182,7 +182,7 @@ class Loop:
             raise OrderError(f"a batch of epoch {feed.number} was asked for after that epoch's loop was left")
 
     def _leave(self, feed: Feed) -> None:
-        """The loop over the batches is over, or was left."""
+        """End the loop over the batches, at its end or where the user left it."""
         self._reported = None
         if self._session.stopped:
             feed.freeze()
@@ -243,7 +243,7 @@ class Loop:
         self._session.pass_done(self.at())
 
     def _stopped_inside(self) -> bool:
-        """Whether the run has stopped between two batches of this pass, which is not completed then."""
+        """Whether the run has stopped between two batches of this pass, which it does not complete then."""
         return self._feed is not None and self._feed.inside and self._session.stopped is not None
 
     def _check_unchanged(self) -> None:
@@ -273,7 +273,7 @@ class Loop:
 
 
 class Passes:
-    """The passes of a loop that are still to be done: iterate over it once, as the loop itself.
+    """The passes that a loop still has to do: iterate over it once, as the loop itself.
 
     ``len()`` is how many they are at this moment, for progress bars; none when the run is finished.
     """

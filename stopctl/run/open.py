@@ -1,4 +1,4 @@
-"""Opening a run directory: what is found there, what ``resume`` makes of it, and what it warns of."""
+"""Opening a run directory: what lies there, what ``resume`` makes of it, and what it warns of."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def slow_saves(newest_lines: Iterable[Mapping[str, Any]], grace_seconds: float |
 log = logging.getLogger("stopctl")
 
 MAX_SECONDS = 1e12
-"""A journal that tells of more was not written by us."""
+"""stopctl writes no journal that tells of more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +179,7 @@ def _join(store: Store | Follower, ranks: Ranks, number: int) -> None:
 
 
 def _look(store: Store | Follower, directory: Path, goal: Goal, resume: str) -> Inventory:
-    """What there is, refused where ``resume`` or the goal says so."""
+    """Look what there is, and refuse it where ``resume`` or the goal says so."""
     listing = store.list()
     if not listing.good and not listing.damaged:
         lost = next((line.get("name") for line in store.newest_lines() if line.get("event") == "saved"), None)
@@ -231,7 +231,7 @@ def _begin(
     meta: dict[str, Any],
     resumed: Restored | None,
 ) -> int:
-    """Mark the run as this writer's, and set aside and tell what was found; returns the writer's number."""
+    """Mark the run as this writer's, set aside what is damaged, tell changes; return its number."""
     before = dict(store.meta or {})
     writer: int = store.begin(_merged(store.meta, meta))
     _set_late_ones_aside(store, {*(info.name for info in here.good), *here.broken})

@@ -133,11 +133,11 @@ class Run:
         return self._open_loop().passes("epoch", count(n, "epochs(n): n", least=1), bar=bar)
 
     def steps(self, n: int, *, bar: bool = False) -> Passes:
-        """The steps that are still to be done, numbered from 1 to ``n``, for loops without epochs."""
+        """Go through the steps still to do, numbered from 1 to ``n``, in loops without epochs."""
         return self._open_loop().passes("step", count(n, "steps(n): n", least=1), bar=bar)
 
     def step(self, n: int = 1) -> None:
-        """Count ``n`` optimizer steps inside an epoch; those in ``run.batches()`` are counted already."""
+        """Count ``n`` optimizer steps inside an epoch; ``run.batches()`` counts its own."""
         self._open_loop().step(count(n, "step(n): n", least=1))
 
     def batches(self, source: Any, *, steps: int | None = None, accumulate: int = 1) -> Iterator[Any]:

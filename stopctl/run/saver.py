@@ -1,4 +1,4 @@
-"""Saving: has written what the machine proposes, here or in the background, and answers it."""
+"""Saving: writes what the machine proposes, here or in the background, and answers it."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from stopctl.store import CheckpointInfo, Tree
 log = logging.getLogger("stopctl")
 
 AWAITED = {Reason.STOP, Reason.END, Reason.PREEMPTED}
-"""Why a save is waited for: no pass comes after it."""
+"""Reasons to wait for a save: no pass comes after it."""
 
 
 class Written(NamedTuple):
-    """What came of a save: the checkpoint, if there is one, and what went wrong, in it or after it."""
+    """What came of a write: the checkpoint, if there is one, what went wrong, and when it ended (seconds)."""
 
     info: CheckpointInfo | None
     error: BaseException | None
@@ -36,7 +36,7 @@ class Written(NamedTuple):
 
 @dataclass(slots=True)
 class Job:
-    """A save that was begun: the proposal, what the store is told, its pass, and what it costs (seconds)."""
+    """A save that has begun: the proposal, the facts for the store, its pass, and what it costs (seconds)."""
 
     save: Save
     facts: dict[str, Any]
@@ -143,7 +143,7 @@ class Saver:
             self._error = self._error or error
 
     def copied(self) -> None:
-        """Return once nothing of the present state is left to be copied."""
+        """Return once nothing of the present state is left to copy."""
         job = self._job
         if job is not None and job.snapshot is not None and job.task is not None and job.task.here:
             began = time.monotonic()
@@ -157,7 +157,7 @@ class Saver:
             raise error
 
     def close(self) -> BaseException | None:
-        """Wait for the save in the background; what went wrong and was neither raised nor made good."""
+        """Wait for the save in the background; return an error neither raised nor made good."""
         self.take(wait=True)
         self._buffers = Buffers()
         error = self._error or self._owed
@@ -185,7 +185,7 @@ class Saver:
         return self._buffers.take(components, held)
 
     def _write(self, components: Callable[[], dict[str, Tree]], facts: dict[str, Any]) -> Written:
-        """Commit and prune, in whatever thread this is; nothing else of a Saver is touched."""
+        """Commit and prune, in whatever thread this is; touch nothing else of a Saver."""
         info = error = None
         try:
             info = self._checkpoints.commit(components, facts)
@@ -201,7 +201,7 @@ class Saver:
         return written.info
 
     def _answer(self, job: Job, written: Written) -> BaseException | None:
-        """Tell machine, journal and log what came of a save; returns what went wrong."""
+        """Tell machine, journal and log what came of a save; return what went wrong."""
         info, error, ended = written
         where = {"epoch": job.facts["epoch"], "step": job.facts["step"]}
         if info is None:

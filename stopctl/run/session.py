@@ -29,14 +29,14 @@ from stopctl.team.restore import restore_first
 log = logging.getLogger("stopctl")
 
 RETRY = 60.0
-"""Seconds after which a save that failed inside an epoch is tried again there."""
+"""Seconds after which a session tries a save again that failed inside an epoch."""
 
 interrupter: Callable[[Session], None] | None = None
-"""Called by every session at each boundary that it has passed; whoever breaks a loop off there raises."""
+"""Every session calls these at each boundary that it has passed; whoever breaks a loop off there raises."""
 
 
 class Judged(NamedTuple):
-    """A decision, and what it was made on; ``metrics`` is None at a boundary."""
+    """A decision and its inputs; ``metrics`` is None at a boundary."""
 
     decision: Decision
     at: Counters
@@ -246,11 +246,11 @@ class Session:
             self._journal.say("%s is finished: %s", self._store.path, why)
 
     def goes_on(self, at: Counters) -> bool:
-        """Whether another pass is to be done."""
+        """Whether another pass comes."""
         return self.controller.stopped is None and at.done < at.planned
 
     def step_done(self, at: Counters) -> None:
-        """The boundary between two batches."""
+        """Decide at the boundary between two batches."""
         if self._inputs.due(at.step):
             self._inputs.boundary(f"step {at.step}", at)
         now = self._inputs.now()
@@ -260,7 +260,7 @@ class Session:
             interrupter(self)
 
     def pass_done(self, at: Counters) -> None:
-        """The loop boundary after a pass; what is saved last is committed when this returns."""
+        """Decide at the loop boundary after a pass; when this returns, the last save is committed."""
         if at.unit == "epoch" or self._inputs.due(at.step):
             self._inputs.boundary(f"the end of {at.unit} {at.done}", at)
         now = self._inputs.now()
@@ -326,7 +326,7 @@ class Session:
         return self._saver.save(save, label=label, pinned=pinned)
 
     def restore(self, infos: Sequence[CheckpointInfo]) -> CheckpointInfo:
-        """Restore the first of ``infos`` that loads; damaged ones are set aside."""
+        """Restore the first of ``infos`` that loads; set damaged ones aside."""
         missing = self._settings.allow_missing
         restored, broken = restore_first(self._store, self._ranks, self._state, infos, allow_missing=missing)
         for name, why in broken.items():
@@ -348,7 +348,7 @@ class Session:
         return {**self._state.capture(), **self.place.component(completed)}
 
     def _retry(self, at: Counters, now: Now) -> bool:
-        """Whether a save may be tried: not for a while when one has failed in this epoch."""
+        """Whether to try a save: not for a while after one has failed in this epoch."""
         if self._saver.failed_in != at.epoch:
             self._failed_at = None
             return True

@@ -28,7 +28,7 @@ KEEP: KeepPolicy = Last(2) | Best(1)
 
 
 def checked_state(state: dict[str, Any] | State, lr: ReduceOnPlateau | None) -> State:
-    """The State behind what was given as ``state=``, able to do what ``lr=`` asks of it."""
+    """The State behind ``state=``, able to do what ``lr=`` asks of it."""
     if not isinstance(state, dict) and not hasattr(state, "capture"):
         raise SettingError(
             f"state={state!r}: write a dict, such as state={{'params': params}}, or an adapter's State"
@@ -197,12 +197,12 @@ class Settings:
         return Ranks(team)
 
     def same(self) -> dict[str, Any]:
-        """What all ranks must have been given alike."""
+        """What must be equal on all ranks."""
         names = ("goal", "stop", "save", "keep", "lr", "resume", "reduce")
         return {name: repr(getattr(self, name)) for name in names}
 
     def store_options(self) -> dict[str, Any]:
-        """How the store is to be opened."""
+        """How to open the store."""
         names = ("take_over", "durability", "verify_writes")
         return {name: getattr(self, name) for name in names}
 
