@@ -116,7 +116,7 @@ def _float8_e4m3() -> Any:
 
 
 def to_tree(value: Any, path: str) -> Tree:
-    """A user's value as a tree: containers are walked, arrays become leaves, named tuples tuples."""
+    """Make a tree of a user's value: walk containers, turn arrays into leaves, named tuples into tuples."""
     return tree_map(_encoded, value, path)
 
 

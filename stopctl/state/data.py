@@ -1,4 +1,4 @@
-"""Where a run stands inside its data: what is saved of it, and how it is found again."""
+"""Where a run stands inside its data: what a checkpoint holds of it, and how a resume finds it again."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class Rows:
         self.length: int | None = len(source)
 
     def begin(self, epoch: int) -> Iterator[Any]:
-        """From the first item on."""
+        """Begin with the first item."""
         return self.resume(epoch, 0, None)
 
     def resume(self, epoch: int, done: int, saved: Tree) -> Iterator[Any]:
-        """From item ``done`` on."""
+        """Go on with item ``done``."""
         if done and saved != self.capture(done):
             raise MismatchError(
                 f"the run was saved inside an epoch of {saved}, now it is {self.capture(done)}"
@@ -58,7 +58,7 @@ class Stateful:
         return iter(self._source)
 
     def resume(self, epoch: int, done: int, saved: Tree) -> Iterator[Any]:
-        """Its state is loaded, then ``iter()`` goes on from there."""
+        """Load its state; ``iter()`` goes on from there."""
         state = self._source.state_dict()
         try:
             self._source.load_state_dict(from_tree(saved, state))
@@ -94,7 +94,7 @@ def batches_of(state: State, source: Any, steps: int | None) -> Batches:
 
 
 def generators_of(state: State) -> Generators:
-    """The generators that are put back when a pass goes on in its middle."""
+    """The generators to put back when a pass goes on in its middle."""
     return state.generators() if isinstance(state, DataSource) else SharedGenerators()
 
 
@@ -260,11 +260,11 @@ class Feed:
         self._total = min(lengths, default=None)
 
     def begin(self) -> None:
-        """From the first batch on."""
+        """Begin with the first batch."""
         self._iterator = self._batches.begin(self.number)
 
     def resume(self, position: Position) -> None:
-        """From the position that was saved.
+        """Go on from the saved position.
 
         Raises:
             MismatchError: it was saved with other data.
@@ -289,7 +289,7 @@ class Feed:
         self._generators.load(position.generators)
 
     def __iter__(self) -> Iterator[Any]:
-        """The batches, until the data says that it is at its end; ``done`` is counted by the loop."""
+        """Give the batches until the data says that it is at its end; the loop counts ``done``."""
         while self._limit is None or self.done < self._limit:
             try:
                 batch = next(self._iterator)
@@ -299,7 +299,7 @@ class Feed:
 
     @property
     def ended(self) -> bool:
-        """Whether it is known that no batch is left."""
+        """Whether the feed knows that no batch is left."""
         return self._total is not None and self.done >= self._total
 
     def whole(self, done: int) -> bool:
@@ -307,12 +307,12 @@ class Feed:
         return done % self.group == 0 or (self._total is not None and done >= self._total)
 
     def freeze(self) -> None:
-        """The run stops here, inside the pass: the position stays what it is."""
+        """Stop here, inside the pass; the position stays what it is."""
         self._frozen, self.body = self.tree(), False
         self._iterator = iter(())
 
     def leave(self) -> None:
-        """No more batches of this pass are wanted."""
+        """End the pass here: it needs no more batches."""
         self.inside = self.body = False
         self._iterator = iter(())
 
@@ -344,7 +344,7 @@ class Place:
         self._feed: Feed | None = None
 
     def enter(self, feed: Feed) -> None:
-        """The batches of a pass begin, or go on."""
+        """Begin the batches of a pass, or go on with them."""
         self._feed, self.position = feed, None
 
     @property
@@ -355,6 +355,6 @@ class Place:
         return self.position is not None and self.position.done > 0
 
     def component(self, completed: int) -> dict[str, Tree]:
-        """What a checkpoint after so many epochs holds of it, by name; nothing where no data is used."""
+        """What a checkpoint after so many epochs holds of it, by name; nothing where the run uses no data."""
         place = self._feed or self.position
         return {} if place is None else {DATA: {**place.tree(), "epoch": completed + 1}}

@@ -82,7 +82,7 @@ class DictState:
         return {"python": platform.python_version(), **versions}
 
     def close(self) -> None:
-        """Nothing was hooked."""
+        """Give nothing back: a dict has no hooks."""
 
 
 def _misfits(saved: Tree, given: Tree, path: str) -> list[str]:

@@ -46,7 +46,7 @@ class LearningRate(Protocol):
         ...
 
     def scale_lr(self, factor: float, min_lr: float) -> None:
-        """Every learning rate becomes min(rate, max(rate * factor, min_lr))."""
+        """Set every learning rate to min(rate, max(rate * factor, min_lr))."""
         ...
 
     def can_lower(self, factor: float, min_lr: float) -> bool:
@@ -64,13 +64,13 @@ class LearningRate(Protocol):
 
 
 class Batches(Protocol):
-    """The batches of one pass over a user's data, whose position is saved and found again."""
+    """The batches of one pass over a user's data, whose position a resume finds again."""
 
     length: int | None
     """Batches a pass has; None where nobody knows."""
 
     def begin(self, epoch: int) -> Iterator[Any]:
-        """The batches of a new pass."""
+        """Begin a new pass; returns its batches."""
         ...
 
     def resume(self, epoch: int, done: int, saved: Tree) -> Iterator[Any]:
@@ -113,7 +113,7 @@ class DataSource(Protocol):
         ...
 
     def generators(self) -> Generators:
-        """The generators that are put back once the position inside a pass is found."""
+        """The generators to put back once the position inside a pass is there."""
         ...
 
 

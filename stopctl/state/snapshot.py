@@ -73,7 +73,7 @@ class Snapshot:
         return components
 
     def wait(self) -> None:
-        """Return once nothing is left to be copied."""
+        """Return once nothing is left to copy."""
         self._copied.wait()
 
 

@@ -53,14 +53,14 @@ class Follower(Reader):
             time.sleep(PAUSE)
 
     def append(self, event: str, /, **fields: object) -> dict[str, Any] | None:
-        """Nothing: rank 0 writes the journal."""
+        """Write nothing: rank 0 writes the journal."""
 
     def newest_lines(self) -> Iterator[dict[str, Any]]:
-        """None: what they tell is rank 0's to say."""
+        """Give none: rank 0 says what they tell."""
         return iter(())
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Give nothing back: this rank holds nothing."""
 
 
 def info_to_json(info: CheckpointInfo) -> dict[str, Any]:

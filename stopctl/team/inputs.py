@@ -129,7 +129,7 @@ class Alone:
         return split_count(self._reduce, metrics)[0]
 
     def boundary(self, where: str, at: Counters) -> None:
-        """Nobody is to be asked."""
+        """Ask nobody."""
 
 
 class Sharing(Alone):
@@ -281,7 +281,7 @@ class Rhythm:
         return self._step is None or step >= self._step + self._gap or step < self._step
 
     def beat(self, step: int, seconds: float, cost: float) -> None:
-        """They did, at this time; the exchange before took so many seconds."""
+        """Note that they talked at this time; the exchange before took so many seconds."""
         if self._step is not None and step > self._step:
             took = (seconds - self._seconds) / (step - self._step)
             wanted = max(EVERY, cost / SHARE) / took if took > 0 else math.inf

@@ -35,7 +35,7 @@ class Parting:
         return TeamError(f"{failure}; {self._last_save(failure.messages, at)}")
 
     def leave(self, error: BaseException | None, at: Counters, versions: Message | None) -> Exception | None:
-        """Take leave of the others; returns what is wrong with them.
+        """Take leave of the others; return what is wrong with them.
 
         Args:
             error: what ends this rank, if that is an error.

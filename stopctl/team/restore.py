@@ -73,7 +73,7 @@ def _put(
     allow_missing: Collection[str],
     controller: Controller | None,
 ) -> Restored:
-    """Put what was read into the controller, which checks it, and then into the user's objects."""
+    """Put a checkpoint into the controller, which checks its part, and then into the user's objects."""
     new = _new_to(info, state, ranks)
     data = None if DATA in new else components.get(DATA)
     restored = Restored(info)
