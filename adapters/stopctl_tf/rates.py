@@ -1,4 +1,4 @@
-"""The learning rate: when a schedule will drop it by a step, and lowering it when Run is told to."""
+"""The learning rate: when a schedule will drop it by a step, and lowering it when Run asks for it."""
 
 from __future__ import annotations
 

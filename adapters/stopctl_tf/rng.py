@@ -32,7 +32,7 @@ class SharedRng(Part):
         return self._rng.capture()
 
     def check(self, saved: Tree, path: str, *, built: bool) -> list[str]:
-        """That it is of the same kind."""
+        """Say where it is of another kind."""
         return self._rng.check(saved, path)
 
     def load(self, saved: Tree) -> None:
@@ -77,7 +77,7 @@ class KerasRng(Part):
         return {"class": "SeedGenerator", **_encode(generator.state.value, path)}
 
     def check(self, saved: Tree, path: str, *, built: bool) -> list[str]:
-        """That it is such a state."""
+        """Say where it is no such state."""
         return [] if saved is None else differing(saved, "class", "SeedGenerator", path)
 
     def load(self, saved: Tree) -> None:

@@ -81,7 +81,7 @@ class TfState:
         return {name: part.capture(name) for name, part in self._present().items()}
 
     def overlap(self, components: Mapping[str, Tree], wait: Callable[[], None]) -> Held:
-        """Nothing of a capture is copied and nobody waits, see `stopctl_tf.leaves`."""
+        """Name all leaves: none needs a copy and nobody waits, see `stopctl_tf.leaves`."""
         return leaves.held({name: components[name] for name in (*self._parts, WORKER) if name in components})
 
     def restore(self, components: Mapping[str, Tree], *, allow_missing: Collection[str] = ()) -> None:
@@ -159,7 +159,7 @@ class TfState:
         }
 
     def close(self) -> None:
-        """Nothing was hooked."""
+        """Give nothing back: this State hooks into nothing."""
 
     def _present(self) -> dict[str, Part]:
         """All parts, with this worker's own where there are several."""

@@ -52,7 +52,7 @@ class WorkerPart(Part):
         return trees
 
     def check(self, saved: Tree, path: str, *, built: bool) -> list[str]:
-        """That what both have is of one dtype and shape."""
+        """Say where dtypes or shapes of what both have differ."""
         if not isinstance(saved, dict):
             return [f"{path}: saved is no table of variables"]
         if not built:

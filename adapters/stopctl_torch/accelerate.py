@@ -32,10 +32,10 @@ def is_accelerates(thing: object) -> bool:
 
 
 class Prepared:
-    """A prepared DataLoader: its position is found by iterating again from the same generators.
+    """A prepared DataLoader; iterating again from the same generators finds its position.
 
     It loads one batch ahead: what that draws from the shared generators is drawn before the loop's body. So
-    where they stood before each batch was asked for is remembered, too.
+    it remembers, too, where they stood before the loop asked for each batch.
 
     Args:
         loader: a DataLoaderShard.

@@ -20,7 +20,7 @@ def load(
     which: str = "best",
     goal: Goal | None = None,
 ) -> CheckpointInfo:
-    """Load the weights of one checkpoint, verified, into ``model``; nothing else is touched.
+    """Load the weights of one checkpoint, verified, into ``model``; touch nothing else.
 
     Args:
         directory: the run's directory.

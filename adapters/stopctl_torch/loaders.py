@@ -1,4 +1,4 @@
-"""The position inside a DataLoader: how it is found again so that every later batch is bitwise what it was.
+"""The position inside a DataLoader: how to find it again so that every later batch is bitwise what it was.
 
 A DataLoader does not tell its position. But all that it does follows from the generators at the moment it is
 iterated: those are remembered, and a resumed run sets them, iterates, and drops the batches that were done
@@ -107,7 +107,7 @@ def _check_workers(source: data.DataLoader[Any]) -> None:
 
 
 class Replayed:
-    """A DataLoader whose position is found by iterating again from the same generators.
+    """A DataLoader; iterating again from the same generators finds its position.
 
     Args:
         loader: the user's.
@@ -201,11 +201,11 @@ class StatefulBatches:
         self.length = _length(loader)
 
     def begin(self, epoch: int) -> Iterator[Any]:
-        """A new epoch."""
+        """Begin a new epoch."""
         return self._watched(iter(self._loader))
 
     def resume(self, epoch: int, done: int, saved: Tree) -> Iterator[Any]:
-        """Its state first, and the generators only after ``iter()`` has drawn from them."""
+        """Load its state first, and the generators only after ``iter()`` has drawn from them."""
         self._generators.check(saved["own"])
         if not done:
             self._generators.load(saved["own"])

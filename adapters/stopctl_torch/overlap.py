@@ -75,7 +75,7 @@ class Overlapping:
         self._hooks = []
 
     def held(self, components: Mapping[str, Tree]) -> Held:
-        """Sort the leaves of a capture: those that are copies already, those that may be copied later."""
+        """Sort the leaves of a capture: those that are copies already, those to copy later."""
         steady = self._steady()
         copies: set[Leaf] = set()
         watched: dict[Leaf, Mark] = {}

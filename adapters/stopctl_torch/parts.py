@@ -1,4 +1,4 @@
-"""One component of a checkpoint each: how it is captured, checked and loaded; all are loaded, or none is."""
+"""One component of a checkpoint each: how to capture, check and load it; all load, or none does."""
 
 from __future__ import annotations
 
@@ -210,7 +210,7 @@ def _load_all(parts: Mapping[str, Part], components: Mapping[str, Tree]) -> None
 
 
 def _put_back(parts: Mapping[str, Part], before: Mapping[str, Tree]) -> str:
-    """Undo what was loaded, as far as the objects let us; says how far."""
+    """Undo the load, as far as the objects let us; say how far."""
     stuck = []
     for name, part in parts.items():
         try:

@@ -109,7 +109,7 @@ class SharedRng:
         return self._rng.capture()
 
     def check(self, saved: Tree, path: str) -> list[str]:
-        """That it is of the same kind."""
+        """Say where it is of another kind."""
         return self._rng.check(saved, path)
 
     def load(self, saved: Tree) -> None:
@@ -125,7 +125,7 @@ class TorchRng:
         return {"device": "cpu", "state": encode(torch.get_rng_state(), f"{path}/state")}
 
     def check(self, saved: Tree, path: str) -> list[str]:
-        """That it is the state of a CPU generator."""
+        """Say where it is no state of a CPU generator."""
         return differing(saved, "device", "cpu", path)
 
     def load(self, saved: Tree) -> None:
@@ -142,7 +142,7 @@ class CudaRng:
         return {"device": "cuda", "states": encode(states, f"{path}/states")}
 
     def check(self, saved: Tree, path: str) -> list[str]:
-        """That it is the states of CUDA generators; how many devices there are is free."""
+        """Say where these are no states of CUDA generators; how many devices there are is free."""
         return differing(saved, "device", "cuda", path)
 
     def load(self, saved: Tree) -> None:

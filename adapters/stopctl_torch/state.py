@@ -89,7 +89,7 @@ class TorchState:
         return {name: part.capture(encode, name) for name, part in parts.items()}
 
     def overlap(self, components: Mapping[str, Tree], wait: Callable[[], None]) -> Held:
-        """Parameters and moments may be copied while training goes on; steps and loads then ``wait``."""
+        """Let training go on before parameters and moments are copied; steps and loads then ``wait``."""
         self._overlapping.attach(wait)
         return self._overlapping.held(components)
 
