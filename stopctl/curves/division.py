@@ -170,7 +170,7 @@ def _recording(
 
 
 def _with_values(table: Table, column: str, division: Division, notes: list[str]) -> list[Line]:
-    """The rows with a number in the column; a text there is skipped and told, an empty cell is told."""
+    """Take the rows with a number in the column; skip and tell a text there, and tell an empty cell."""
     bad = [line for line in table.lines if isinstance(line.cells.get(column), str)]
     if bad:
         first = bad[0]
@@ -214,7 +214,7 @@ def _lines(count: int) -> str:
 
 
 def _refuse_runs(table: Table, lines: Sequence[Line]) -> None:
-    """A table with a row a run is no run."""
+    """Refuse a table with a row a run, which is no run."""
     for name in dict.fromkeys(name for line in lines for name in line.cells):
         cells = [line.cells.get(name) for line in lines]
         texts = [cell for cell in cells if isinstance(cell, str)]
@@ -238,7 +238,7 @@ def _refuse_kinds(
     counters: Counters,
     rising: bool,
 ) -> None:
-    """Rows of several runs, or of several kinds, are an error that names the column which divides them."""
+    """Refuse rows of several runs, or of several kinds; the error names the column that divides them."""
     for name in dict.fromkeys(name for line in lines for name in line.cells):
         known = name.strip().casefold() in DIVIDERS
         if name == column or (is_counter(name) and not known):

@@ -91,7 +91,7 @@ def _saves(journal: History) -> list[tuple[float, int]]:
 
 
 def find(path: Path, format: str | None = None) -> Contents:
-    """What a file or folder holds; a folder that is no run is searched, and goes on where one cannot be read.
+    """Read what a file or folder holds; search a folder that is no run, and go on over what cannot be read.
 
     Args:
         path: a run directory, a log, a folder; ``-``: standard input.
@@ -140,7 +140,7 @@ def _settled(table: Table, folder: Path) -> Table:
 
 
 def _in_folder(path: Path, format: str | None) -> Contents:
-    """What is in and below a folder; whatever cannot be read is left out with a sentence."""
+    """Read what is in and below a folder; leave out, with a sentence, whatever cannot be read."""
     contents = Contents()
     try:
         contents += _of_folder(path, format)

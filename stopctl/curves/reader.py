@@ -24,7 +24,7 @@ LEAST = 3
 
 @dataclass(frozen=True, slots=True)
 class Curves:
-    """What was read: the curves, and a sentence for whatever was judged or passed over."""
+    """What the logs hold: the curves, and a sentence for whatever stopctl judged or passed over."""
 
     curves: tuple[Curve, ...]
     notes: tuple[str, ...]
@@ -86,7 +86,7 @@ def read_curves(paths: Sequence[str | os.PathLike[str]], wanted: Wanted = Wanted
 
 
 class _Read:
-    """What was read so far."""
+    """What the reader has so far."""
 
     def __init__(self, wanted: Wanted) -> None:
         self.wanted = wanted

@@ -94,7 +94,7 @@ def replay(curve: Curve, rule: StopPolicy) -> Replay:
 def replay_all(
     curves: Iterable[Curve], rule: StopPolicy, tick: Callable[[], object] = lambda: None
 ) -> tuple[list[Replay], Summary]:
-    """The rule on each curve that it can judge, and in sum; ``tick`` is called after each curve.
+    """Lead the rule through each curve that it can judge, and sum up; calls ``tick`` after each curve.
 
     Raises:
         SettingError: it can judge none of them.
@@ -133,7 +133,7 @@ def _cause(error: StopctlError, rule: StopPolicy) -> str:
 
 
 def _check_counters(curve: Curve, rule: StopPolicy) -> None:
-    """A rule on a counter that the log does not have would silently never be met."""
+    """Refuse a rule on a counter that the log does not have: nothing would ever meet it, silently."""
     last = curve.reports[-1]
     for leaf in leaves(rule):
         if isinstance(leaf, After) and not getattr(last, leaf.counter[0]):

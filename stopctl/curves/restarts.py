@@ -25,7 +25,7 @@ def parted(
     restart: str | None,
     notes: list[str],
 ) -> list[list[Placed]]:
-    """The rows of each run: going back to the first place is another run, unless it is said otherwise."""
+    """Part rows by run: going back to the first place is another run, unless ``restart`` says otherwise."""
     placed = list(zip(lines, places, strict=True))
     if not counters.any() or not placed:
         return [placed]

@@ -95,10 +95,10 @@ def cheapest(tried: Sequence[Tried], weights: Sequence[float], max_regret: float
 
 
 DRAWS = 1000
-"""Times that the runs are drawn anew, with replacement."""
+"""How often to draw the runs anew, with replacement."""
 
 FOLDS = 5
-"""Parts that are left out in turn."""
+"""Parts to leave out in turn."""
 
 FEW = 8
 """Below so many runs, a choice is little more than a guess."""
