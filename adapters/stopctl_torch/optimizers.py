@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 
 from stopctl.ports import Leaf, Sharded, Tree
 from stopctl_torch.leaves import TENSORS, Encoder, decode
-from stopctl_torch.parts import check_class, kind_of
+from stopctl_torch.parts import KeyedPart, Keys, check_class, kind_of
 from stopctl_torch.sharding import is_sharded
 
 Names = Callable[[], Mapping[int, str]]
@@ -21,7 +21,7 @@ ONE_NUMBER = {"step", "mu", "eta", "mu_product"}
 """State that is one number a parameter, never sharded; a parameter may be one number itself."""
 
 
-class OptimizerPart:
+class OptimizerPart(KeyedPart):
     """The moments, steps and groups of an optimizer, with the names of the parameters they belong to.
 
     ``names`` gives what each parameter is called, by its id.
@@ -37,7 +37,7 @@ class OptimizerPart:
         return {"class": kind_of(self._optimizer), "params": self._params(), "state": state}
 
     def check(self, saved: Tree, path: str) -> list[str]:
-        """Class, groups, parameters by name, shape and dtype, and the hyper-parameters each group has."""
+        """Class, groups, and parameters by name, shape and dtype."""
         lines = check_class(saved, self._optimizer, path, dict)
         if lines:
             return lines
@@ -48,19 +48,40 @@ class OptimizerPart:
         groups = saved["state"].get("param_groups", [{}] * len(given))
         for i, live in enumerate(self._optimizer.state_dict().get("param_groups", groups)):
             lines += _check_params(params[i], given[i], f"{path} group {i}")
-            ours, theirs = groups[i].keys() - SCHEDULED, live.keys() - SCHEDULED
-            lines += [f"{path} group {i}: {key!r} saved, but not given" for key in sorted(ours - theirs)]
-            lines += [f"{path} group {i}: {key!r} given, but not saved" for key in sorted(theirs - ours)]
+            if "params" in live and "params" not in groups[i]:
+                lines.append(f"{path} group {i}: 'params' given, but not saved")
         return lines
+
+    def keys(self, saved: Tree, path: str) -> Keys:
+        """Those that any of the groups gained or lost, but for what schedulers write there."""
+        groups = list(self._groups(saved["state"]))
+        ours = {key for group, live, _ in groups for key in group.keys() - live.keys() - SCHEDULED}
+        theirs = {key for group, live, _ in groups for key in live.keys() - group.keys() - SCHEDULED}
+        return Keys(*([f"{key!r} of {path}" for key in sorted(keys, key=str)] for keys in (ours, theirs)))
 
     def load(self, saved: Tree) -> None:
         """Take over groups and state, tensors in the dtype they were saved in."""
         state = decode(saved["state"], like=self._places(saved["state"])[0])
-        for group, live in zip(state.get("param_groups", ()), self._optimizer.param_groups, strict=False):
-            for key in SCHEDULED & live.keys() - group.keys():  # a scheduler that is new has written them
-                group[key] = live[key]
+        for group, live, _ in self._groups(state):
+            if live.keys() - group.keys():  # load_state_dict() would drop those
+                whole = {**live, **group}
+                group.clear()
+                group.update(whole)
         self._optimizer.load_state_dict(state)
         self._undo_casts(state.get("state", {}))
+
+    def drop(self, saved: Tree) -> None:
+        """Out of the groups."""
+        for group, shown, live in self._groups(saved["state"]):
+            for key in shown.keys() - group.keys():
+                del live[key]
+
+    def _groups(
+        self, saved: dict[str, Any]
+    ) -> Iterator[tuple[dict[str, Any], dict[str, Any], dict[str, Any]]]:
+        """Each group: as saved, as the optimizer's ``state_dict()`` shows it, and the live one."""
+        given = self._optimizer.state_dict().get("param_groups", ())
+        return zip(saved.get("param_groups", ()), given, self._optimizer.param_groups, strict=False)
 
     def _places(self, saved: Tree) -> tuple[dict[str, Any], list[str]]:
         """Tensors that are placed as the saved ones shall be, and in words those that none is known for.

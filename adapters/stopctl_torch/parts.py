@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
+from abc import abstractmethod
 from collections import OrderedDict
-from collections.abc import Collection, Mapping
-from typing import Any, Protocol
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
@@ -15,6 +17,14 @@ from stopctl_torch.sharding import is_sharded
 
 METADATA = "_metadata"  # beside the tensors of a module: the version numbers that its layers load by
 EXTRA_STATE = "_extra_state"
+INNER = "_schedulers"
+
+
+class Keys(NamedTuple):
+    """Names that only one of two states has, each in words: ``"'step' of optimizer"``."""
+
+    saved: list[str]
+    given: list[str]
 
 
 class Part(Protocol):
@@ -30,6 +40,24 @@ class Part(Protocol):
 
     def load(self, saved: Tree) -> None:
         """Take over ``saved``, which has passed the check."""
+        ...
+
+
+class KeyedPart(Part):
+    """A part whose state may gain and lose keys, from one version of its class to the next or while it steps.
+
+    ``load`` takes over a key that was saved and is not given, and keeps the live value of one that is given
+    and was not saved.
+    """
+
+    @abstractmethod
+    def keys(self, saved: Tree, path: str) -> Keys:
+        """The keys that ``saved``, which has passed the check, or the live object alone has."""
+        ...
+
+    @abstractmethod
+    def drop(self, saved: Tree) -> None:
+        """Forget the keys that ``saved`` does not have, so that undoing a load leaves none behind."""
         ...
 
 
@@ -87,26 +115,77 @@ def _is_complex(tree: Tree) -> bool:
 
 
 class ObjectPart:
-    """Anything with ``state_dict()`` and ``load_state_dict()``; ``keys``: the names in it must fit too."""
+    """Anything with ``state_dict()`` and ``load_state_dict()``."""
 
-    def __init__(self, thing: Any, *, keys: bool) -> None:
+    def __init__(self, thing: Any) -> None:
         self._thing = thing
-        self._keys = keys
 
     def capture(self, encode: Encoder, path: str) -> Tree:
         """``{"class": ..., "state": the encoded state dict}``."""
         return {"class": kind_of(self._thing), "state": encode(self._thing.state_dict(), f"{path}/state")}
 
     def check(self, saved: Tree, path: str) -> list[str]:
-        """The class and, where they are fixed, the names of the state dict."""
-        lines = check_class(saved, self._thing, path, dict if self._keys else object)
-        if lines or not self._keys:
-            return lines
-        return _check_keys(saved["state"], self._thing.state_dict(), f"{path}/state")
+        """The class."""
+        return check_class(saved, self._thing, path)
 
     def load(self, saved: Tree) -> None:
         """Hand a fresh copy to ``load_state_dict()``."""
         self._thing.load_state_dict(decode(saved["state"], like=self._thing.state_dict()))
+
+
+class SettingsPart(ObjectPart, KeyedPart):
+    """A scheduler or scaler: an object whose state is a dict of settings and counters, by name."""
+
+    def check(self, saved: Tree, path: str) -> list[str]:
+        """The class, and that loading replaces no method, no property and no optimizer of the object."""
+        lines = check_class(saved, self._thing, path, dict)
+        if lines:
+            return lines
+        for where, ours, theirs, thing in _levels(saved["state"], self._thing, f"{path}/state"):
+            if not ours or not theirs:  # as a GradScaler(enabled=False) tells none, and takes none
+                lines += [f"{where}/{key}: saved, but not given" for key in ours]
+                lines += [f"{where}/{key}: given, but not saved" for key in theirs]
+                continue
+            for key in [key for key in ours if key not in theirs and _is_in_use(thing, key)]:
+                kind = type(thing).__name__
+                lines.append(f"{where}/{key}: saved, but a method, property or optimizer in the {kind} given")
+        return lines
+
+    def keys(self, saved: Tree, path: str) -> Keys:
+        """Those of the schedulers inside, too."""
+        keys = Keys([], [])
+        for where, ours, theirs, _ in _levels(saved["state"], self._thing, path):
+            keys.saved.extend(f"{key!r} of {where}" for key in ours if key not in theirs)
+            keys.given.extend(f"{key!r} of {where}" for key in theirs if key not in ours)
+        return keys
+
+    def load(self, saved: Tree) -> None:
+        """Hand a fresh copy to ``load_state_dict()``, with the live values of the keys that it lacks."""
+        state = decode(saved["state"], like=self._thing.state_dict())
+        for _, ours, theirs, _ in _levels(state, self._thing, ""):
+            for key, value in theirs.items():
+                ours.setdefault(key, value)
+        self._thing.load_state_dict(state)
+
+    def drop(self, saved: Tree) -> None:
+        """Attributes, which is what loading makes of keys."""
+        for _, ours, theirs, thing in _levels(saved["state"], self._thing, ""):
+            for key in theirs.keys() - ours.keys():
+                delattr(thing, key)
+
+
+def _levels(saved: dict[str, Any], thing: Any, path: str) -> Iterator[tuple[str, dict[str, Any], Any, Any]]:
+    """Path, saved state, given state and object: of a scheduler, and of each that is inside it."""
+    yield path, saved, thing.state_dict(), thing
+    inner = zip(saved.get(INNER, ()), getattr(thing, INNER, None) or (), strict=False)
+    for i, (state, scheduler) in enumerate(inner):
+        yield from _levels(state, scheduler, f"{path}/{INNER}/{i}")
+
+
+def _is_in_use(thing: object, key: object) -> bool:
+    """Whether an object needs what it has under that name: a method, a property, its optimizer."""
+    value = inspect.getattr_static(thing, key, None) if isinstance(key, str) else None
+    return callable(value) or hasattr(value, "__get__") or isinstance(value, torch.optim.Optimizer)
 
 
 class GeneratorPart:
@@ -139,7 +218,7 @@ def _check_generator(saved: Tree, given: Tree, path: str) -> list[str]:
 
 def kind_of(thing: object) -> str:
     """The class name, with those of the schedulers inside: ``SequentialLR(LinearLR, StepLR)``."""
-    inner = getattr(thing, "_schedulers", None) or ()
+    inner = getattr(thing, INNER, None) or ()
     return type(thing).__name__ + (f"({', '.join(map(kind_of, inner))})" if inner else "")
 
 
@@ -153,27 +232,21 @@ def check_class(saved: Tree, thing: object, path: str, state: type = object) -> 
     return []
 
 
-def _check_keys(saved: Mapping[str, Tree], given: Mapping[str, Any], path: str) -> list[str]:
-    lines = [f"{path}/{key}: saved, but not given" for key in saved if key not in given]
-    lines += [f"{path}/{key}: given, but not saved" for key in given if key not in saved]
-    inner = zip(saved.get("_schedulers", ()), given.get("_schedulers", ()), strict=False)
-    for i, (ours, theirs) in enumerate(inner):
-        lines += _check_keys(ours, theirs, f"{path}/_schedulers/{i}")
-    return lines
-
-
 def load_checked(
     parts: Mapping[str, Part],
     components: Mapping[str, Tree],
     free: Collection[str] = (),
     *,
     undo: bool = True,
-) -> None:
+) -> Keys:
     """Compare names both ways and every component with its part; then load all, in the order of ``parts``.
 
     Names in ``free`` may lack on either side. When a part fails while it loads, which after the comparison is
     the user's own code, everything is put back as it was and the error goes on to the caller; without
     ``undo`` nothing is, and no copy is made for it.
+
+    Returns:
+        The keys in which the two differed though they fit.
 
     Raises:
         MismatchError: every difference; nothing has changed.
@@ -184,11 +257,14 @@ def load_checked(
         lines += part.check(components[name], name)
     if lines:
         raise MismatchError("the saved state does not fit the objects given:\n  " + "\n  ".join(lines))
+    keyed = [(part, name) for name, part in both.items() if isinstance(part, KeyedPart)]
+    keys = [part.keys(components[name], name) for part, name in keyed]
     if undo:
         _load_all(both, components)
     else:
         for name, part in both.items():
             part.load(components[name])
+    return Keys([key for each in keys for key in each.saved], [key for each in keys for key in each.given])
 
 
 def _check_names(given: Collection[str], saved: Collection[str], free: Collection[str]) -> list[str]:
@@ -215,6 +291,8 @@ def _put_back(parts: Mapping[str, Part], before: Mapping[str, Tree]) -> str:
     for name, part in parts.items():
         try:
             part.load(before[name])
+            if isinstance(part, KeyedPart):
+                part.drop(before[name])
         except Exception as error:
             stuck.append(f"{name} ({error})")
     return f"not put back: {', '.join(stuck)}" if stuck else "everything was put back as it was"

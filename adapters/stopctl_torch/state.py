@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
@@ -15,9 +16,11 @@ from stopctl_torch import arguments, loaders, rates
 from stopctl_torch.leaves import Encoder
 from stopctl_torch.optimizers import OptimizerPart
 from stopctl_torch.overlap import Overlapping
-from stopctl_torch.parts import GeneratorPart, ModulePart, ObjectPart, Part, load_checked
+from stopctl_torch.parts import GeneratorPart, Keys, ModulePart, ObjectPart, Part, SettingsPart, load_checked
 from stopctl_torch.rng import CUDA, CudaRng, PartGenerators, SharedRng, TorchRng, cuda_in_use
 from stopctl_torch.team import find_team
+
+log = logging.getLogger("stopctl")
 
 
 class TorchState:
@@ -61,9 +64,9 @@ class TorchState:
                 k: OptimizerPart(v, lambda: arguments.param_names(modules))
                 for k, v in self._optimizers.items()
             },
-            **{k: ObjectPart(v, keys=True) for k, v in {**self._schedulers, **scalers}.items()},
+            **{k: SettingsPart(v) for k, v in {**self._schedulers, **scalers}.items()},
             **{k: ModulePart(v) for k, v in modules.items() if k not in models},
-            **{k: ObjectPart(v, keys=False) for k, v in others.items()},
+            **{k: ObjectPart(v) for k, v in others.items()},
             **{k: GeneratorPart(v) for k, v in generators.items()},
             "rng.python": SharedRng(PythonRng()),
             "rng.numpy": SharedRng(NumpyRng()),
@@ -75,6 +78,7 @@ class TorchState:
         )
         self._steps = dict.fromkeys(self._optimizers, 0)
         self._hooks: list[Any] = []
+        self._seen_keys: set[str] = set()
         self._attach()
         self._overlapping = Overlapping(modules.values(), self._optimizers.values())
 
@@ -96,10 +100,13 @@ class TorchState:
     def restore(self, components: Mapping[str, Tree], *, allow_missing: Collection[str] = ()) -> None:
         """Load all components, or change nothing.
 
+        A key that the groups of an optimizer, a scheduler or a scaler gained or lost since is no misfit: one
+        that was saved is loaded, one that was not stays as it is, and one line of the log names them.
+
         Raises:
             MismatchError: every difference between what was saved and the objects given.
         """
-        load_checked(self._parts, components, free={*allow_missing, CUDA})
+        self._log_keys(load_checked(self._parts, components, free={*allow_missing, CUDA}))
 
     def batches(self, source: Any, steps: int | None) -> Batches | None:
         """The batches of a DataLoader.
@@ -173,6 +180,17 @@ class TorchState:
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
+
+    def _log_keys(self, keys: Keys) -> None:
+        """Each once: INFO where all that was saved is back, WARNING where a value is the script's."""
+        saved, given = ([key for key in each if key not in self._seen_keys] for each in keys)
+        self._seen_keys.update(saved, given)
+        lines = [f"saved, but not given, so loaded: {', '.join(saved)}"] if saved else []
+        if given:
+            why = "given, but not saved, so kept as given (if the run was trained otherwise, give that value)"
+            lines.append(f"{why}: {', '.join(given)}")
+        if lines:
+            log.log(logging.WARNING if given else logging.INFO, "%s", "; ".join(lines))
 
     def _attach(self) -> None:
         if not self._hooks:

@@ -144,6 +144,106 @@ def test_state_that_belongs_to_no_parameter_comes_back(reloaded: Reload) -> None
     assert fresh.state["calls"] == 2
 
 
+class Counting(torch.optim.SGD):
+    """Counts in its groups, from its first step on, and steps by what it has counted."""
+
+    def step(self, closure: Any = None) -> Any:
+        for group in self.param_groups:
+            group["step"] = group.get("step", 0) + 1
+            group["norm"] = group.get("norm", torch.zeros(())) + 0.1
+            group["lr"] = 0.1 / group["step"] / (1 + group["norm"].item())
+        return super().step(closure)
+
+
+def counting(model: nn.Module) -> torch.optim.Optimizer:
+    body, head = model[0], model[2]  # type: ignore[index]
+    return Counting([{"params": body.parameters()}, {"params": head.parameters()}], lr=0.1, momentum=0.9)
+
+
+def test_an_optimizer_that_counts_in_its_groups_goes_on_bit_by_bit(
+    reloaded: Reload,
+    fingerprint: Fingerprint,
+    seed: Callable[[int], None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", "stopctl")
+    model, optimizer, state = build(counting, torch.float32)
+    train(model, optimizer, 3)
+    saved = reloaded(state.capture())
+    train(model, optimizer, 3)
+    expected = fingerprint(state.capture())
+
+    seed(1)
+    model, optimizer, state = build(counting, torch.float32)
+    state.restore(saved)
+    assert [group["step"] for group in optimizer.param_groups] == [3, 3]
+    train(model, optimizer, 3)
+    assert fingerprint(state.capture()) == expected
+    state.restore(saved)
+    line = "saved, but not given, so loaded: 'norm' of optimizer, 'step' of optimizer"
+    assert [(r.levelname, r.getMessage()) for r in caplog.records] == [("INFO", line)]
+
+
+OLDER: dict[str, set[str]] = {
+    "1.11": {"lr", "betas", "eps", "weight_decay", "amsgrad", "maximize", "params"},
+    "2.6": {
+        *("lr", "betas", "eps", "weight_decay", "amsgrad", "maximize", "params"),
+        *("foreach", "capturable", "differentiable", "fused"),
+    },
+}
+"""The settings in the groups of Adam and AdamW as older versions of torch saved them."""
+
+
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW])
+@pytest.mark.parametrize("version", OLDER)
+def test_what_an_older_torch_saved_goes_on_bit_by_bit(
+    version: str,
+    kind: type[torch.optim.Optimizer],
+    reloaded: Reload,
+    fingerprint: Fingerprint,
+    seed: Callable[[int], None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def make(model: nn.Module) -> torch.optim.Optimizer:
+        return kind(model.parameters(), lr=0.01, weight_decay=0.1)  # type: ignore[call-arg]
+
+    model, optimizer, state = build(make, torch.float32)
+    train(model, optimizer, 3)
+    saved = reloaded(state.capture())
+    train(model, optimizer, 3)
+    expected = fingerprint(state.capture())
+    written = saved["optimizer"]["state"]
+    [now] = written["param_groups"]
+    assert now.keys() >= OLDER[version]
+    written["param_groups"] = [{key: now[key] for key in OLDER[version]}]
+    if version == "1.11":  # before 1.12 the number of steps was no tensor
+        for values in written["state"].values():
+            values["step"] = 3
+
+    seed(1)
+    model, optimizer, state = build(make, torch.float32)
+    state.restore(saved)
+    train(model, optimizer, 3)
+    assert fingerprint(state.capture()) == expected
+    [record] = caplog.records
+    kept = record.getMessage().rpartition(": ")[2].split(", ")
+    assert record.levelname == "WARNING"
+    assert kept == [f"{key!r} of optimizer" for key in sorted(now.keys() - OLDER[version])]
+
+
+def test_a_setting_that_was_not_saved_stays_as_the_script_has_it(reloaded: Reload) -> None:
+    def make(model: nn.Module) -> torch.optim.Optimizer:
+        return torch.optim.Adam(model.parameters(), maximize=True, foreach=True)
+
+    _, optimizer, state = build(make, torch.float32)
+    saved = reloaded(state.capture())
+    for key in ("maximize", "foreach"):  # which PyTorch's own load would set to their defaults
+        del saved["optimizer"]["state"]["param_groups"][0][key]
+    state.restore(saved)
+    assert optimizer.param_groups[0]["maximize"] is True
+    assert optimizer.param_groups[0]["foreach"] is True
+
+
 class Wordy(torch.optim.SGD):
     """Keeps what PyTorch's own load_state_dict() would cast or garble."""
 

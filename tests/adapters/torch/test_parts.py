@@ -172,15 +172,13 @@ MISMATCHES: dict[str, tuple[Make, Make, list[str]]] = {
             "optimizer group 0, parameter 1: saved model/bias F32 (1,), given model/weight F32 (1, 2)",
         ],
     ),
-    "a setting less": (
-        lambda: state(optimizer=named),
-        lambda: state(),
-        ["optimizer group 0: 'name' saved, but not given"],
-    ),
-    "a setting more": (
-        lambda: state(),
-        lambda: state(optimizer=named),
-        ["optimizer group 0: 'name' given, but not saved"],
+    "an enabled scaler": (
+        lambda: state(scaler=scaler),
+        lambda: state(scaler=no_scaler),
+        [
+            f"scaler/state/{name}: saved, but not given"
+            for name in ("scale", "growth_factor", "backoff_factor", "growth_interval", "_growth_tracker")
+        ],
     ),
     "a disabled scaler": (
         lambda: state(scaler=no_scaler),
@@ -231,6 +229,40 @@ def test_every_difference_is_told_and_nothing_moves(
     assert str(caught.value) == "\n  ".join(["the saved state does not fit the objects given:", *lines])
     assert lazy or fingerprint(given.capture()) == before
     assert torch.equal(torch.get_rng_state(), generators)
+
+
+def test_a_setting_less_is_loaded_and_one_more_is_kept(
+    reloaded: Reload, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "stopctl")
+    with_name, without = state(optimizer=named), state()
+    saved, lacking = reloaded(with_name.capture()), reloaded(without.capture())
+    without.restore(saved)
+    assert without.capture()["optimizer"]["state"]["param_groups"][0]["name"] == "all"
+    with_name.restore(lacking)
+    assert with_name.capture()["optimizer"]["state"]["param_groups"][0]["name"] == "all"
+    assert [(r.levelname, r.getMessage().rpartition(": ")[2]) for r in caplog.records] == [
+        ("INFO", "'name' of optimizer"),
+        ("WARNING", "'name' of optimizer"),
+    ]
+
+
+def test_a_scaler_takes_over_what_there_is(reloaded: Reload, fingerprint: Fingerprint) -> None:
+    saved = reloaded(state(scaler=scaler).capture())
+    saved["scaler"]["state"] |= {"scale": 8.0, "hysteresis": 2}
+    del saved["scaler"]["state"]["growth_interval"]
+    given = state(scaler=lambda m, o: torch.amp.GradScaler("cpu", growth_interval=7))
+    given.restore(saved)
+    now = given.capture()["scaler"]["state"]
+    assert (now["scale"], now["growth_interval"]) == (8.0, 7)
+
+
+def test_a_group_without_its_parameters_does_not_fit(reloaded: Reload) -> None:
+    given = state()
+    saved = reloaded(given.capture())
+    del saved["optimizer"]["state"]["param_groups"][0]["params"]
+    with pytest.raises(MismatchError, match=r"\n  optimizer group 0: 'params' given, but not saved$"):
+        given.restore(saved)
 
 
 @pytest.mark.parametrize("name", ["model", "optimizer", "scheduler", "extra.shuffle"])
@@ -336,6 +368,26 @@ def test_a_load_that_fails_half_way_is_put_back(
     assert fingerprint(given.capture()) == before
     given.restore(saved)
     assert fingerprint(given.capture()) == fingerprint(saved)
+
+
+def test_keys_that_a_failed_load_brought_are_taken_out_again(
+    reloaded: Reload, fingerprint: Fingerprint
+) -> None:
+    fussy = Fussy()
+    more = {"scheduler": step_lr, "extra": lambda m, o: {"data": fussy}}
+    given = state(**more)
+    saved = reloaded(given.capture())
+    saved["optimizer"]["state"]["param_groups"][0]["count"] = 3
+    saved["scheduler"]["state"]["old"] = 3
+    before = fingerprint(given.capture())
+    fussy.fail = RuntimeError
+    with pytest.raises(RuntimeError) as caught:
+        given.restore(saved)
+    assert caught.value.__notes__ == ["while extra.data was restored; everything was put back as it was"]
+    assert fingerprint(given.capture()) == before
+    given.restore(saved)
+    assert given.capture()["optimizer"]["state"]["param_groups"][0]["count"] == 3
+    assert given.capture()["scheduler"]["state"]["old"] == 3
 
 
 class Broken(Fussy):

@@ -100,6 +100,34 @@ def test_a_model_that_does_not_fit_the_run_is_told_on_opening(tmp_path: Path) ->
         assert run.progress.epoch == 1
 
 
+class Counting(torch.optim.SGD):
+    """Counts in its groups, from its first step on."""
+
+    def step(self, closure: Any = None) -> Any:
+        for group in self.param_groups:
+            group["step"] = group.get("step", 0) + 1
+        return super().step(closure)
+
+
+def test_a_run_whose_optimizer_counts_in_its_groups_is_resumed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "stopctl")
+    for epochs in (2, 4):
+        model = nn.Linear(2, 1)
+        optimizer = Counting(model.parameters(), lr=0.1)
+        with Run(tmp_path / "run", model=model, optimizer=optimizer) as run:
+            for epoch in run.epochs(epochs):
+                optimizer.zero_grad()
+                model(torch.ones(1, 2)).sum().backward()
+                optimizer.step()
+                run.report(val_loss=1 / epoch)
+            run.restore_best()
+    assert optimizer.param_groups[0]["step"] == 4
+    line = "saved, but not given, so loaded: 'step' of optimizer"
+    assert [r.levelname for r in caplog.records if r.getMessage() == line] == ["INFO"]
+
+
 def test_it_is_stopctl_run(tmp_path: Path) -> None:
     assert isinstance(Run(tmp_path / "run", model=nn.Linear(1, 1)), stopctl.Run)
     assert not (tmp_path / "run").exists()

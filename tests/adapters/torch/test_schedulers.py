@@ -230,17 +230,135 @@ def test_another_scheduler_does_not_fit(
     assert fingerprint(state.capture()) == before
 
 
-def test_names_in_a_scheduler_of_the_same_class_are_compared_inside_too(reloaded: Reload) -> None:
-    *_, state = build(MAKE["SequentialLR"])
+def test_keys_may_come_and_go_inside_too_and_one_line_names_them(
+    reloaded: Reload, caplog: pytest.LogCaptureFixture
+) -> None:
+    *_, scheduler, state = build(MAKE["SequentialLR"])
     saved = reloaded(state.capture())
     del saved["scheduler"]["state"]["_schedulers"][1]["milestones"]
+    saved["scheduler"]["state"]["_schedulers"][0]["end_factor"] = 0.75
     saved["scheduler"]["state"]["old"] = 1
+    state.restore(saved)
+    assert scheduler.old == 1
+    assert scheduler._schedulers[0].end_factor == 0.75
+    assert list(scheduler._schedulers[1].milestones.elements()) == [2, 4]
+    line = (
+        "saved, but not given, so loaded: 'old' of scheduler; given, but not saved, so kept as given (if the run "
+        "was trained otherwise, give that value): 'milestones' of scheduler/_schedulers/1"
+    )
+    assert [(r.levelname, r.getMessage()) for r in caplog.records] == [("WARNING", line)]
+
+
+def test_a_state_without_its_inner_schedulers_leaves_them_as_they_are(reloaded: Reload) -> None:
+    model, optimizer, scheduler, state = build(MAKE["ChainedScheduler"])
+    saved = reloaded(state.capture())
+    del saved["scheduler"]["state"]["_schedulers"]
+    train(model, optimizer, scheduler, 2)
+    state.restore(saved)
+    assert [each.last_epoch for each in scheduler._schedulers] == [2, 2]
+
+
+OLDER_STEP_LR = {
+    "step_size",
+    "gamma",
+    "base_lrs",
+    "last_epoch",
+    "_step_count",
+    "_get_lr_called_within_step",
+    "_last_lr",
+}
+"""What StepLR saved up to torch 2.6, beside ``verbose``, which is gone since."""
+
+
+def test_a_scheduler_that_an_older_torch_saved_goes_on_bit_by_bit(
+    reloaded: Reload, fingerprint: Fingerprint, seed: Callable[[int], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    model, optimizer, scheduler, state = build(MAKE["StepLR"])
+    train(model, optimizer, scheduler, 3)
+    saved = reloaded(state.capture())
+    rates = train(model, optimizer, scheduler, 5)
+    expected = fingerprint(state.capture())
+    now = saved["scheduler"]["state"]
+    assert now.keys() >= OLDER_STEP_LR
+    saved["scheduler"]["state"] = {**{key: now[key] for key in OLDER_STEP_LR}, "verbose": False}
+
+    seed(1)
+    model, optimizer, scheduler, state = build(MAKE["StepLR"])
+    state.restore(saved)
+    assert scheduler.verbose is False
+    assert train(model, optimizer, scheduler, 5) == rates
+    after = fingerprint(state.capture())
+    assert (after["model"], after["optimizer"]) == (expected["model"], expected["optimizer"])
+    [line] = [record.getMessage() for record in caplog.records]
+    assert "'verbose' of scheduler" in line
+    assert all(f"{key!r} of scheduler" in line for key in now.keys() - OLDER_STEP_LR)
+
+
+class Grown(Rough):
+    """A later version of ``Rough``, with a setting more, which its load insists on."""
+
+    decay = 1.0
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        super().__init__(optimizer)
+        self.floor = 0.01
+
+    @property
+    def rate(self) -> float:
+        return max(self.floor, 0.1 / (1 + self.t))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"t": self.t, "floor": self.floor}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.t, self.floor = state["t"], state["floor"]
+        vars(self).update(state)
+
+
+def test_a_load_that_insists_on_a_new_key_is_given_the_live_value(reloaded: Reload) -> None:
+    *_, scheduler, state = build(Grown)
+    scheduler.t = 7
+    saved = reloaded(state.capture())
+    del saved["scheduler"]["state"]["floor"]
+    *_, scheduler, state = build(Grown)
+    scheduler.floor = 0.05
+    state.restore(saved)
+    assert (scheduler.t, scheduler.floor) == (7, 0.05)
+
+
+def test_a_saved_key_may_have_the_name_of_a_plain_attribute_of_the_class(reloaded: Reload) -> None:
+    *_, scheduler, state = build(Grown)
+    saved = reloaded(state.capture())
+    saved["scheduler"]["state"]["decay"] = 0.5
+    state.restore(saved)
+    assert scheduler.decay == 0.5
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [("Grown", key) for key in ("step", "rate", "optimizer", "__class__")]
+    + [("SequentialLR", key) for key in ("step", "get_last_lr", "optimizer")],
+)
+def test_a_saved_key_that_names_a_part_in_use_does_not_fit(
+    name: str, key: str, reloaded: Reload, fingerprint: Fingerprint
+) -> None:
+    *_, scheduler, state = build(Grown if name == "Grown" else MAKE[name])
+    before = fingerprint(state.capture())
+    saved = reloaded(state.capture())
+    saved["scheduler"]["state"][key] = 1
+    where = [f"scheduler/state/{key}"]
+    if name == "SequentialLR":
+        saved["scheduler"]["state"]["_schedulers"][1][key] = 1
+        where.append(f"scheduler/state/_schedulers/1/{key}")
+    kinds = [type(scheduler).__name__, "MultiStepLR"]
     with pytest.raises(MismatchError) as caught:
         state.restore(saved)
     assert str(caught.value).splitlines()[1:] == [
-        "  scheduler/state/old: saved, but not given",
-        "  scheduler/state/_schedulers/1/milestones: given, but not saved",
+        f"  {place}: saved, but a method, property or optimizer in the {kind} given"
+        for place, kind in zip(where, kinds, strict=False)
     ]
+    assert fingerprint(state.capture()) == before
+    assert scheduler.optimizer is not None
 
 
 def test_a_new_scheduler_keeps_what_it_wrote_into_the_groups(reloaded: Reload) -> None:
