@@ -78,7 +78,7 @@ class Session:
         self._journal = Journal(opened.store, ranks, settings.audience, controller, self._inputs)
         note = self._journal.note
         self._drops, self._drops_found = controller.progress.lr_drops, False
-        self._told_drops: tuple[int, ...] | range = ()
+        self._journaled = self._drops  # those that the journal tells of already
         self._saver = Saver(controller, self._checkpoints, state, self._capture, settings, note)
         self._journal.say("opened %s: %s", directory, disk_use(self.checkpoints))
         try:
@@ -310,8 +310,8 @@ class Session:
         value = self.controller.current_value
         if self.controller.goal.alpha is not None and value is not None:
             facts["value"] = float_to_json(value)
-        if self._drops != self._told_drops:
-            self._told_drops = self._drops
+        if self._drops != self._journaled:
+            self._journaled = self._drops
             facts["lr_drops"] = drops_to_json(self._drops)
             for text in self.controller.held():
                 self._journal.say("%s", text)

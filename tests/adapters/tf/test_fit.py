@@ -241,7 +241,7 @@ def test_when_another_callback_ends_fit_the_run_is_saved_and_goes_on_in_the_next
     assert work.fit(control, 5).epochs == [4, 5]
 
 
-def test_patience_holds_until_the_schedule_inside_the_optimizer_has_dropped(tmp_path: Path) -> None:
+def test_patience_counts_once_the_schedule_inside_the_optimizer_has_dropped(tmp_path: Path) -> None:
     schedule = optimizers.schedules.PiecewiseConstantDecay([4 * STEPS - 1], [0.1, 0.01])
     work = Work(optimizer=optimizers.SGD(schedule))
     assert work.fit(work.control(tmp_path / "held", stop=Patience(2)), 8, Before([0.5] * 8)).epochs == [
@@ -249,6 +249,8 @@ def test_patience_holds_until_the_schedule_inside_the_optimizer_has_dropped(tmp_
         2,
         3,
         4,
+        5,
+        6,
     ]
     flat = Work(optimizer=optimizers.SGD(0.1))
     assert flat.fit(flat.control(tmp_path / "flat", stop=Patience(2)), 8, Before([0.5] * 8)).epochs == [
