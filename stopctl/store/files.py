@@ -71,9 +71,19 @@ class Files:
         return os.path.realpath(path)
 
     def entries(self, path: Path) -> list[Entry]:
-        """What is in a directory, by name."""
-        with os.scandir(path) as listing:
-            return sorted(Entry(entry.name, _kind(entry)) for entry in listing)
+        """What is in a directory, by name; OSError(ELOOP) for a link to one."""
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError as error:
+            if error.errno in (errno.ENOTDIR, errno.ELOOP) and os.path.islink(path):
+                why = "is a link, which is not followed: put the directory itself there"
+                raise OSError(errno.ELOOP, why, str(path)) from None
+            raise
+        try:
+            with naming(path), os.scandir(fd) as listing:
+                return sorted(Entry(entry.name, _kind(entry)) for entry in listing)
+        finally:
+            os.close(fd)
 
     def size(self, path: Path) -> int:
         """Bytes of a regular file; OSError(ELOOP or EISDIR) for a link and whatever else is no file."""

@@ -41,6 +41,11 @@ def test_links_and_other_things_are_no_files(tmp_path: Path) -> None:
         with pytest.raises(OSError) as caught:
             FILES.open(tmp_path / name)
         assert caught.value.errno == code
+    (tmp_path / "to d").symlink_to("d")
+    for name, code in (("to d", errno.ELOOP), ("link", errno.ELOOP), ("f", errno.ENOTDIR)):
+        with pytest.raises(OSError) as caught:
+            FILES.entries(tmp_path / name)
+        assert (caught.value.errno, caught.value.filename) == (code, str(tmp_path / name))
     for opening in (FILES.open_append, FILES.open_lock):
         for name, code in (("link", errno.ELOOP), ("d", errno.EISDIR), ("pipe", errno.EISDIR)):
             with pytest.raises(OSError) as caught:
