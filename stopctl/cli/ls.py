@@ -11,7 +11,7 @@ import typer
 from rich.text import Text
 
 from stopctl.cli.output import AsJson, console, emit, span, state_text, table
-from stopctl.core.words import figure, size
+from stopctl.core.words import figure, on_one_line, size
 
 if TYPE_CHECKING:
     from stopctl.runs.standing import Standing
@@ -85,7 +85,7 @@ def _row(one: Standing) -> tuple[str | Text, ...]:
 
 
 def _state(state: str, reason: str) -> Text:
-    return Text.assemble(state_text(state), f": {reason.strip()}" if reason else "")
+    return Text.assemble(state_text(state), f": {on_one_line(reason.strip())}" if reason else "")
 
 
 def _broken(one: Standing) -> str:

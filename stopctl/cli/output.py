@@ -11,15 +11,17 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.padding import Padding
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from stopctl.cli import message
 from stopctl.core.errors import StopctlError
 from stopctl.core.values import float_to_json
+from stopctl.core.words import on_one_line
 
 PLAIN_WIDTH = 200
 """Columns where there is no terminal to fit to, and COLUMNS does not say."""
@@ -61,9 +63,21 @@ RunPaths = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")]
 
 
+class _Console(Console):
+    """Shows what control characters are left in a text as Python writes them: files cannot steer a terminal.
+
+    They have no width, so that a cell with some is cut: what may have them goes through `on_one_line` before.
+    """
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        for text, style, control in super().render(renderable, options):
+            shown = text if control or text.isprintable() else "\n".join(map(on_one_line, text.split("\n")))
+            yield Segment(shown, style, control)
+
+
 def console(*, stderr: bool = False) -> Console:
     """The console to print to; `PLAIN_WIDTH` wide where nobody looks."""
-    out = Console(stderr=stderr, highlight=False)
+    out = _Console(stderr=stderr, highlight=False)
     if not out.is_terminal and "COLUMNS" not in os.environ:
         out.width = PLAIN_WIDTH
     return out
@@ -71,7 +85,7 @@ def console(*, stderr: bool = False) -> Console:
 
 def say(out: Console, text: str | Text = "", style: str = "", *, indent: int = 0) -> None:
     """Print a sentence: folded between words in a terminal, one line elsewhere."""
-    line = Text(text, style) if isinstance(text, str) else text
+    line = Text(on_one_line(text), style) if isinstance(text, str) else text
     if out.is_terminal:
         out.print(Padding(line, (0, 0, 0, indent), expand=False))
     else:

@@ -23,7 +23,7 @@ from stopctl.cli.output import (
     table,
     tell_notes,
 )
-from stopctl.core.words import counted, figure, size
+from stopctl.core.words import counted, figure, on_one_line, size
 
 if TYPE_CHECKING:
     from stopctl.runs.standing import ReadRun, Standing
@@ -119,7 +119,7 @@ def heading(one: Standing) -> list[Text]:
     """The first lines on a run: state and reason, counters, the newest and the best value."""
     first = Text.assemble((str(one.path.name), "bold"), "  ", state_text(one.state))
     if one.reason:
-        first.append(f": {one.reason}")
+        first.append(f": {on_one_line(one.reason)}")
     counters = [f"epoch {one.epoch}"] if one.epoch else []
     counters += [f"step {one.step}"] if one.step else []
     spent = [f"{span(one.seconds)} of training"] if one.seconds else []
@@ -146,7 +146,7 @@ def _checkpoints(out: Console, run: ReadRun) -> None:
     rows = table("checkpoint", metric, "size", "why", right=(metric, "size"), fold=("why",))
     for one in kept(run):
         value = "" if one.info.value is None else figure(one.info.value)
-        why = Text.assemble((" ".join(one.tags), "green"), ": " if one.tags else "", one.why)
+        why = Text.assemble((" ".join(one.tags), "green"), ": " if one.tags else "", on_one_line(one.why))
         rows.add_row(Text(one.info.name), value, size(one.info.bytes), why)
     if rows.row_count:
         out.print()

@@ -21,6 +21,15 @@ def size(count: float) -> str:
     return f"{number:.0f} B" if unit == "B" else f"{number:.1f} {unit}"
 
 
+def on_one_line(text: str) -> str:
+    r"""The text with control characters as Python writes them, so that a file cannot make lines of ours.
+
+    >>> print(on_one_line("red\x1b[31m\n"))
+    red\x1b[31m\n
+    """
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 def figure(value: float | None) -> str:
     """A number as people read it: six significant digits, NaN and infinities by name."""
     if value is None:

@@ -12,11 +12,12 @@ from pathlib import Path
 from stopctl.core.errors import StopctlError
 from stopctl.core.goal import Goal, Maximize, Minimize
 from stopctl.core.progress import Report
+from stopctl.core.words import on_one_line
 from stopctl.curves.curve import Curve
 from stopctl.curves.directions import choose_column, choose_mode
 from stopctl.curves.division import AS_JUDGED, Division, runs, selected
 from stopctl.curves.find import find
-from stopctl.curves.recording import CurveError, Recording, Table, on_one_line, skipped
+from stopctl.curves.recording import CurveError, Recording, Table, skipped
 
 LEAST = 3
 """Finite values without which nothing can be said on a curve."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from stopctl.core.errors import StopctlError
+from stopctl.core.words import on_one_line
 
 Cell = float | str | None
 """What stands in one place of a table: a number, a text that is none, or nothing."""
@@ -18,11 +19,6 @@ class CurveError(StopctlError, ValueError):
 
     def __init__(self, text: str) -> None:
         super().__init__(on_one_line(text))
-
-
-def on_one_line(text: str) -> str:
-    """The text with control characters as Python writes them, so that a file cannot make lines of ours."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def shortened(text: str) -> str:

@@ -89,6 +89,13 @@ class Session:
             raise
         if slow := slow_saves(self._store.newest_lines(), settings.grace_seconds):
             log.warning("%s: %s", directory, slow)
+        if unheard := " and ".join(self._watch.unheard):
+            log.warning(
+                "%s: opened outside the main thread, so %s will end it without a save: open it in the main "
+                "thread, or set a handler of your own before",
+                directory,
+                unheard,
+            )
         for doubt in controller.doubts() if ranks.leads else ():
             log.warning("%s: %s", directory, doubt)
 

@@ -21,15 +21,22 @@ _before: dict[int, Any] = {}
 class Watch:
     """One open run's view of the signals; ``came`` is the first one's name once it arrived.
 
-    The handlers are installed by the first watch of the main thread and put back with the last one.
+    The handlers are installed by the first watch of the main thread and put back with the last one. In
+    another thread Python allows none: ``unheard`` names the signals that no handler of the user's takes.
     """
 
     def __init__(self) -> None:
         self.came: str | None = None
+        self.unheard: tuple[str, ...] = ()
         if threading.current_thread() is threading.main_thread():
             if not _watching:
                 _before.update({number: signal.signal(number, _note) for number in WATCHED})
             _watching.append(self)
+        else:
+            ours = (signal.SIG_DFL, _note)
+            self.unheard = tuple(
+                signal.Signals(number).name for number in WATCHED if signal.getsignal(number) in ours
+            )
 
     def close(self) -> None:
         """Watch no longer."""

@@ -13,9 +13,9 @@ from stopctl.core.errors import StopctlError
 from stopctl.core.goal import Goal
 from stopctl.core.keep import ranked
 from stopctl.runs.history import History, best_of, goal_of, history, seconds, value_of
-from stopctl.store import CheckpointInfo, Listing, Reader, strict
+from stopctl.store import FILES, CheckpointInfo, Files, Listing, Reader
 from stopctl.store.journal import mapping
-from stopctl.store.lock import LOCK
+from stopctl.store.lock import read_lock
 
 LOCKS = Path("/proc/locks")
 
@@ -29,25 +29,24 @@ class Holder:
     started: str
 
 
-def holder(directory: Path, *, locks: Path = LOCKS) -> Holder | None:
+def holder(directory: Path, *, locks: Path = LOCKS, files: Files = FILES) -> Holder | None:
     """The process that holds the lock now, as far as it can be known here.
 
     Taking the lock for a moment would keep a writer out that opens the run just then. So on Linux
     ``/proc/locks`` is looked at; elsewhere it is enough that the process lives. A process on another host
     counts as holding it until its journal says "close": see `stopctl.runs.standing`.
+
+    Raises:
+        DamagedError: run.lock is a link, a FIFO, a device or a directory.
     """
-    try:
-        inode = (directory / LOCK).stat().st_ino
-        line = strict.loads((directory / LOCK).read_bytes()[:1024].partition(b"\n")[0])
-    except (OSError, ValueError):
+    line, identity = read_lock(files, directory) or ({}, None)
+    if not line or identity is None:
         return None
-    if type(line) is not dict or type(line.get("pid")) is not int:
-        return None
-    process = Holder(line["pid"], str(line.get("host")), str(line.get("started")))
+    process = Holder(line["pid"], line["host"], line["started"])
     if process.host != os.uname().nodename:
         return process
     with contextlib.suppress(OSError, UnicodeDecodeError):
-        return process if _listed(locks.read_text(), inode) else None
+        return process if _listed(locks.read_text(), identity[1]) else None
     return process if _lives(process.pid) else None
 
 
@@ -134,7 +133,7 @@ def read_run(directory: str | os.PathLike[str], now: datetime | None = None) -> 
 
     Raises:
         NotARunError: no run is there, or one of a newer format.
-        DamagedError: run.json is not what stopctl writes.
+        DamagedError: run.json is not what stopctl writes, or something else is in a file's place.
     """
     reader = Reader(directory)
     goal = goal_of(reader.meta)

@@ -18,7 +18,12 @@ from stopctl.store.partfile import PART
 
 TEMPORARY, TRASH = ".tmp-", ".trash-"
 OURS = {TENSORS, PACKED, FROZEN, STATE, MANIFEST}
-_UNFINISHED = re.compile(rf"{re.escape(TEMPORARY)}{NAME.pattern}-[0-9a-f]{{8}}", re.ASCII)
+_UNFINISHED = rf"{re.escape(TEMPORARY)}{NAME.pattern}-[0-9a-f]{{8}}"
+_HIDDEN = {
+    TEMPORARY: re.compile(_UNFINISHED, re.ASCII),
+    TRASH: re.compile(rf"{re.escape(TRASH)}(?:{NAME.pattern}|{_UNFINISHED})-[0-9a-f]{{8}}", re.ASCII),
+}
+"""The names that unfinished and deleted checkpoints have; a directory of any other name is not ours."""
 
 UNLINKED = {errno.ENOENT, errno.EPERM, errno.EACCES, errno.EXDEV, errno.EMLINK, errno.ENOSYS}
 UNLINKED |= {errno.ENOTSUP, errno.EOPNOTSUPP}
@@ -121,13 +126,13 @@ def withdraw_unfinished(files: Files, folder: Path) -> None:
     renames one happens; so once this has returned, nothing of an older writer's can appear any more.
     """
     for name in _directories(files, folder, TEMPORARY):
-        if _UNFINISHED.fullmatch(name):
-            with contextlib.suppress(FileNotFoundError):
-                files.rename(folder / name, _trash(folder / name))
+        with contextlib.suppress(FileNotFoundError):
+            files.rename(folder / name, _trash(folder / name))
 
 
 def _directories(files: Files, folder: Path, *prefixes: str) -> list[str]:
-    return [e.name for e in files.entries(folder) if e.kind == DIRECTORY and e.name.startswith(prefixes)]
+    names = [entry.name for entry in files.entries(folder) if entry.kind == DIRECTORY]
+    return [name for name in names if any(_HIDDEN[prefix].fullmatch(name) for prefix in prefixes)]
 
 
 def set_aside(files: Files, folder: Path, name: str) -> str:

@@ -71,9 +71,19 @@ class Files:
         return os.path.realpath(path)
 
     def entries(self, path: Path) -> list[Entry]:
-        """What is in a directory, by name."""
-        with os.scandir(path) as listing:
-            return sorted(Entry(entry.name, _kind(entry)) for entry in listing)
+        """What is in a directory, by name; OSError(ELOOP) for a link to one."""
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError as error:
+            if error.errno in (errno.ENOTDIR, errno.ELOOP) and os.path.islink(path):
+                why = "is a link, which is not followed: put the directory itself there"
+                raise OSError(errno.ELOOP, why, str(path)) from None
+            raise
+        try:
+            with naming(path), os.scandir(fd) as listing:
+                return sorted(Entry(entry.name, _kind(entry)) for entry in listing)
+        finally:
+            os.close(fd)
 
     def size(self, path: Path) -> int:
         """Bytes of a regular file; OSError(ELOOP or EISDIR) for a link and whatever else is no file."""
@@ -103,21 +113,15 @@ class Files:
 
     def open(self, path: Path) -> tuple[Handle, int]:
         """Open a regular file for reading, and tell its size; a link is not followed."""
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-        try:
-            return Handle(fd, path), _regular(os.fstat(fd), path)
-        except OSError:
-            os.close(fd)
-            raise
+        return _open_regular(path, os.O_RDONLY)
 
     def open_append(self, path: Path) -> Handle:
-        """Open a file whose every write goes to its end, and which can be read; made if need be."""
-        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-        return Handle(os.open(path, flags, 0o666), path)
+        """Open a regular file whose every write goes to its end, and which can be read; made if need be."""
+        return _open_regular(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)[0]
 
     def open_lock(self, path: Path) -> Handle:
-        """Open a file to be locked, read and written over; made if need be."""
-        return Handle(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666), path)
+        """Open a regular file to be locked, read and written over; made if need be."""
+        return _open_regular(path, os.O_RDWR | os.O_CREAT)[0]
 
     def read(self, handle: Handle, into: memoryview, offset: int) -> int:
         """Read from `offset` into `into`, as much as comes at once; 0 at the end."""
@@ -223,6 +227,16 @@ def _kind(entry: os.DirEntry[str]) -> str:
     return FILE if entry.is_file(follow_symlinks=False) else OTHER
 
 
+def _open_regular(path: Path, flags: int) -> tuple[Handle, int]:
+    """Open a file and tell its size; links are not followed, and nothing but a regular file is waited for."""
+    fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    try:
+        return Handle(fd, path), _regular(os.fstat(fd), path)
+    except OSError:
+        os.close(fd)
+        raise
+
+
 def _regular(status: os.stat_result, path: Path) -> int:
     if stat.S_ISREG(status.st_mode):
         return status.st_size
@@ -241,8 +255,8 @@ def as_save_error(doing: str, path: Path) -> Iterator[None]:
         raise SaveError(f"{doing} failed: {where}: {reason}", where) from error
 
 
-MISPLACED = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP}
-"""What OSErrors say of something else in a file's place, and of nothing there."""
+MISPLACED = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO}
+"""What OSErrors say of something else in a file's place (ENXIO of a socket), and of nothing there."""
 ROTTEN = MISPLACED | {getattr(errno, name, errno.EIO) for name in ("EIO", "EBADMSG", "EUCLEAN")}
 """What they say of a checkpoint; others (EACCES, EMFILE) say it of this process."""
 

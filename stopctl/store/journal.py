@@ -119,15 +119,20 @@ def newest_first(files: Files, path: Path) -> Iterator[Line]:
     except FileNotFoundError:
         return
     try:
-        tail = b""
+        begun: list[bytes] = []  # of the line whose beginning is still to come, its end first
         while end:
             start = max(0, end - BLOCK)
-            begun, *whole = (_read(files, handle, start, end - start) + tail).split(b"\n")
-            if start == 0:
-                whole.insert(0, begun)
-            yield from (line for line in map(_parse, reversed(whole)) if line is not None)
-            tail = begun
+            first, *others = _read(files, handle, start, end - start).split(b"\n")
+            if others:
+                *whole, last = others
+                texts = (b"".join((last, *reversed(begun))), *reversed(whole))
+                yield from (line for line in map(_parse, texts) if line is not None)
+                begun = []
+            begun.append(first)
             end = start
+        oldest = _parse(b"".join(reversed(begun)))
+        if oldest is not None:
+            yield oldest
     finally:
         files.close(handle)
 

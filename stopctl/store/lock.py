@@ -7,13 +7,14 @@ from then on, and sees it at its next operation.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from datetime import UTC, datetime
 from pathlib import Path
 
 from stopctl.core.errors import LockedError
 from stopctl.store import strict
-from stopctl.store.files import Files, Handle, naming
+from stopctl.store.files import MISPLACED, Files, Handle, as_damage, naming
 
 LOCK = "run.lock"
 NEW_LOCK = ".tmp-run.lock"
@@ -87,6 +88,26 @@ class RunLock:
         if self._handle is not None:
             self._files.close(self._handle)
             self._handle = None
+
+
+def read_lock(
+    files: Files, directory: Path
+) -> tuple[dict[str, strict.JsonValue], tuple[int, int] | None] | None:
+    """What run.lock says of its holder, empty where it cannot be understood, and the file's identity.
+
+    Only the beginning of the file is read. None where there is no such file, or not for this user.
+
+    Raises:
+        DamagedError: a link, a FIFO, a device or a directory is in its place.
+    """
+    path = directory / LOCK
+    with contextlib.suppress(FileNotFoundError, PermissionError), as_damage(path, MISPLACED - {errno.ENOENT}):
+        handle, _ = files.open(path)
+        try:
+            return _read(files, handle), files.identity(handle)
+        finally:
+            files.close(handle)
+    return None
 
 
 def now() -> str:

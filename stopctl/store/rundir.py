@@ -98,7 +98,7 @@ def make_directory(files: Files, path: Path) -> None:
 def refuse_no_run(files: Files, path: Path) -> None:
     """NotARunError if the directory has no run.json, but anything that a starting run does not leave."""
     try:
-        entries = files.entries(path)
+        entries = files.entries(Path(files.real(path)))
     except NotADirectoryError:
         raise NotARunError(f"{path} is no directory") from None
     if any(entry.name == RUN for entry in entries):
@@ -118,7 +118,7 @@ def _is_start(files: Files, path: Path, entry: Entry) -> bool:
 def found_instead(files: Files, path: Path) -> str:
     """What is in a directory that has no run.json, in words."""
     try:
-        names = [entry.name for entry in files.entries(path)]
+        names = [entry.name for entry in files.entries(Path(files.real(path)))]
     except FileNotFoundError:
         return "there is no such directory"
     except NotADirectoryError:

@@ -3,9 +3,11 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 from pathlib import Path
 
 from rich.console import Console
+from rich.text import Text
 
 from stopctl.cli import message, output
 
@@ -29,6 +31,23 @@ def test_where_nobody_looks_lines_have_a_fixed_width(monkeypatch):
     assert output.console().width == output.PLAIN_WIDTH
     monkeypatch.setenv("COLUMNS", "60")
     assert output.console().width == 60
+
+
+def test_control_characters_are_shown_as_text_and_styles_stay(monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    out = output.console()
+    rows = output.table("name", "why")
+    rows.add_row("name", "b\x1b]0;title")
+    out.print(rows)
+    out.print(Text("a\x9b31m\nb"))
+    output.say(out, "one\x1b[31m\ntwo", "bold")
+    text = capsys.readouterr().out
+    styled = re.sub(r"\x1b\[[0-9;]*m", "", text)
+    assert styled != text
+    assert [word for word in ("b\\x1b]0", "a\\x9b31m\nb\n", "one\\x1b[31m\\ntwo") if word not in styled] == []
+    assert all(line.isprintable() for line in styled.split("\n"))
 
 
 def test_errors_are_one_line_with_the_file_first():

@@ -26,6 +26,17 @@ def test_a_run_is_shown_with_checkpoints_rules_and_notes(tmp_path, stopctl):
     assert "  batch size: 128" in out
 
 
+def test_control_characters_of_notes_and_reasons_are_shown_as_text(tmp_path, stopctl):
+    path = ran(tmp_path / "run", notes={"k\x1b[2J": "\x1b]0;title\x07\x9b31m\n  seed: 3"})
+    journal = path / "journal.jsonl"
+    journal.write_text(journal.read_text().replace('"new best 0.3"', '"\\u001b[31mred"'))
+    code, out, _ = stopctl("show", path)
+    assert code == 0
+    assert "\n  k\\x1b[2J: \\x1b]0;title\\x07\\x9b31m\\n  seed: 3\n" in out
+    assert "best: \\x1b[31mred" in out
+    assert all(line.isprintable() for line in out.split("\n"))
+
+
 def test_json_has_the_same(tmp_path, stopctl):
     path = ran(tmp_path / "mnist", notes={"batch size": 128})
     _, out, _ = stopctl("show", path, "--json")

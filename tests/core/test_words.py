@@ -21,7 +21,7 @@ from stopctl import (
     Target,
 )
 from stopctl.core.decision import ENDS, STOPS, preempted, requested
-from stopctl.core.words import counted, figure, of_metric
+from stopctl.core.words import counted, figure, of_metric, on_one_line
 
 
 @pytest.mark.parametrize(
@@ -102,3 +102,15 @@ def test_causes_are_told_in_order():
 def test_another_metric_is_named_first():
     assert of_metric({"metric": "acc"}, "the value is infinity") == "acc: the value is infinity"
     assert of_metric({}, "the value is infinity") == "the value is infinity"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("val loss: 0,5 \u00e9", "val loss: 0,5 \u00e9"),
+        ("a\x1b[31m\r\n\tb", "a\\x1b[31m\\r\\n\\tb"),
+        ("\x9b31m\x7f\u202e", "\\x9b31m\\x7f\\u202e"),
+    ],
+)
+def test_control_characters_are_written_as_python_writes_them(text, shown):
+    assert on_one_line(text) == shown

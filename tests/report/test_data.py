@@ -10,7 +10,7 @@ import pytest
 from stopctl import Every, Maximize, NonFinite, OnBest, Patience, ReduceOnPlateau, Run
 from stopctl.core.words import size
 from stopctl.report.data import page_run, page_runs
-from stopctl.report.words import duration
+from stopctl.report.words import duration, masked
 from support.given import Given, leaf, torch_like
 
 
@@ -228,3 +228,24 @@ def test_runs_of_one_name_are_told_apart_by_their_paths(tmp_path):
     assert [run.name for run in page_runs(paths)] == ["a/net", "b/net", "b/other"]
     assert [run.name for run in page_runs(paths[1:])] == ["net", "other"]
     assert [run.name for run in page_runs(paths[:1] * 2)] == ["net", "net"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["token", "HF_TOKEN", "wandb api key", "accessKey", "AWSSecretKey", "db-passwords", "apikey", "pwd2"],
+)
+def test_notes_whose_names_say_that_they_are_secret_are_masked(tmp_path, name):
+    secret = "do not show"
+    notes = {name: secret, "deep": [{name: {"inner": secret}}], "seed": 1}
+    run = page_run(train(tmp_path, LOSSES, notes=notes))
+    assert secret not in repr(run)
+    assert run.facts["notes"][name] == "(masked)"
+    assert run.facts["notes"]["seed"] == "1"
+
+
+def test_notes_that_only_sound_like_secrets_are_shown():
+    notes = {"max_tokens": 512, "tokenizer": "bpe", "monkey": "a", "keyboard": "b", "keys": 3, "k": None}
+    assert masked(notes) == notes
+    assert masked({"password": 1234, "keys": "x"}) == {"password": "(masked)", "keys": "(masked)"}
+    assert masked(["a"]) == ["a"]
+    assert masked(None) is None

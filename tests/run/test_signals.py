@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 import signal
@@ -57,10 +58,61 @@ def test_outside_the_main_thread_no_handler_is_installed():
         seen.append((watch.came, signal.getsignal(signal.SIGTERM) is before))
         watch.close()
 
-    thread = threading.Thread(target=work)
+    elsewhere(work)
+    assert seen == [(None, True)]
+
+
+@pytest.fixture
+def handlers():
+    """Sets handlers of both signals, and puts back what was there."""
+    numbers = (signal.SIGTERM, signal.SIGUSR1)
+    before = [signal.getsignal(number) for number in numbers]
+    yield lambda *new: [signal.signal(*pair) for pair in zip(numbers, new, strict=True)]
+    for pair in zip(numbers, before, strict=True):
+        signal.signal(*pair)
+
+
+def elsewhere(call):
+    thread = threading.Thread(target=call)
     thread.start()
     thread.join()
-    assert seen == [(None, True)]
+
+
+def train(path):
+    with Run(path, state={}, stop=None, durability="process") as run:
+        for _ in run.epochs(2):
+            run.report(val_loss=0.5)
+
+
+def warnings_of(caplog):
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_a_run_outside_the_main_thread_warns_once_that_signals_end_it(tmp_path, caplog, handlers):
+    handlers(signal.SIG_DFL, signal.SIG_DFL)
+    train(tmp_path / "main")
+    assert warnings_of(caplog) == []
+    elsewhere(lambda: train(tmp_path / "run"))
+    assert warnings_of(caplog) == [
+        f"{tmp_path / 'run'}: opened outside the main thread, so SIGTERM and SIGUSR1 will end it without a save: "
+        "open it in the main thread, or set a handler of your own before"
+    ]
+
+
+def test_a_run_outside_the_main_thread_warns_though_one_inside_notices(tmp_path, caplog, handlers):
+    handlers(signal.SIG_DFL, signal.SIG_DFL)
+    with Run(tmp_path / "main", state={}, durability="process"):
+        elsewhere(lambda: train(tmp_path / "run"))
+    assert ["SIGTERM and SIGUSR1" in text for text in warnings_of(caplog)] == [True]
+
+
+def test_signals_that_are_ignored_or_have_a_handler_of_the_user_are_not_warned_of(tmp_path, caplog, handlers):
+    handlers(lambda *_: None, signal.SIG_IGN)
+    elsewhere(lambda: train(tmp_path / "one"))
+    assert warnings_of(caplog) == []
+    handlers(lambda *_: None, signal.SIG_DFL)
+    elsewhere(lambda: train(tmp_path / "two"))
+    assert ["so SIGUSR1 will" in text for text in warnings_of(caplog)] == [True]
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")  # other tests' threads

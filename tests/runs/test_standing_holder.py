@@ -3,8 +3,10 @@ from __future__ import annotations
 import json
 import os
 
-from stopctl import Run
-from stopctl.runs.standing import holder
+import pytest
+
+from stopctl import DamagedError, Run
+from stopctl.runs.standing import holder, read_runs
 from support.ran import ran
 
 
@@ -42,6 +44,19 @@ def test_a_process_on_another_host_is_believed(tmp_path):
 
 def test_no_lock_file_or_one_that_says_nothing_is_no_holder(tmp_path):
     assert holder(tmp_path) is None
-    for text in ("", "{", "[]", '{"pid": "7"}'):
+    for text in ("", "{", "[]", '{"pid": "7"}', '{"pid": 7}'):
         (tmp_path / "run.lock").write_text(text)
         assert holder(tmp_path) is None
+
+
+@pytest.mark.parametrize("put", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_a_lock_that_is_no_file_is_told_and_the_other_runs_are_read(tmp_path, put):
+    good, bad = ran(tmp_path / "a"), ran(tmp_path / "b")
+    (bad / "run.lock").unlink()
+    put(bad / "run.lock")
+    with pytest.raises(DamagedError, match=r"run\.lock: "):
+        holder(bad)
+    standings, wrong = read_runs(tmp_path)
+    assert [one.path for one in standings] == [good]
+    assert [path for path, _ in wrong] == [bad]
+    assert str(bad / "run.lock") in wrong[0][1]

@@ -41,9 +41,27 @@ def test_links_and_other_things_are_no_files(tmp_path: Path) -> None:
         with pytest.raises(OSError) as caught:
             FILES.open(tmp_path / name)
         assert caught.value.errno == code
+    (tmp_path / "to d").symlink_to("d")
+    for name, code in (("to d", errno.ELOOP), ("link", errno.ELOOP), ("f", errno.ENOTDIR)):
+        with pytest.raises(OSError) as caught:
+            FILES.entries(tmp_path / name)
+        assert (caught.value.errno, caught.value.filename) == (code, str(tmp_path / name))
     for opening in (FILES.open_append, FILES.open_lock):
-        with pytest.raises(OSError):
-            opening(tmp_path / "link")
+        for name, code in (("link", errno.ELOOP), ("d", errno.EISDIR), ("pipe", errno.EISDIR)):
+            with pytest.raises(OSError) as caught:
+                opening(tmp_path / name)
+            assert caught.value.errno == code
+
+
+def test_a_file_that_is_refused_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    closed: list[int] = []
+    real = os.close
+    monkeypatch.setattr(os, "close", lambda fd: (closed.append(fd), real(fd)))
+    for opening in (FILES.open, FILES.open_append, FILES.open_lock):
+        with pytest.raises(OSError, match="not a regular file"):
+            opening(tmp_path / "pipe")
+    assert len(closed) == 3
 
 
 def test_files_are_not_inherited(tmp_path: Path) -> None:

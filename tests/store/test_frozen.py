@@ -382,7 +382,7 @@ def test_deleting_and_sweeping_know_the_file(run: Path) -> None:
     store = Store.lock(run)
     store.begin({})
     paths = [save(store, number) for number in (1, 2, 3)]
-    paths[1].rename(paths[1].parent / ".trash-x")
+    paths[1].rename(paths[1].parent / f".trash-{paths[1].name}-01234567")
     shutil.copytree(paths[2], paths[2].parent / f".tmp-{paths[2].name}-01234567")
     store.close()
     store = Store.lock(run)

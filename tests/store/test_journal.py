@@ -19,6 +19,10 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return list(Lines(FILES, path))
 
 
+def newest(path: Path) -> list[dict[str, Any]]:
+    return list(newest_first(FILES, path))
+
+
 def opened(path: Path, files: Files = FILES) -> Journal:
     return Journal(files, path)
 
@@ -98,6 +102,30 @@ def test_the_newest_line_is_read_from_the_end_alone(tmp_path: Path) -> None:
     assert [op.name for op in files.ops] == ["open", "read"]
     found.close()  # type: ignore[attr-defined]
     assert files.ops[-1].name == "close"
+
+
+def test_each_byte_of_an_endless_line_is_looked_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "j"
+    path.write_bytes(b'{"i":1}\n' + b"\0" * 10_000 + b'\n{"i":2}\n' + b"\0" * 10_000)
+    seen = [0]
+
+    class Counted(bytes):
+        def split(self, *arguments: Any) -> list[bytes]:
+            seen[0] += len(self)
+            return super().split(*arguments)
+
+        def __add__(self, other: bytes) -> Counted:
+            seen[0] += len(other)
+            return Counted(super().__add__(other))
+
+    monkeypatch.setattr(journal, "BLOCK", 64)
+    monkeypatch.setattr(journal, "_read", lambda *of, read=journal._read: Counted(read(*of)))
+    for reading, found in ((lines, [{"i": 1}, {"i": 2}]), (newest, [{"i": 2}, {"i": 1}])):
+        seen[0] = 0
+        assert reading(path) == found
+        assert seen[0] == path.stat().st_size
 
 
 def test_a_reader_given_up_closes_the_file(tmp_path: Path) -> None:

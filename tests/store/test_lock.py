@@ -3,15 +3,16 @@ from __future__ import annotations
 import errno
 import json
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from stopctl.core.errors import LockedError
+from stopctl.core.errors import DamagedError, LockedError
 from stopctl.store import FILES, Files, lock
 from stopctl.store.files import Handle
-from stopctl.store.lock import RunLock
+from stopctl.store.lock import RunLock, read_lock
 from support.recorder import Op, Recorder
 
 # from Python 3.12 on, os.fork warns where a framework has started threads in this process
@@ -210,6 +211,41 @@ def test_a_released_lock_has_nothing_to_forget(tmp_path: Path) -> None:
         "unlock",
         "close",
     ]
+
+
+DISPLACED = {
+    "link": lambda path: path.symlink_to("/dev/zero"),
+    "pipe": os.mkfifo,
+    "directory": Path.mkdir,
+    "socket": lambda path: os.mknod(path, stat.S_IFSOCK | 0o600),
+}
+
+
+@pytest.mark.parametrize("kind", DISPLACED)
+def test_what_is_no_file_is_neither_read_nor_locked(tmp_path: Path, kind: str) -> None:
+    DISPLACED[kind](tmp_path / "run.lock")
+    with pytest.raises(DamagedError, match=r"run\.lock"):
+        read_lock(FILES, tmp_path)
+    with pytest.raises(OSError) as caught:
+        RunLock.take(FILES, tmp_path)
+    assert caught.value.filename == str(tmp_path / "run.lock")
+
+
+def test_of_a_large_lock_file_only_the_beginning_is_read(tmp_path: Path, taken: RunLock) -> None:
+    os.truncate(tmp_path / "run.lock", 10 << 30)  # sparse
+    files = Recorder()
+    line, identity = read_lock(files, tmp_path) or ({}, None)
+    assert (line["pid"], identity) == (os.getpid(), FILES.identity(tmp_path / "run.lock"))
+    assert [op.name for op in files.ops] == ["open", "read", "identity", "close"]
+
+
+def test_a_lock_file_that_is_not_there_or_not_ours_says_nothing(tmp_path: Path) -> None:
+    assert read_lock(FILES, tmp_path) is None
+
+    def hook(index: int, op: Op) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    assert read_lock(Recorder(hook), tmp_path) is None
 
 
 @pytest.mark.parametrize("name", ["open_lock", "lock", "write", "truncate"])

@@ -98,20 +98,22 @@ def test_sweeping_syncs_before_it_empties_what_a_power_cut_could_bring_back(run:
     store = opened(run, Recorder())
     info = save(store, 1)
     store.close()
-    info.path.rename(info.path.parent / ".trash-x")  # as a delete that was killed leaves it
-    (info.path.parent / ".tmp-x").mkdir()
+    unfinished, trash = ".tmp-epoch-0009-step-000000090-w0001-0a1b2c3d", f".trash-{info.name}-0a1b2c3d"
+    info.path.rename(info.path.parent / trash)  # as a delete that was killed leaves it
+    (info.path.parent / unfinished).mkdir()
     files = Recorder()
     store = opened(run, files)
     told = [told for told in files.told(run) if "checkpoints" in told]
     store.close()
     assert told == [
+        f"rename checkpoints/{unfinished[:-8]}* checkpoints/.trash-{unfinished}-*",
         "sync_directory checkpoints",
-        "rmdir checkpoints/.tmp-x",
+        f"rmdir checkpoints/.trash-{unfinished}-*",
         *[
-            f"unlink checkpoints/.trash-x/{name}"
+            f"unlink checkpoints/{trash[:-8]}*/{name}"
             for name in ("manifest.json", "state.json", "state.safetensors")
         ],
-        "rmdir checkpoints/.trash-x",
+        f"rmdir checkpoints/{trash[:-8]}*",
     ]
 
 

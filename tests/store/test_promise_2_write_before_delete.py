@@ -162,8 +162,9 @@ def test_an_opening_whose_operation_fails_can_be_repeated(
         if not new:
             store, _ = begun(run)
             save(store, 1)
-            (run / "checkpoints" / ".tmp-x").mkdir()
-            (run / "checkpoints" / ".tmp-x" / "state.json").touch()
+            unfinished = run / "checkpoints" / ".tmp-epoch-0009-step-000000090-w0001-0a1b2c3d"
+            unfinished.mkdir()
+            (unfinished / "state.json").touch()
             store.close()
 
     def opened(run: Path, files: Recorder) -> Store:

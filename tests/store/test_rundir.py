@@ -113,7 +113,12 @@ HALF = {
     "lock": ["run.lock"],
     "checkpoints": ["run.lock", "checkpoints/"],
     "unfinished run.json": ["run.lock", "checkpoints/", ".tmp-run.json"],
-    "unfinished checkpoint": ["run.lock", "checkpoints/", "checkpoints/.tmp-x/", "checkpoints/.trash-x/"],
+    "unfinished checkpoint": [
+        "run.lock",
+        "checkpoints/",
+        "checkpoints/.tmp-epoch-0009-step-000000090-w0001-0a1b2c3d/",
+        "checkpoints/.trash-epoch-0008-step-000000080-w0001-0a1b2c3d/",
+    ],
 }
 
 
