@@ -108,7 +108,7 @@ MUTANTS: dict[str, Mutant | Dropped] = {
     ),
     "a manifest under any name": Mutant("reader:Reader._manifest", "info.name != name", "False", ROT),
     "sizes are not listed": Mutant("assembly:check_sizes", "size != fact.size", "False", ROT),
-    "links are followed": Mutant("files:Files.open", "| os.O_NOFOLLOW", "", ROT),
+    "links are followed": Mutant("files:_open_regular", "| os.O_NOFOLLOW", "", ROT),
     "the newest is deleted": Mutant("store:Store.delete", "name in newest", "False", REFUSALS),
     "a pinned one is deleted": Mutant("store:Store.delete", "self._saved_pinned(name)", "False", REFUSALS),
     "a guarded one is deleted": Mutant("store:Store.delete", "name in guarded", "False", REFUSALS),
