@@ -155,7 +155,9 @@ def _open(store: Store | Follower, directory: Path, settings: Settings, state: S
             f"beginning with {parent}", lambda: _begin_with(parent, state, settings.allow_missing)
         )
         first["parent"] = began.mine
-    meta = settings.meta(state) | {"parent": first["parent"]} if "parent" in first else settings.meta(state)
+    meta = settings.meta(state)
+    if "parent" in first:
+        meta["parent"] = first["parent"]
     begun = ranks.lead(
         f"beginning in {directory}", lambda: _begin(store, directory, here, meta, resumed), lambda n: n
     )

@@ -32,7 +32,7 @@ RETRY = 60.0
 """Seconds after which a session tries a save again that failed inside an epoch."""
 
 interrupter: Callable[[Session], None] | None = None
-"""Every session calls these at each boundary that it has passed; whoever breaks a loop off there raises."""
+"""Every session calls it at each boundary that it has passed; whoever breaks a loop off there raises."""
 
 
 class Judged(NamedTuple):
