@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import os
-import sys
-import threading
-from collections.abc import Iterator
 
-import pytest
 from hypothesis import HealthCheck, settings
 
 from support import shell
@@ -30,14 +26,3 @@ settings.register_profile(
     "long", parent=settings.get_profile("stopctl"), derandomize=False, max_examples=5000
 )
 settings.load_profile(os.environ.get("STOPCTL_HYPOTHESIS", "stopctl"))
-
-
-@pytest.fixture
-def unmeasured() -> Iterator[None]:
-    """No coverage of this test: measuring would take longer than it does, and others run the same code."""
-    here, threads = sys.gettrace(), threading.gettrace()
-    sys.settrace(None)
-    threading.settrace(None)  # type: ignore[arg-type]
-    yield
-    threading.settrace(threads)  # type: ignore[arg-type]
-    sys.settrace(here)

@@ -109,8 +109,6 @@ def test_every_module_has_a_test_module():
 COVERED_ELSEWHERE = {
     "__main__.py": "tests/cli/test_main.py",
     "core/decision.py": "tests/core/test_words.py and every test of a decision",
-    "core/errors.py": "the errors are asserted where they are raised",
-    "core/keywords.py": "tests/core/test_stopper.py and tests/run/test_run.py",
     "core/length.py": "tests/core/test_stop.py, test_save.py and test_keep.py",
     "core/plan.py": "tests/core/test_machine.py, against the oracle",
     "core/state.py": "tests/core/test_progress.py and test_machine.py",

@@ -21,7 +21,7 @@ from stopctl import (
     Target,
 )
 from stopctl.core.decision import ENDS, STOPS, preempted, requested
-from stopctl.core.words import counted, figure, of_metric, on_one_line
+from stopctl.core.words import counted, figure, of_metric, on_one_line, size
 
 
 @pytest.mark.parametrize(
@@ -46,6 +46,14 @@ def test_counts_know_their_plural():
         "2 epochs",
         "0.5 hours",
     )
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (2_594_319, "2.6 MB"), (3e15, "3000.0 TB")],
+)
+def test_sizes(count, text):
+    assert size(count) == text
 
 
 WAITS = {"reference": 0.5, "min_delta": 0.01, "mode": "rel", "wait": 3, "patience": 3, "unit": "report"}

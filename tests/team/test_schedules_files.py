@@ -6,7 +6,7 @@ import pytest
 
 from support.schedules_suite import in_memory, on_files
 
-pytestmark = pytest.mark.usefixtures("one_core", "unmeasured")
+pytestmark = pytest.mark.usefixtures("one_core")
 
 CHUNK = 250
 

@@ -11,7 +11,7 @@ from support.schedules import HARMLESS, KINDS, draw
 from support.schedules_replay import read
 from support.schedules_suite import in_memory
 
-pytestmark = pytest.mark.usefixtures("one_core", "unmeasured")
+pytestmark = pytest.mark.usefixtures("one_core")
 
 CHUNK = 500
 

@@ -12,7 +12,7 @@ from support.schedules_stage import Wrong
 from support.schedules_suite import HERE
 from support.schedules_world import world
 
-pytestmark = pytest.mark.usefixtures("one_core", "unmeasured")
+pytestmark = pytest.mark.usefixtures("one_core")
 
 ENOUGH = 300
 """Schedules within which each must be noticed; CI plays thirty times as many."""

@@ -22,7 +22,7 @@ def scratch(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture(autouse=True)
-def nothing_lost(request: pytest.FixtureRequest, unmeasured: None) -> Iterator[None]:
+def nothing_lost(request: pytest.FixtureRequest) -> Iterator[None]:
     """A test that fails here has found a loss, or something that went unnoticed."""
     failed = request.session.testsfailed
     yield
