@@ -10,7 +10,7 @@ import torch
 from stopctl.ports import Leaf, Sharded, Tree
 from stopctl_torch.leaves import TENSORS, Encoder, decode
 from stopctl_torch.parts import KeyedPart, Keys, check_class, kind_of
-from stopctl_torch.sharding import is_sharded
+from stopctl_torch.sharding import sharded
 
 Names = Callable[[], Mapping[int, str]]
 
@@ -90,9 +90,10 @@ class OptimizerPart(KeyedPart):
         """
         live = self._optimizer.state_dict()
         state, unknown = dict(live.get("state", {})), []
-        for i, param in enumerate(p for group in self._optimizer.param_groups for p in group["params"]):
+        params = (p for group in self._optimizer.param_groups for p in group["params"])
+        for i, param in sharded(dict(enumerate(params))).items():
             values = saved.get("state", {}).get(i)
-            if not is_sharded(param) or not isinstance(values, dict):
+            if not isinstance(values, dict):
                 continue
             state[i] = here = dict(state.get(i, {}))
             for key, value in values.items():

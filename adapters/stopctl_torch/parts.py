@@ -13,7 +13,7 @@ import torch
 from stopctl import MismatchError, TreeError
 from stopctl.ports import Leaf, Tree, differences
 from stopctl_torch.leaves import Encoder, decode, look
-from stopctl_torch.sharding import is_sharded
+from stopctl_torch.sharding import sharded
 
 METADATA = "_metadata"  # beside the tensors of a module: the version numbers that its layers load by
 EXTRA_STATE = "_extra_state"
@@ -96,7 +96,7 @@ class ModulePart:
         """Copy the tensors into the module's own."""
         tensors = {k: v for k, v in saved.items() if k != METADATA}
         # load_state_dict() copies, so it may be shown the buffer that was read; but extra state is kept
-        live = {k: v for k, v in self._module.state_dict().items() if is_sharded(v)}
+        live = sharded(self._module.state_dict())
         plain = {k for k, v in tensors.items() if isinstance(v, Leaf) and k not in live}
         seen = {k: look(tensors[k]) for k in plain if not k.endswith(EXTRA_STATE)}
         others = decode({k: v for k, v in tensors.items() if seen.get(k) is None}, like=live)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from stopctl import MismatchError, TreeError
 from stopctl.ports import Leaf, Piece, Sharded
 
 Span = tuple[int, ...]
+K = TypeVar("K")
 
 
 class Block(NamedTuple):
@@ -32,6 +33,11 @@ def is_sharded(value: object) -> bool:
     """Whether it is a DTensor; also one that every rank has whole."""
     module = sys.modules.get("torch.distributed.tensor")  # where that was never imported, there is none
     return module is not None and isinstance(value, module.DTensor)
+
+
+def sharded(values: Mapping[K, Any]) -> dict[K, Any]:
+    """Those of the values that are DTensors."""
+    return {key: value for key, value in values.items() if is_sharded(value)}
 
 
 def reshard(module: torch.nn.Module) -> None:

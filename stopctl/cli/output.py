@@ -19,8 +19,8 @@ from rich.table import Table
 from rich.text import Text
 
 from stopctl.cli import message
+from stopctl.core.codec import float_to_json
 from stopctl.core.errors import StopctlError
-from stopctl.core.values import float_to_json
 from stopctl.core.words import on_one_line
 
 PLAIN_WIDTH = 200

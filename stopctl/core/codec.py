@@ -12,9 +12,9 @@ from stopctl.core.goal import goal_from_json
 from stopctl.core.plan import Plan
 from stopctl.core.progress import checked_drops
 from stopctl.core.state import Mark, State
-from stopctl.core.values import float_from_json, float_to_json
 
 FORMAT = 1
+NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _COUNTS = ("reports", "epoch", "step")
 _OPTIONAL_COUNTS = ("best_epoch", "best_step", "planned")
 _OPTIONAL_FLOATS = ("value", "best")
@@ -246,3 +246,22 @@ def memory_from_json(data: object) -> Any:
         if tag == "tuple" and isinstance(inner, list):
             return tuple(memory_from_json(part) for part in inner)
     raise StateError(f"a policy's memory is {data!r}: not a form that stopctl writes")
+
+
+def float_to_json(value: float) -> float | str:
+    """A float for strict JSON: non-finite ones as "NaN", "Infinity", "-Infinity"."""
+    if math.isfinite(value):
+        return value
+    return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"
+
+
+def float_from_json(value: object, where: str) -> float:
+    """What float_to_json wrote, or a StateError naming ``where``."""
+    if isinstance(value, str) and value in NON_FINITE:
+        return NON_FINITE[value]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise StateError(f"{where} is {value!r}: a number was saved there")
+    try:
+        return float(value)
+    except OverflowError:
+        raise StateError(f"{where} is a number that is too large") from None

@@ -72,7 +72,7 @@ class Plan:
         self.goal, self.stop, self.save, self.lr = goal, stop, save, lr
         self.proposes, self.unit = proposes, unit
         self.leaves: tuple[Policy, ...] = (*leaves(stop), *leaves(save), *leaves(lr))
-        self.texts = tuple(repr(leaf) for leaf in self.leaves)
+        self.texts = tuple(map(repr, self.leaves))
         named = [*(leaf.goal for leaf in leaves(save) if leaf.goal), *ranked_by]
         self.others = tuple({one.key: one for one in named if one.key != goal.key}.values())
         own = [

@@ -1,12 +1,10 @@
-"""Numbers in and out: what counts as one reported value, and strict JSON for memories."""
+"""Numbers that come in: what counts as one reported value, as a setting, as a cost."""
 
 from __future__ import annotations
 
 import math
 
-from stopctl.core.errors import MetricError, ReportError, SettingError, StateError
-
-NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+from stopctl.core.errors import MetricError, ReportError, SettingError
 
 
 def number(value: object, name: str) -> float:
@@ -69,22 +67,3 @@ def count(value: object, where: str, *, least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise SettingError(f"{where}={value!r}: write a whole number >= {least}")
     return value
-
-
-def float_to_json(value: float) -> float | str:
-    """A float for strict JSON: non-finite ones as "NaN", "Infinity", "-Infinity"."""
-    if math.isfinite(value):
-        return value
-    return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"
-
-
-def float_from_json(value: object, where: str) -> float:
-    """What float_to_json wrote, or a StateError naming ``where``."""
-    if isinstance(value, str) and value in NON_FINITE:
-        return NON_FINITE[value]
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise StateError(f"{where} is {value!r}: a number was saved there")
-    try:
-        return float(value)
-    except OverflowError:
-        raise StateError(f"{where} is a number that is too large") from None

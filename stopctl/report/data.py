@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stopctl.core.codec import float_to_json
 from stopctl.core.errors import StopctlError
-from stopctl.core.values import float_to_json
 from stopctl.core.words import figure
 from stopctl.report.slider import Question, question
 from stopctl.report.words import decisions, ending, masked, reasons, summary, texts

@@ -10,7 +10,7 @@ from typing import Any
 from stopctl.core.controller import Controller
 from stopctl.core.decision import Decision
 from stopctl.core.progress import Progress
-from stopctl.core.values import float_to_json, number
+from stopctl.core.values import number
 from stopctl.core.words import figure, size
 from stopctl.sinks.observer import Audience
 from stopctl.store import CheckpointInfo, Store
@@ -23,7 +23,7 @@ def fields(decision: Decision, metrics: Mapping[str, object] | None) -> dict[str
     """The journal's fields; ``metrics`` is None at a loop boundary."""
     entry: dict[str, Any] = {}
     if metrics is not None:
-        entry["metrics"] = {name: float_to_json(number(value, name)) for name, value in metrics.items()}
+        entry["metrics"] = {name: number(value, name) for name, value in metrics.items()}
         entry["new_best"] = decision.new_best
         if decision.lr_factor is not None:
             entry["lr_factor"] = decision.lr_factor

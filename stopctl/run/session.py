@@ -7,11 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from stopctl.core.codec import drops_to_json
+from stopctl.core.codec import drops_to_json, float_to_json
 from stopctl.core.decision import NOTHING, Decision, Save, Stop
 from stopctl.core.errors import DamagedError, Preempted
 from stopctl.core.keep import ranked
-from stopctl.core.values import float_to_json
 from stopctl.run.checkpoints import Checkpoints
 from stopctl.run.journal import Journal, disk_use, fields, line
 from stopctl.run.open import open_run, slow_saves

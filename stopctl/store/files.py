@@ -13,7 +13,7 @@ import errno
 import os
 import stat
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -293,8 +293,10 @@ def filled(files: Files, handle: Handle, buffer: bytearray) -> Iterator[memoryvi
         at += count
 
 
-def read_whole(files: Files, path: Path, limit: int) -> bytearray:
-    """The bytes of a file that is trusted in nothing but its size.
+def read_whole(
+    files: Files, path: Path, limit: int, each: Callable[[memoryview], object] | None = None
+) -> bytearray:
+    """The bytes of a file that is trusted in nothing but its size; `each` is shown them as they come.
 
     Raises:
         DamagedError: more than `limit` bytes, or fewer than its size says.
@@ -306,8 +308,9 @@ def read_whole(files: Files, path: Path, limit: int) -> bytearray:
             if size > limit:
                 raise DamagedError(f"{path.name}: {size} bytes, more than {limit}")
             buffer = bytearray(size)
-            for _ in filled(files, handle, buffer):
-                pass
+            for view in filled(files, handle, buffer):
+                if each is not None:
+                    each(view)
         finally:
             files.close(handle)
     return buffer

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import NamedTuple, Self, TypeAlias
 
 from stopctl.core.errors import DamagedError
-from stopctl.store.files import CHUNK, Files, Handle, filled, naming
+from stopctl.store.files import CHUNK, Files, Handle, naming, read_whole
 
 Bytes: TypeAlias = bytes | bytearray | memoryview
 
@@ -59,17 +59,10 @@ def read_file(files: Files, path: Path, fact: FileFact) -> bytearray:
         DamagedError: another size or another hash.
         OSError: from whichever operation failed, with the file's name.
     """
-    with naming(path):
-        handle, size = files.open(path)
-        try:
-            if size != fact.size:
-                raise DamagedError(f"{path.name}: {size} bytes instead of {fact.size}")
-            buffer = bytearray(size)
-            with Hasher(beside=size > CHUNK) as hasher:
-                for chunk in filled(files, handle, buffer):
-                    hasher.update(chunk)
-        finally:
-            files.close(handle)
+    with Hasher(beside=fact.size > CHUNK) as hasher:
+        buffer = read_whole(files, path, fact.size, hasher.update)
+    if len(buffer) != fact.size:
+        raise DamagedError(f"{path.name}: {len(buffer)} bytes instead of {fact.size}")
     if hasher.hexdigest() != fact.sha256:
         raise DamagedError(f"{path.name}: its SHA-256 is not the one in the manifest")
     return buffer

@@ -14,8 +14,8 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from stopctl.core.codec import float_from_json
 from stopctl.core.errors import DamagedError, StateError
-from stopctl.core.values import float_from_json
 from stopctl.core.words import figure
 from stopctl.store import strict
 from stopctl.store.files import Files, Handle, as_damage, naming

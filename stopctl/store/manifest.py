@@ -17,8 +17,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Never
 
+from stopctl.core.codec import NON_FINITE, float_to_json
 from stopctl.core.errors import DamagedError, SettingError
-from stopctl.core.values import NON_FINITE, float_to_json
 from stopctl.store import strict
 from stopctl.store.hashed import FileFact
 
@@ -230,8 +230,12 @@ def are_values(values: object) -> bool:
         and all(
             type(goal) is str and value is not None and _is_value(value) for goal, value in values.items()
         )
-        and len(strict.dumps({goal: float_to_json(float(value)) for goal, value in values.items()})) <= VALUES
+        and (not values or _length(values) <= VALUES)
     )
+
+
+def _length(values: dict[str, Any]) -> int:
+    return len(strict.dumps({goal: float_to_json(float(value)) for goal, value in values.items()}))
 
 
 def _is_label(value: object) -> bool:

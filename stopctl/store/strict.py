@@ -6,8 +6,8 @@ import json
 import math
 from typing import Any, Never, TypeAlias
 
+from stopctl.core.codec import float_to_json
 from stopctl.core.errors import TreeError
-from stopctl.core.values import float_to_json
 
 JsonValue: TypeAlias = Any
 """None | bool | int | float | str | list[JsonValue] | dict[str, JsonValue]"""

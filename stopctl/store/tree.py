@@ -10,8 +10,8 @@ from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, S
 from dataclasses import dataclass, replace
 from typing import Any, Never, TypeAlias
 
+from stopctl.core.codec import NON_FINITE, float_to_json
 from stopctl.core.errors import DamagedError, TreeError
-from stopctl.core.values import NON_FINITE, float_to_json
 from stopctl.store.strict import JsonValue
 
 __all__ = ["ITEMSIZE", "MAX_DEPTH", "Leaf", "Tree", "flatten", "tree_leaves", "tree_map", "unflatten"]

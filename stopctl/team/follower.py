@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from stopctl.core.codec import float_from_json, float_to_json
 from stopctl.core.errors import StopctlError, TeamError
-from stopctl.core.values import float_from_json, float_to_json
 from stopctl.store import FILES, CheckpointInfo, Reader
 from stopctl.store.rundir import CHECKPOINTS, read_meta
 

@@ -14,9 +14,10 @@ import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
+from stopctl.core.codec import float_to_json
 from stopctl.core.controller import Controller
 from stopctl.core.errors import TeamError
-from stopctl.core.values import float_to_json, number
+from stopctl.core.values import number
 from stopctl.store import strict
 from stopctl.store.compare import pairs
 from stopctl.team.ranks import Message, Ranks

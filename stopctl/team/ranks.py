@@ -48,6 +48,8 @@ class Ranks:
 
     Attributes:
         rank, size: as in `Team`.
+        leads: this is the rank that writes.
+        several: there are others.
         over: nobody listens any more: a rank is lost, or all have left.
     """
 
@@ -55,17 +57,8 @@ class Ranks:
         self._team = team
         self.rank = 0 if team is None else team.rank
         self.size = 1 if team is None else team.size
+        self.leads, self.several = self.rank == 0, team is not None
         self.over = team is None
-
-    @property
-    def leads(self) -> bool:
-        """Whether this is the rank that writes."""
-        return self.rank == 0
-
-    @property
-    def several(self) -> bool:
-        """Whether there are others."""
-        return self._team is not None
 
     @property
     def patience(self) -> float:

@@ -6,8 +6,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from stopctl.core.codec import float_from_json
 from stopctl.core.errors import ReportError, SettingError
-from stopctl.core.values import float_from_json, number
+from stopctl.core.values import number
 
 COUNT = "count"
 """The name that a weight has among the reported values, where metrics are reduced."""

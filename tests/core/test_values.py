@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stopctl import EarlyStopper, MetricError, StateError
-from stopctl.core.codec import memory_from_json, memory_to_json
-from stopctl.core.values import float_from_json, number
+from stopctl.core.codec import float_from_json, memory_from_json, memory_to_json
+from stopctl.core.values import number
 
 
 class Tensor:

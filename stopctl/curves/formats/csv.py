@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from stopctl.core.values import NON_FINITE
+from stopctl.core.codec import NON_FINITE
 from stopctl.curves.formats import Format
 from stopctl.curves.recording import Cell, CurveError, Line, Table, shortened
 from stopctl.curves.source import Source

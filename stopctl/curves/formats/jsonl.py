@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from stopctl.core.values import NON_FINITE
+from stopctl.core.codec import NON_FINITE
 from stopctl.curves.formats import Format
 from stopctl.curves.recording import Cell, CurveError, Line, Row, Table, shortened
 from stopctl.curves.source import Source
