@@ -11,16 +11,14 @@ import numpy as np
 import torch
 
 from stopctl import SettingError
-from stopctl.ports import Batches, Held, NumpyRng, PythonRng, Team, Tree
+from stopctl.ports import Batches, Held, Notice, NumpyRng, PythonRng, Team, Tree
 from stopctl_torch import arguments, loaders, rates
 from stopctl_torch.leaves import Encoder
 from stopctl_torch.optimizers import OptimizerPart
 from stopctl_torch.overlap import Overlapping
-from stopctl_torch.parts import GeneratorPart, Keys, ModulePart, ObjectPart, Part, SettingsPart, load_checked
+from stopctl_torch.parts import GeneratorPart, ModulePart, ObjectPart, Part, SettingsPart, load_checked
 from stopctl_torch.rng import CUDA, CudaRng, PartGenerators, SharedRng, TorchRng, cuda_in_use
 from stopctl_torch.team import find_team
-
-log = logging.getLogger("stopctl")
 
 
 class TorchState:
@@ -78,7 +76,7 @@ class TorchState:
         )
         self._steps = dict.fromkeys(self._optimizers, 0)
         self._hooks: list[Any] = []
-        self._seen_keys: set[str] = set()
+        self.notices: list[Notice] = []
         self._attach()
         self._overlapping = Overlapping(modules.values(), self._optimizers.values())
 
@@ -101,12 +99,18 @@ class TorchState:
         """Load all components, or change nothing.
 
         A key that the groups of an optimizer, a scheduler or a scaler gained or lost since is no misfit: one
-        that was saved is loaded, one that was not stays as it is, and one line of the log names them.
+        that was saved is loaded, one that was not stays as it is, and ``notices`` tell of them.
 
         Raises:
             MismatchError: every difference between what was saved and the objects given.
         """
-        self._log_keys(load_checked(self._parts, components, free={*allow_missing, CUDA}))
+        keys = load_checked(self._parts, components, free={*allow_missing, CUDA})
+        if keys.saved:
+            text = f"saved, but not given, so loaded: {', '.join(keys.saved)}"
+            self.notices.append(Notice(text, logging.INFO))
+        if keys.given:
+            why = "given, but not saved, so kept as given (if the run was trained otherwise, give that value)"
+            self.notices.append(Notice(f"{why}: {', '.join(keys.given)}"))
 
     def batches(self, source: Any, steps: int | None) -> Batches | None:
         """The batches of a DataLoader.
@@ -180,17 +184,6 @@ class TorchState:
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
-
-    def _log_keys(self, keys: Keys) -> None:
-        """Each once: INFO where all that was saved is back, WARNING where a value is the script's."""
-        saved, given = ([key for key in each if key not in self._seen_keys] for each in keys)
-        self._seen_keys.update(saved, given)
-        lines = [f"saved, but not given, so loaded: {', '.join(saved)}"] if saved else []
-        if given:
-            why = "given, but not saved, so kept as given (if the run was trained otherwise, give that value)"
-            lines.append(f"{why}: {', '.join(given)}")
-        if lines:
-            log.log(logging.WARNING if given else logging.INFO, "%s", "; ".join(lines))
 
     def _attach(self) -> None:
         if not self._hooks:

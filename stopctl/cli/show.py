@@ -85,6 +85,7 @@ def _plain(run: ReadRun, rules: list[str], notes: list[str]) -> dict[str, Any]:
         "closeness": rules,
         "not_replayed": notes,
         "lr_drops": _drops(run),
+        "noticed": [{"text": text, "level": level} for text, level in run.history.noticed().items()],
         "versions": meta.get("versions"),
         "created": meta.get("created"),
         "notes": meta.get("notes"),
@@ -110,6 +111,7 @@ def _show(run: ReadRun, rules: list[str], notes: list[str]) -> None:
     _section(out, "rules", [*rules, *notes])
     drops = [f"epoch {d['epoch']}, step {d['step']}: times {figure(d['factor'])}" for d in _drops(run)]
     _section(out, "learning-rate drops", drops)
+    _section(out, "noticed", [text for text, level in run.history.noticed().items() if level != "info"])
     user = run.reader.meta.get("notes")
     if isinstance(user, dict):
         _section(out, "notes", [f"{name}: {value}" for name, value in user.items()])

@@ -30,7 +30,7 @@ def reasons(history: History) -> dict[Place, str]:
         if moment.event in ("saved", "save_failed"):
             what = "saved" if moment.event == "saved" else "the save failed"
             text = f"{what}: {moment.line.get('why')}"
-        elif moment.event not in ("report", "boundary"):
+        elif moment.event not in ("report", "boundary", "noticed"):
             continue
         if text:
             by_place.setdefault(moment.place, []).append(text)

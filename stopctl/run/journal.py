@@ -13,6 +13,7 @@ from stopctl.core.progress import Progress
 from stopctl.core.values import number
 from stopctl.core.words import figure, size
 from stopctl.sinks.observer import Audience
+from stopctl.state.protocols import Notice
 from stopctl.store import CheckpointInfo, Store
 from stopctl.team.follower import Follower
 from stopctl.team.inputs import Alone, Counters
@@ -98,6 +99,7 @@ class Journal:
         self._controller = controller
         self._inputs = inputs
         self._level = logging.INFO if ranks.leads else logging.DEBUG
+        self._noticed: set[str] = set()
 
     def note(self, event: str, **fields: Any) -> None:
         """Write a line of the journal.
@@ -113,6 +115,23 @@ class Journal:
     def say(self, text: str, *args: object) -> None:
         """Tell the log; for people once, whatever the number of ranks."""
         log.log(self._level, text, *args)
+
+    def notice(self, notice: Notice) -> None:
+        """Tell what was noticed, each text once: the log, and the journal with a line ``noticed``.
+
+        Of several ranks rank 0 does, and waits for no other: what only another one sees stands in its log
+        alone, at DEBUG.
+
+        Raises:
+            SaveError: the line was not written.
+        """
+        text, level = notice
+        if text in self._noticed:
+            return
+        self._noticed.add(text)
+        log.log(level if self._ranks.leads else logging.DEBUG, "%s: %s", self._store.path, text)
+        if self._ranks.leads:
+            self._write("noticed", {"text": text, "level": logging.getLevelName(level).lower()})
 
     def _write(self, event: str, fields: Mapping[str, Any]) -> None:
         counters: dict[str, Any] = {}

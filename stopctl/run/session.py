@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from stopctl.core.codec import drops_to_json, float_to_json
 from stopctl.core.decision import NOTHING, Decision, Save, Stop
-from stopctl.core.errors import DamagedError, Preempted
+from stopctl.core.errors import DamagedError, Preempted, SettingError
 from stopctl.core.keep import ranked
 from stopctl.run.checkpoints import Checkpoints
 from stopctl.run.journal import Journal, disk_use, fields, line
@@ -18,7 +18,7 @@ from stopctl.run.saver import Saver
 from stopctl.run.settings import Settings
 from stopctl.run.signals import Watch
 from stopctl.state.data import Place
-from stopctl.state.protocols import LearningRate, Ranked, State
+from stopctl.state.protocols import LearningRate, Notice, Notices, Ranked, State
 from stopctl.store import CheckpointInfo, Tree
 from stopctl.team.inputs import Alone, Counters, Now, Sharing
 from stopctl.team.leave import Parting
@@ -75,6 +75,7 @@ class Session:
             Parting(ranks, self._inputs, self._save_last) if isinstance(self._inputs, Sharing) else None
         )
         self._journal = Journal(opened.store, ranks, settings.audience, controller, self._inputs)
+        self._notices: list[Notice] = state.notices if isinstance(state, Notices) else []
         note = self._journal.note
         self._drops, self._drops_found = controller.progress.lr_drops, False
         self._journaled = self._drops  # those that the journal tells of already
@@ -105,6 +106,29 @@ class Session:
         else:
             self._journal.note("resume", checkpoint=self.resumed.name, **first)
             self._journal.say("resumed from %s", self.resumed.name)
+        self._tell_notices()
+
+    def _tell_notices(self) -> list[str]:
+        """Tell what the State has noticed; returns what is to end the run."""
+        wrong = []
+        while self._notices:
+            notice = self._notices.pop(0)
+            self._journal.notice(notice)
+            if notice.level >= logging.ERROR:
+                wrong.append(notice.text)
+        return wrong
+
+    def _refuse(self, wrong: list[str], at: Counters) -> None:
+        """End the run at a boundary because of what was noticed; what is completed is saved before.
+
+        Of several ranks, which need not have noticed the same, the newest checkpoint stands as it is.
+        """
+        self.settle()
+        newest = self.newest_first()[:1]
+        saved = [(info.epoch, info.step) for info in newest] == [(at.epoch, at.step)]
+        if not (saved or self._ranks.several or self.controller.stopped):
+            self.commit(self.controller.propose("before an error"))
+        raise SettingError("; ".join(wrong))
 
     def close(
         self, error: BaseException | None = None, at: Counters | None = None, *, whole: bool = False
@@ -131,6 +155,7 @@ class Session:
                 if self._store.lost:
                     log.warning("%s was taken over: this process wrote nothing more", self._store.path)
                 else:
+                    self._tell_notices()
                     self._journal.note("close")
                     self._journal.say("closed %s: %s", self._store.path, disk_use(self.checkpoints))
             finally:
@@ -262,6 +287,8 @@ class Session:
         now = self._inputs.now()
         self._saver.take(wait=now.signal is not None)
         self._boundary(at, now, retry=self._retry(at, now))
+        if self._notices and (wrong := self._tell_notices()):
+            self._refuse(wrong, at)
         if interrupter is not None:
             interrupter(self)
 
@@ -272,6 +299,8 @@ class Session:
         now = self._inputs.now()
         self._saver.take(wait=now.signal is not None or not self.goes_on(at))
         self._boundary(at, now, retry=self._saver.failed_in != at.done)
+        if self._notices and (wrong := self._tell_notices()):
+            self._refuse(wrong, at)
         if interrupter is not None:
             interrupter(self)
 
@@ -346,6 +375,7 @@ class Session:
         self.restored = dict(self._state.version())
         self._journal.note("restored", name=info.name)
         self._journal.say("restored %s", info.name)
+        self._tell_notices()
         return info
 
     def _capture(self) -> dict[str, Tree]:

@@ -111,6 +111,11 @@ class History:
         decided = [m for m in standing if m.event in ("report", "boundary")]
         return bool(ends) and (not decided or ends[-1].place >= decided[-1].place)
 
+    def noticed(self) -> dict[str, str]:
+        """What was noticed of the program, each line once, with its level."""
+        lines = [moment.line for moment in self.standing() if moment.event == "noticed"]
+        return {str(line.get("text")): str(line.get("level")) for line in lines}
+
     def newest(self) -> Moment | None:
         """The newest line."""
         return self.moments[-1] if self.moments else None

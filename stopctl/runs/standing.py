@@ -185,7 +185,7 @@ def _state(past: History, listing: Listing, process: Holder | None) -> tuple[str
         return "stopped", str(mapping(stop["stop"]).get("text"))
     if past.finished():
         return "finished", "all planned passes are done"
-    last = next((m for m in reversed(standing) if m.event not in ("close", "restored")), None)
+    last = next((m for m in reversed(standing) if m.event not in ("close", "restored", "noticed")), None)
     if last is not None and last.event == "preempted":
         return "preempted", last.text
     if not listing.good and not any(m.event in ("report", "boundary") for m in standing):

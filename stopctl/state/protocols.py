@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from stopctl.store import Leaf, Tree
 
@@ -35,6 +36,30 @@ class State(Protocol):
     def close(self) -> None:
         """Give back what the adapter hooked into the user's objects."""
         ...
+
+
+class Notice(NamedTuple):
+    """What a user would want to know of a program, in one line that says what to write.
+
+    Attributes:
+        text: the line, without the run's directory.
+        level: of `logging`: INFO, WARNING, or ERROR, which ends the run at the boundary where it is taken.
+    """
+
+    text: str
+    level: int = logging.WARNING
+
+
+@runtime_checkable
+class Notices(Protocol):
+    """What a State can do besides that has something to tell.
+
+    Attributes:
+        notices: what is new. Run empties this very list at opening, at each boundary, after a restore and at
+            close, and tells each text once an opening, in the log and in the journal.
+    """
+
+    notices: list[Notice]
 
 
 @runtime_checkable

@@ -197,6 +197,7 @@ SENTENCES = {
     "save_failed": "the save failed: {why}",
     "preempted": "preempted by {signal}",
     "restored": "restored {name}",
+    "noticed": "noticed: {text}",
 }
 
 

@@ -45,6 +45,7 @@ def test_what_is_no_object_is_an_empty_one():
         ({"event": "resume", "checkpoint": "epoch-0001"}, "resumed from epoch-0001"),
         ({"event": "preempted", "signal": "SIGTERM"}, "preempted by SIGTERM"),
         ({"event": "restored", "name": "epoch-0001"}, "restored epoch-0001"),
+        ({"event": "noticed", "text": "an Adam", "level": "warning"}, "noticed: an Adam"),
         ({"event": "close"}, ""),
         ({"event": ["saved"]}, ""),
     ],

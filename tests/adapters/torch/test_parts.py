@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -232,19 +233,17 @@ def test_every_difference_is_told_and_nothing_moves(
 
 
 def test_a_setting_less_is_loaded_and_one_more_is_kept(
-    reloaded: Reload, caplog: pytest.LogCaptureFixture
+    reloaded: Reload,
 ) -> None:
-    caplog.set_level("INFO", "stopctl")
     with_name, without = state(optimizer=named), state()
     saved, lacking = reloaded(with_name.capture()), reloaded(without.capture())
     without.restore(saved)
     assert without.capture()["optimizer"]["state"]["param_groups"][0]["name"] == "all"
     with_name.restore(lacking)
     assert with_name.capture()["optimizer"]["state"]["param_groups"][0]["name"] == "all"
-    assert [(r.levelname, r.getMessage().rpartition(": ")[2]) for r in caplog.records] == [
-        ("INFO", "'name' of optimizer"),
-        ("WARNING", "'name' of optimizer"),
-    ]
+    [loaded], [kept] = without.notices, with_name.notices
+    assert (loaded.text.rpartition(": ")[2], loaded.level) == ("'name' of optimizer", logging.INFO)
+    assert (kept.text.rpartition(": ")[2], kept.level) == ("'name' of optimizer", logging.WARNING)
 
 
 def test_a_scaler_takes_over_what_there_is(reloaded: Reload, fingerprint: Fingerprint) -> None:

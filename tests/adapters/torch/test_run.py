@@ -12,6 +12,7 @@ from torch import nn
 
 import stopctl
 from stopctl import MismatchError, OrderError
+from stopctl.store import Reader
 from stopctl_torch import Run
 
 
@@ -125,7 +126,9 @@ def test_a_run_whose_optimizer_counts_in_its_groups_is_resumed(
             run.restore_best()
     assert optimizer.param_groups[0]["step"] == 4
     line = "saved, but not given, so loaded: 'step' of optimizer"
-    assert [r.levelname for r in caplog.records if r.getMessage() == line] == ["INFO"]
+    assert [r.levelname for r in caplog.records if r.getMessage().endswith(f": {line}")] == ["INFO"]
+    [noticed] = [each for each in Reader(tmp_path / "run").journal() if each["event"] == "noticed"]
+    assert (noticed["text"], noticed["level"], noticed["epoch"]) == (line, "info", 2)
 
 
 def test_it_is_stopctl_run(tmp_path: Path) -> None:

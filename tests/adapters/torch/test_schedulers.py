@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -230,9 +231,7 @@ def test_another_scheduler_does_not_fit(
     assert fingerprint(state.capture()) == before
 
 
-def test_keys_may_come_and_go_inside_too_and_one_line_names_them(
-    reloaded: Reload, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_keys_may_come_and_go_inside_too_and_a_line_each_names_them(reloaded: Reload) -> None:
     *_, scheduler, state = build(MAKE["SequentialLR"])
     saved = reloaded(state.capture())
     del saved["scheduler"]["state"]["_schedulers"][1]["milestones"]
@@ -242,11 +241,14 @@ def test_keys_may_come_and_go_inside_too_and_one_line_names_them(
     assert scheduler.old == 1
     assert scheduler._schedulers[0].end_factor == 0.75
     assert list(scheduler._schedulers[1].milestones.elements()) == [2, 4]
-    line = (
-        "saved, but not given, so loaded: 'old' of scheduler; given, but not saved, so kept as given (if the run "
-        "was trained otherwise, give that value): 'milestones' of scheduler/_schedulers/1"
-    )
-    assert [(r.levelname, r.getMessage()) for r in caplog.records] == [("WARNING", line)]
+    assert state.notices == [
+        ("saved, but not given, so loaded: 'old' of scheduler", logging.INFO),
+        (
+            "given, but not saved, so kept as given (if the run was trained otherwise, give that value): "
+            "'milestones' of scheduler/_schedulers/1",
+            logging.WARNING,
+        ),
+    ]
 
 
 def test_a_state_without_its_inner_schedulers_leaves_them_as_they_are(reloaded: Reload) -> None:
@@ -271,7 +273,7 @@ OLDER_STEP_LR = {
 
 
 def test_a_scheduler_that_an_older_torch_saved_goes_on_bit_by_bit(
-    reloaded: Reload, fingerprint: Fingerprint, seed: Callable[[int], None], caplog: pytest.LogCaptureFixture
+    reloaded: Reload, fingerprint: Fingerprint, seed: Callable[[int], None]
 ) -> None:
     model, optimizer, scheduler, state = build(MAKE["StepLR"])
     train(model, optimizer, scheduler, 3)
@@ -289,9 +291,9 @@ def test_a_scheduler_that_an_older_torch_saved_goes_on_bit_by_bit(
     assert train(model, optimizer, scheduler, 5) == rates
     after = fingerprint(state.capture())
     assert (after["model"], after["optimizer"]) == (expected["model"], expected["optimizer"])
-    [line] = [record.getMessage() for record in caplog.records]
-    assert "'verbose' of scheduler" in line
-    assert all(f"{key!r} of scheduler" in line for key in now.keys() - OLDER_STEP_LR)
+    loaded, kept = state.notices
+    assert loaded.text.endswith(": 'verbose' of scheduler")
+    assert all(f"{key!r} of scheduler" in kept.text for key in now.keys() - OLDER_STEP_LR)
 
 
 class Grown(Rough):
