@@ -19,6 +19,7 @@ from stopctl.state.protocols import (
     Ranked,
     State,
     Team,
+    Watched,
 )
 from stopctl.state.rng import NumpyRng, PythonRng, differing
 from stopctl.store.compare import differences
@@ -44,6 +45,7 @@ __all__ = [
     "Team",
     "Tree",
     "TreeError",
+    "Watched",
     "array_leaf",
     "choose",
     "detached",

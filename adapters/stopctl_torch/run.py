@@ -11,6 +11,7 @@ import torch
 import stopctl
 from stopctl import RunSettings, SettingError
 from stopctl_torch.state import TorchState
+from stopctl_torch.watch import How
 
 
 class Run(stopctl.Run):
@@ -21,6 +22,8 @@ class Run(stopctl.Run):
         model: the module to train, or a dict of several by name.
         optimizer, scheduler, scaler: what trains it, one each or a dict of several by name.
         extra: whatever else moves while training, by name (see TorchState).
+        watch: what the program trains with and has not given is told once ("warn"), ends the run at the next
+            boundary, where nothing is lost ("raise"), or is not looked for ("off").
         settings: when to stop and save, what to keep, and the rest; see `stopctl.RunSettings`.
 
     Raises:
@@ -37,13 +40,16 @@ class Run(stopctl.Run):
         scheduler: Any = None,
         scaler: Any = None,
         extra: Mapping[str, Any] | None = None,
+        watch: How = "warn",
         **settings: Unpack[RunSettings],
     ) -> None:
         if "state" in settings:
             raise SettingError(
                 "stopctl_torch.Run has no state=: write model=..., and extra={...} for the rest"
             )
-        state = TorchState(model=model, optimizer=optimizer, scheduler=scheduler, scaler=scaler, extra=extra)
+        state = TorchState(
+            model=model, optimizer=optimizer, scheduler=scheduler, scaler=scaler, extra=extra, watch=watch
+        )
         try:
             super().__init__(directory, state=state, **settings)
         except BaseException:

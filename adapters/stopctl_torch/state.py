@@ -14,11 +14,13 @@ from stopctl import SettingError
 from stopctl.ports import Batches, Held, Notice, NumpyRng, PythonRng, Team, Tree
 from stopctl_torch import arguments, loaders, rates
 from stopctl_torch.leaves import Encoder
+from stopctl_torch.marks import Marks
 from stopctl_torch.optimizers import OptimizerPart
 from stopctl_torch.overlap import Overlapping
 from stopctl_torch.parts import GeneratorPart, ModulePart, ObjectPart, Part, SettingsPart, load_checked
 from stopctl_torch.rng import CUDA, CudaRng, PartGenerators, SharedRng, TorchRng, cuda_in_use
 from stopctl_torch.team import find_team
+from stopctl_torch.watch import Given, How, Watch
 
 
 class TorchState:
@@ -31,6 +33,8 @@ class TorchState:
             (learning rate, step size, ...) are part of their state: on restoring, the saved ones win.
         extra: anything else that moves while training, by name: objects with ``state_dict()`` and
             ``load_state_dict()`` (an AveragedModel, a StatefulDataLoader), and torch.Generators.
+        watch: "warn" tells what the program trains with and has not given, "raise" ends it for that, "off"
+            does not look; see docs/resume.md.
 
     The global generators of Python, NumPy and PyTorch (CPU and CUDA) are always included. Of several ranks
     each has its own generators and objects in ``extra`` that are no modules; all else is saved once.
@@ -47,6 +51,7 @@ class TorchState:
         scheduler: Any = None,
         scaler: Any = None,
         extra: Mapping[str, Any] | None = None,
+        watch: How = "warn",
     ) -> None:
         models, extras = arguments.models(model), arguments.extras(extra)
         modules = {**models, **{k: v for k, v in extras.items() if isinstance(v, torch.nn.Module)}}
@@ -74,10 +79,12 @@ class TorchState:
         self._per_rank = frozenset(
             k for k in self._parts if k in others or k in generators or k.startswith("rng.")
         )
-        self._steps = dict.fromkeys(self._optimizers, 0)
-        self._hooks: list[Any] = []
-        self.notices: list[Notice] = []
-        self._attach()
+        given = Given(models, modules, self._optimizers, self._schedulers, scalers, others)
+        self._watch = None if watch == "off" else Watch(given, watch)
+        told = None if self._watch is None else self._watch.stepped
+        self._marks = Marks(modules, self._optimizers, self._schedulers, others, told)
+        self.notices: list[Notice] = [] if self._watch is None else self._watch.notices
+        self.version, self.mark, self.moved = self._marks.version, self._marks.mark, self._marks.moved
         self._overlapping = Overlapping(modules.values(), self._optimizers.values())
 
     def capture(self) -> dict[str, Tree]:
@@ -104,6 +111,7 @@ class TorchState:
         Raises:
             MismatchError: every difference between what was saved and the objects given.
         """
+        self._marks.forget()
         keys = load_checked(self._parts, components, free={*allow_missing, CUDA})
         if keys.saved:
             text = f"saved, but not given, so loaded: {', '.join(keys.saved)}"
@@ -137,12 +145,10 @@ class TorchState:
         """All generators, and whatever in ``extra`` is no module, such as a StatefulDataLoader."""
         return self._per_rank
 
-    def version(self) -> Mapping[str, int]:
-        """How often every optimizer and scheduler has stepped; counts on after a close."""
-        self._attach()
-        steps = {f"{name}.step()": count for name, count in self._steps.items()}
-        epochs = {f"{name}.step()": _last_epoch(s) for name, s in self._schedulers.items()}
-        return {**steps, **{name: epoch for name, epoch in epochs.items() if epoch is not None}}
+    def passed(self, *, epoch: bool) -> None:
+        """Have the watch look around, where a pass ends or, between two batches, an epoch does not."""
+        if self._watch is not None:
+            self._watch.passed(self.version() if epoch else None)
 
     def check_lr(self) -> None:
         """Raise SettingError unless the learning rate is Run's to lower."""
@@ -181,27 +187,10 @@ class TorchState:
     def close(self) -> None:
         """Take all hooks off."""
         self._overlapping.close()
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks = []
-
-    def _attach(self) -> None:
-        if not self._hooks:
-            self._hooks = [o.register_step_post_hook(self._count(k)) for k, o in self._optimizers.items()]
-
-    def _count(self, name: str) -> Any:
-        def stepped(*_: object) -> None:
-            self._steps[name] += 1
-
-        return stepped
+        self._marks.close()
+        if self._watch is not None:
+            self._watch.close()
 
 
 def _without_cuda(parts: Mapping[str, Part]) -> dict[str, Part]:
     return {name: part for name, part in parts.items() if name != CUDA}
-
-
-def _last_epoch(scheduler: Any) -> int | None:
-    """The position of a scheduler; of a ChainedScheduler, which has none, those inside added up."""
-    inner = [_last_epoch(s) or 0 for s in getattr(scheduler, "_schedulers", ())]
-    epoch = getattr(scheduler, "last_epoch", sum(inner) if inner else None)
-    return epoch if isinstance(epoch, int) else None

@@ -11,7 +11,7 @@ from stopctl.run.journal import standing
 from stopctl.run.progressbar import with_bar
 from stopctl.run.session import Session
 from stopctl.state.data import Feed, batches_of, generators_of
-from stopctl.state.protocols import State
+from stopctl.state.protocols import State, Watched
 from stopctl.team.inputs import Counters
 
 
@@ -23,6 +23,8 @@ class Loop:
         self.going_on = False
         self._session = session
         self._state = state
+        self._watched = state if isinstance(state, Watched) else None
+        self._mark = state.version if self._watched is None else self._watched.mark
         self._epoch, self._step = progress.epoch, progress.step  # completed ones
         self._unit, self._planned = "epoch", 0
         self._number: int | None = None  # the pass we are in
@@ -190,7 +192,9 @@ class Loop:
             feed.leave()
 
     def _end_batch(self, feed: Feed) -> None:
-        self._check_unchanged()
+        self._check_unchanged(self.at())
+        if self._watched is not None:
+            self._watched.passed(epoch=False)
         if self._reported is None:
             feed.done += 1
             self._step += feed.whole(feed.done)
@@ -222,7 +226,7 @@ class Loop:
             if feed is not None:
                 feed.leave()
             at = self.at(number)
-        version = dict(self._state.version())
+        version = dict(self._mark())
         judged = session.report(at, metrics, version)
         if feed is not None and in_batch:
             self._step = at.step
@@ -232,7 +236,9 @@ class Loop:
         return judged.decision
 
     def _end_pass(self, number: int) -> None:
-        self._check_unchanged()
+        self._check_unchanged(self.at(number))
+        if self._watched is not None:
+            self._watched.passed(epoch=self._unit == "epoch")
         self._data_was_used()
         self._number = None
         if self._stopped_inside():
@@ -246,13 +252,26 @@ class Loop:
         """Whether the run has stopped between two batches of this pass, which it does not complete then."""
         return self._feed is not None and self._feed.inside and self._session.stopped is not None
 
-    def _check_unchanged(self) -> None:
+    def restored(self) -> None:
+        """The state was restored: what moved by that is no fault."""
         if self._reported is not None:
-            moved = _moved(self._reported, self._state.version())
-            if moved:
-                raise OrderError(
-                    f"{moved} ran after run.report(); a resumed run would skip it: call it before report()"
-                )
+            self._reported = dict(self._state.version())
+
+    def _check_unchanged(self, at: Counters) -> None:
+        """Raise where something moved after the report; what did so after the last one is nobody's loss."""
+        if self._reported is None:
+            return
+        moved = _moved(self._reported, self._state.version())
+        if moved:
+            raise OrderError(
+                f"{moved} ran after run.report(); a resumed run would skip it: call it before report()"
+            )
+        moved = None if self._watched is None else self._watched.moved()
+        if moved and self._session.goes_on(at):
+            raise OrderError(
+                f"{moved} changed after run.report(), and a resumed run would not have that: change it "
+                "before report(), or first thing in the next pass"
+            )
 
     def _unmoved(self, done: int) -> None:
         moved = _moved(self._session.restored, self._state.version())

@@ -232,7 +232,7 @@ class Run:
                 f"{progress.best_step}); the best that was saved is {best[0] if best else 'none'}: "
                 "write save=OnBest(), or exact=False"
             )
-        return session.restore(saved)
+        return self._restored(session, saved)
 
     def restore_latest(self) -> CheckpointInfo:
         """Put the newest good checkpoint back into the user's objects.
@@ -242,7 +242,7 @@ class Run:
             OrderError: after ``report()`` in a pass that goes on.
         """
         session = self._restoring("restore_latest")
-        return session.restore(session.newest_first())
+        return self._restored(session, session.newest_first())
 
     def _restoring(self, call: str) -> Session:
         session = self._open_session()
@@ -252,6 +252,11 @@ class Run:
                 f"{call}() after report() in the same pass: a resumed run would skip it; call it later"
             )
         return session
+
+    def _restored(self, session: Session, infos: list[CheckpointInfo]) -> CheckpointInfo:
+        info = session.restore(infos)
+        self._open_loop().restored()
+        return info
 
     def _any_session(self) -> Session:
         if self._session is None:

@@ -63,6 +63,23 @@ class Notices(Protocol):
 
 
 @runtime_checkable
+class Watched(Protocol):
+    """What a State can do besides that sees more of the user's objects than `State.version` counts."""
+
+    def mark(self) -> Mapping[str, int]:
+        """`State.version`, at a report; the values that must not move after it are remembered, too."""
+        ...
+
+    def moved(self) -> str | None:
+        """Which of those has moved since, in words; asked once a report."""
+        ...
+
+    def passed(self, *, epoch: bool) -> None:
+        """Look around: an epoch is over, or a step, or a batch of an epoch."""
+        ...
+
+
+@runtime_checkable
 class LearningRate(Protocol):
     """What the State of a framework with learning rates can do besides."""
 

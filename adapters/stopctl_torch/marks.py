@@ -1,0 +1,244 @@
+"""What the given objects have come to: the steps that they count, and the values that a report has seen.
+
+After a report nothing of that may move until the pass is over: no checkpoint would have it. A tensor has
+moved when both PyTorch's count of the writes into it (``_version``) and its elements are others: averages that were
+swapped in and out again are no fault. Writes through ``.data`` are not counted and stay unseen.
+"""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from stopctl_torch.sharding import fsdp_parts, is_sharded
+
+FIRST = 3
+"""Reports of an opening after which the values are looked at in any case."""
+
+SHARE = 0.005
+"""What later looks may take of all time: in fast step loops they are rarer than the reports."""
+
+SAMPLE = 64
+"""Elements of a tensor that are compared, spread over it."""
+
+
+class Mark(NamedTuple):
+    """A value at a report: a number, or a tensor with its version and some of its elements."""
+
+    component: str
+    name: str
+    slots: Any
+    key: Any
+    value: Any
+    version: int = 0
+    sample: torch.Tensor | None = None
+
+
+class Marks:
+    """Counters of the given optimizers and schedulers, and the values of modules and extras at a report.
+
+    Args:
+        modules, optimizers, schedulers: the given ones, by component name.
+        extras: the others, by component name: dicts and lists, and objects with ``state_dict()``.
+        watch: told of every step of any optimizer of this process, if given.
+    """
+
+    def __init__(
+        self,
+        modules: Mapping[str, torch.nn.Module],
+        optimizers: Mapping[str, torch.optim.Optimizer],
+        schedulers: Mapping[str, Any],
+        extras: Mapping[str, Any],
+        watch: Callable[[torch.optim.Optimizer], None] | None = None,
+    ) -> None:
+        self._modules = modules
+        self._optimizers = optimizers
+        self._schedulers = schedulers
+        self._extras = extras
+        self._steps = dict.fromkeys(optimizers, 0)
+        self._watch = None if watch is None else weakref.WeakMethod(watch)
+        self._hooks: list[Any] = []
+        self._marks: list[Mark] = []
+        self._looks = 0
+        self._cost = self._next = 0.0
+        self._attach()
+
+    def version(self) -> Mapping[str, int]:
+        """How often every optimizer and scheduler has stepped; counts on after a close."""
+        self._attach()
+        steps = {f"{name}.step()": count for name, count in self._steps.items()}
+        epochs = {f"{name}.step()": last_epoch(s) for name, s in self._schedulers.items()}
+        return {**steps, **{name: epoch for name, epoch in epochs.items() if epoch is not None}}
+
+    def mark(self) -> Mapping[str, int]:
+        """The same, at a report, whose values are kept until `moved` is asked."""
+        self._marks = []
+        began = time.perf_counter()
+        if self._looks < FIRST or began >= self._next:
+            self._looks += 1
+            self._marks = list(self._values())
+            self._cost = time.perf_counter() - began
+        return self.version()
+
+    def moved(self) -> str | None:
+        """What is no longer as it was at the newest `mark`, in words; asked once."""
+        marks, self._marks = self._marks, []
+        if not marks:
+            return None
+        began = time.perf_counter()
+        moved = [mark for mark in marks if _has_moved(mark) and self._is_saved(mark)]
+        ended = time.perf_counter()
+        self._next = ended + (self._cost + ended - began) / SHARE
+        if not moved:
+            return None
+        more = f" and {len(moved) - 1} more" if len(moved) > 1 else ""
+        return f"{moved[0].component}/{moved[0].name}{more}"
+
+    def forget(self) -> None:
+        """The values of the newest report do not count any more."""
+        self._marks = []
+
+    def close(self) -> None:
+        """Take all hooks off, and hold no value."""
+        self.forget()
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+
+    def _attach(self) -> None:
+        if not self._hooks:
+            self._hooks = [o.register_step_post_hook(self._count(k)) for k, o in self._optimizers.items()]
+            if self._watch is not None:
+                hook = register_optimizer_step_post_hook(_told(self._watch))
+                self._hooks.append(hook)
+                weakref.finalize(self, hook.remove)  # PyTorch would keep it for ever
+
+    def _count(self, name: str) -> Any:
+        def stepped(*_: object) -> None:
+            self._steps[name] += 1
+
+        return stepped
+
+    def _values(self) -> Iterator[Mark]:
+        for component, module in self._modules.items():
+            if not fsdp_parts(module):  # what those hold is put in place and taken away by each evaluation
+                for name, slots, key in slots_of(module):
+                    yield from _marked(component, name, slots, key)
+        for component, thing in self._extras.items():
+            deep = isinstance(thing, dict | list)
+            yield from _walk(component, "", thing if deep else getattr(thing, "__dict__", {}), deep=deep)
+
+    def _is_saved(self, mark: Mark) -> bool:
+        """Whether a checkpoint would have it."""
+        thing = {**self._extras, **self._modules}[mark.component]
+        if isinstance(thing, dict | list):
+            return True
+        try:
+            state = thing.state_dict()
+        except Exception:  # a class of the user's, which captures later if at all
+            return False
+        if mark.component in self._modules:
+            return mark.name in state
+        now, names = _now(mark), {mark.name, mark.name.lstrip("_")}
+        return any(str(key) in names and _equal(now, value) for key, value in leaves(state))
+
+
+def _told(watch: weakref.WeakMethod[Callable[[torch.optim.Optimizer], None]]) -> Any:
+    def stepped(optimizer: torch.optim.Optimizer, *_: object) -> None:
+        if told := watch():
+            told(optimizer)
+
+    return stepped
+
+
+def last_epoch(scheduler: Any) -> int | None:
+    """The position of a scheduler; of a ChainedScheduler, which has none, those inside added up."""
+    inner = [last_epoch(s) or 0 for s in getattr(scheduler, "_schedulers", ())]
+    epoch = getattr(scheduler, "last_epoch", sum(inner) if inner else None)
+    return epoch if isinstance(epoch, int) else None
+
+
+def slots_of(module: torch.nn.Module) -> Iterator[tuple[str, Mapping[str, Any], str]]:
+    """Every parameter and persistent buffer: its name, and the dict and the key under which it lies there."""
+    for prefix, part in module.named_modules():
+        for slots in (part._parameters, part._buffers):
+            for key in slots:
+                if key not in part._non_persistent_buffers_set:
+                    yield f"{prefix}.{key}" if prefix else key, slots, key
+
+
+def leaves(tree: Any, key: Any = "") -> Iterator[tuple[Any, Any]]:
+    """Every number and tensor of nested dicts, lists and tuples, with the key of the dict nearest to it."""
+    if isinstance(tree, Mapping):
+        for name, value in tree.items():
+            yield from leaves(value, name)
+    elif isinstance(tree, list | tuple):
+        for value in tree:
+            yield from leaves(value, key)
+    elif isinstance(tree, torch.Tensor) or type(tree) in (int, float):
+        yield key, tree
+
+
+def _walk(component: str, prefix: str, slots: Any, *, deep: bool) -> Iterator[Mark]:
+    """The numbers and tensors of an extra; of one that is an object, those it holds itself."""
+    for key, value in list(slots.items() if isinstance(slots, dict) else enumerate(slots)):
+        name = f"{prefix}{key}"
+        if deep and isinstance(value, dict | list):
+            yield from _walk(component, f"{name}/", value, deep=True)
+        else:
+            yield from _marked(component, name, slots, key)
+
+
+def _marked(component: str, name: str, slots: Any, key: Any) -> Iterator[Mark]:
+    value = slots[key]
+    if type(value) in (int, float):
+        yield Mark(component, name, slots, key, value)
+    elif isinstance(value, torch.Tensor) and (sample := _sample(value)) is not None:
+        yield Mark(component, name, slots, key, value, value._version, sample)
+
+
+def _sample(tensor: torch.Tensor) -> torch.Tensor | None:
+    """Some elements; None of a tensor whose elements or versions cannot be told here."""
+    if is_sharded(tensor) or tensor.is_meta or tensor.is_inference() or tensor.layout is not torch.strided:
+        return None
+    try:
+        flat = tensor.detach().flatten()
+        return flat[:: -(-flat.numel() // SAMPLE) or 1].clone()
+    except (RuntimeError, NotImplementedError, TypeError, ValueError):  # lazy, quantized, a subclass
+        return None
+
+
+def _now(mark: Mark) -> Any:
+    try:
+        return mark.slots[mark.key]
+    except (KeyError, IndexError):
+        return None
+
+
+def _has_moved(mark: Mark) -> bool:
+    now, before = _now(mark), mark.sample
+    if before is None:
+        return type(now) in (int, float) and not _equal(now, mark.value)
+    if not isinstance(now, torch.Tensor) or (now is mark.value and now._version == mark.version):
+        return False
+    sample = _sample(now)
+    return sample is not None and not (now.shape == mark.value.shape and _equal(sample, before))
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """Of two numbers or tensors, NaN equal to NaN; what cannot be compared counts as equal."""
+    if isinstance(one, torch.Tensor) != isinstance(other, torch.Tensor):
+        return False
+    if not isinstance(one, torch.Tensor):
+        return bool(one == other or (one != one and other != other))
+    try:
+        if one.shape != other.shape or one.dtype != other.dtype:
+            return False
+        return bool(((one == other) | ((one != one) & (other != other))).all())
+    except (RuntimeError, NotImplementedError):
+        return True
