@@ -1,8 +1,8 @@
 """What the given objects have come to: the steps that they count, and the values that a report has seen.
 
 After a report nothing of that may move until the pass is over: no checkpoint would have it. A tensor has
-moved when both PyTorch's count of the writes into it (``_version``) and its elements are others: averages that were
-swapped in and out again are no fault. Writes through ``.data`` are not counted and stay unseen.
+moved when PyTorch's count of the writes into it (``_version``) and its elements are others: averages that
+were swapped in and out again are no fault. Writes through ``.data`` are not counted and stay unseen.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
-
-from stopctl_torch.sharding import fsdp_parts, is_sharded
 
 FIRST = 3
 """Reports of an opening after which the values are looked at in any case."""
@@ -126,9 +124,8 @@ class Marks:
 
     def _values(self) -> Iterator[Mark]:
         for component, module in self._modules.items():
-            if not fsdp_parts(module):  # what those hold is put in place and taken away by each evaluation
-                for name, slots, key in slots_of(module):
-                    yield from _marked(component, name, slots, key)
+            for name, slots, key in slots_of(module):
+                yield from _marked(component, name, slots, key)
         for component, thing in self._extras.items():
             deep = isinstance(thing, dict | list)
             yield from _walk(component, "", thing if deep else getattr(thing, "__dict__", {}), deep=deep)
@@ -203,14 +200,12 @@ def _marked(component: str, name: str, slots: Any, key: Any) -> Iterator[Mark]:
 
 
 def _sample(tensor: torch.Tensor) -> torch.Tensor | None:
-    """Some elements; None of a tensor whose elements or versions cannot be told here."""
-    if is_sharded(tensor) or tensor.is_meta or tensor.is_inference() or tensor.layout is not torch.strided:
+    """Some elements; None of a tensor whose elements or versions cannot be told here: sharded ones, say."""
+    plain = type(tensor) in (torch.Tensor, torch.nn.Parameter) and tensor.layout is torch.strided
+    if not plain or tensor.is_meta or tensor.is_quantized or tensor.is_inference():
         return None
-    try:
-        flat = tensor.detach().flatten()
-        return flat[:: -(-flat.numel() // SAMPLE) or 1].clone()
-    except (RuntimeError, NotImplementedError, TypeError, ValueError):  # lazy, quantized, a subclass
-        return None
+    flat = tensor.detach().flatten()
+    return flat[:: -(-flat.numel() // SAMPLE) or 1].clone()
 
 
 def _now(mark: Mark) -> Any:

@@ -42,15 +42,11 @@ def sharded(values: Mapping[K, Any]) -> dict[K, Any]:
 
 def reshard(module: torch.nn.Module) -> None:
     """Give every FSDP2 module in it its own parameters back, which an evaluation may have left replaced."""
-    for part in fsdp_parts(module):
-        part.reshard()
-
-
-def fsdp_parts(module: torch.nn.Module) -> list[Any]:
-    """The FSDP2 modules in it."""
     fsdp = sys.modules.get("torch.distributed.fsdp")
     kind: Any = getattr(fsdp, "FSDPModule", None)
-    return [] if kind is None else [part for part in module.modules() if isinstance(part, kind)]
+    for part in module.modules() if kind is not None else ():
+        if isinstance(part, kind):
+            part.reshard()
 
 
 def local(tensor: Any) -> torch.Tensor:

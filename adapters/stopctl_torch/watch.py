@@ -228,7 +228,7 @@ class Watch:
     def _serves(self, thing: Any, *, inside: bool) -> str:
         """Which given object a thing works on, in words; empty where on none."""
         if isinstance(thing, GradScaler):
-            return "the given optimizers" if thing.is_enabled() else ""
+            return "given optimizers" if thing.is_enabled() else ""
         if isinstance(thing, LRScheduler):
             driven = accelerate.plain(getattr(thing, "optimizer", None))
             return next((name for name, each in self._given.optimizers.items() if each is driven), "")

@@ -1,0 +1,221 @@
+"""What moves between a report and the end of its pass is an error, also where the watch is off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+
+from stopctl import OrderError, Patience
+from stopctl_torch import Run
+from stopctl_torch.marks import FIRST, Marks
+
+
+class Net(nn.Module):
+    """Weights, statistics, and a cache that is not saved."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(100, 3)
+        self.norm = nn.BatchNorm1d(3)
+        self.register_buffer("cache", torch.zeros(2), persistent=False)
+        self.register_buffer("nothing", None)
+
+
+class Loop:
+    """An extra with a number and a tensor that it saves, and others that it does not."""
+
+    def __init__(self) -> None:
+        self._seen, self.rate, self.calls, self.name = 0, torch.zeros(1), 0, "loop"
+
+    def state_dict(self) -> dict[str, Any]:
+        """Two of them."""
+        return {"seen": self._seen, "deep": [{"rate": self.rate}]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Both."""
+        self._seen, self.rate = state["seen"], state["deep"][0]["rate"]
+
+
+def program() -> dict[str, Any]:
+    model = Net()
+    return {"model": model, "extra": {"ema": AveragedModel(model), "loop": Loop()}}
+
+
+def swapped(model: Net, ema: Any, loop: Loop) -> None:
+    """Averages in and out again, as for a look at samples; NaN stays NaN."""
+    kept = model.layer.weight.detach().clone()
+    model.layer.weight.copy_(ema.module.layer.weight + 1)
+    model.layer.weight.copy_(kept)
+    model.layer.bias.copy_(model.layer.bias.clone())
+
+
+def evaluated(model: Net, ema: Any, loop: Loop) -> None:
+    """A forward pass that fills a cache and counts calls."""
+    model.eval()
+    model.norm(model.layer(torch.ones(2, 100)))
+    model.cache.add_(1)
+    loop.calls += 1
+    loop.name = "called"
+
+
+def gone(model: Net, ema: Any, loop: Loop) -> None:
+    """What is no more is no change."""
+    del model.norm._buffers["running_mean"]
+    loop.rate = None  # type: ignore[assignment]
+
+
+def last_element(model: Net, ema: Any, loop: Loop) -> None:
+    model.layer.bias[-1] += 1
+
+
+def new_parameter(model: Net, ema: Any, loop: Loop) -> None:
+    model.layer.weight = nn.Parameter(model.layer.weight + 1)
+
+
+def count(model: Net, ema: Any, loop: Loop) -> None:
+    loop._seen += 1
+
+
+def rate(model: Net, ema: Any, loop: Loop) -> None:
+    loop.rate += 1
+
+
+LATE: list[tuple[Any, str | None]] = [
+    (lambda model, ema, loop: model.layer.weight.mul_(0.9), "model/layer.weight"),
+    (last_element, "model/layer.bias"),
+    (new_parameter, "model/layer.weight"),
+    (
+        lambda model, ema, loop: model.train() and model.norm(torch.ones(2, 3)),
+        "model/norm.num_batches_tracked",
+    ),
+    (lambda model, ema, loop: ema.update_parameters(model), "extra.ema/n_averaged"),
+    (count, "extra.loop/_seen"),
+    (rate, "extra.loop/rate"),
+    (swapped, None),
+    (evaluated, None),
+    (gone, None),
+    (lambda model, ema, loop: model.layer.weight.data.mul_(0.9), None),  # PyTorch does not count those writes
+]
+
+
+@pytest.mark.parametrize(("late", "named"), LATE)
+@pytest.mark.parametrize("watch", ["raise", "off"])
+def test_what_moves_after_the_report_is_an_error(
+    late: Callable[..., object], named: str | None, watch: Any, tmp_path: Path
+) -> None:
+    given = program()
+    with torch.no_grad():
+        given["model"].layer.bias[0] = torch.nan
+    passes = []
+
+    def train() -> None:
+        with Run(tmp_path, stop=None, watch=watch, **given) as run, torch.no_grad():
+            for epoch in run.epochs(3):
+                passes.append(epoch)
+                if epoch == 1 and late is not gone:
+                    late(given["model"], *given["extra"].values())  # its right place
+                run.report(val_loss=1.0)
+                if epoch == 2:
+                    late(given["model"], *given["extra"].values())
+
+    if named is None:
+        train()
+    else:
+        with pytest.raises(OrderError) as caught:
+            train()
+        assert str(caught.value) == (
+            f"{named} changed after run.report(), and a resumed run would not have that: change it before "
+            "report(), or first thing in the next pass"
+        )
+        assert passes == [1, 2]
+
+
+def test_between_two_batches_too_but_after_the_last_pass_or_the_stop_it_is_nobodys_loss(
+    tmp_path: Path,
+) -> None:
+    given = program()
+    weight = given["model"].layer.weight
+    with Run(tmp_path / "a", stop=Patience(1), **given) as run, torch.no_grad():
+        for _ in run.epochs(9):
+            decision = run.report(val_loss=1.0)
+            if decision.stop:
+                weight.mul_(0.5)
+    with Run(tmp_path / "b", **given) as run, torch.no_grad():
+        for _ in run.epochs(1):
+            run.report(val_loss=1.0)
+            weight.mul_(0.5)
+    with (
+        Run(tmp_path / "c", **given) as run,
+        torch.no_grad(),
+        pytest.raises(OrderError, match=r"^model/layer.weight changed after"),
+    ):
+        for _ in run.epochs(2):
+            for batch in run.batches([1, 2, 3]):
+                if batch == 2:
+                    run.report(val_loss=1.0)
+                    weight.mul_(0.5)
+    assert run.progress.step == 2
+
+
+def test_a_restore_after_the_stop_is_none(tmp_path: Path) -> None:
+    model = nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1)
+    given = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
+    with Run(tmp_path, stop=Patience(1), **given) as run, torch.no_grad():
+        for epoch in run.epochs(5):
+            model.weight.fill_(epoch)
+            optimizer.step()
+            scheduler.step()
+            if run.report(val_loss=float(epoch)).stop:
+                run.restore_best()
+    assert (model.weight[0, 0], scheduler.last_epoch) == (1, 1)
+
+
+def test_later_looks_are_as_rare_as_their_cost_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(
+        "stopctl_torch.marks.time.perf_counter", lambda: now.__setitem__(0, now[0] + 1e-3) or now[0]
+    )
+    model = nn.Linear(2, 1)
+    marks = Marks({"model": model}, {}, {}, {})
+    looked = []
+    for report in range(1, 500):
+        marks.mark()
+        with torch.no_grad():
+            model.weight.mul_(0.9)
+        if marks.moved():
+            looked.append(report)
+        assert marks.moved() is None  # asked once
+    assert looked[:FIRST] == [1, 2, 3]
+    gaps = [b - a for a, b in zip(looked[FIRST - 1 :], looked[FIRST:], strict=False)]
+    assert gaps == [400] or set(gaps) == {gaps[0]}
+    assert gaps[0] > 100
+
+
+def test_an_extra_of_plain_values_is_looked_through() -> None:
+    hidden = torch.zeros(2)
+    deep: list[Any] = [1, {"hidden": hidden}]
+    extra = {"lr": 20.0, "name": "x", "deep": deep, "on": True}
+    changes: list[tuple[Callable[[], object], str | None]] = [
+        (lambda: extra.update(lr=5.0), "extra.loop/lr"),
+        (lambda: deep.__setitem__(0, 2), "extra.loop/deep/0"),
+        (lambda: hidden.add_(1), "extra.loop/deep/1/hidden"),
+        (lambda: extra.update(name="y", on=False), None),
+        (lambda: deep.pop(), None),
+    ]
+    for change, named in changes:
+        marks = Marks({}, {}, {}, {"extra.loop": extra})
+        marks.mark()
+        change()
+        assert marks.moved() == named
+    marks.mark()
+    extra["lr"] = 1.0
+    marks.forget()  # restored
+    assert marks.moved() is None
