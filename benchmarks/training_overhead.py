@@ -60,8 +60,9 @@ Beside = dict[str, Any]
 
 @dataclass(slots=True)
 class Clock:
-    """Seconds spent inside what was handed to it."""
+    """Seconds spent inside what was handed to it, by the clock ``now``."""
 
+    now: Callable[[], float] = time.perf_counter
     inside: float = 0.0
     calls: int = 0
 
@@ -69,11 +70,11 @@ class Clock:
         """The same call, on this clock."""
 
         def on_the_clock(*args: Any, **named: Any) -> Any:
-            start = time.perf_counter()
+            start = self.now()
             try:
                 return call(*args, **named)
             finally:
-                self.inside += time.perf_counter() - start
+                self.inside += self.now() - start
                 self.calls += 1
 
         return on_the_clock
@@ -85,16 +86,18 @@ def hooks(framework: str, clock: Clock) -> Iterator[None]:
     if framework != "torch":
         yield
         return
+    from stopctl_torch.marks import Marks
     from stopctl_torch.overlap import Hook
-    from stopctl_torch.state import TorchState
+    from stopctl_torch.watch import Watch
 
-    count, wait = TorchState._count, Hook.__call__
-    TorchState._count = lambda self, name: clock.timed(count(self, name))  # type: ignore[method-assign]
+    count, wait, step = Marks._count, Hook.__call__, Watch.stepped
+    Marks._count = lambda self, name: clock.timed(count(self, name))  # type: ignore[method-assign]
     Hook.__call__ = clock.timed(wait)  # type: ignore[method-assign]
+    Watch.stepped = clock.timed(step)  # type: ignore[method-assign]
     try:
         yield
     finally:
-        TorchState._count, Hook.__call__ = count, wait  # type: ignore[method-assign]
+        Marks._count, Hook.__call__, Watch.stepped = count, wait, step  # type: ignore[method-assign]
 
 
 def module(framework: str) -> tuple[Any, Any]:

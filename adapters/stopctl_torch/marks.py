@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
@@ -18,11 +18,19 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 FIRST = 3
 """Reports of an opening after which the values are looked at in any case."""
 
-SHARE = 0.005
-"""What later looks may take of all time: in fast step loops they are rarer than the reports."""
+EPOCHS, STEPS = 0.05, 0.005
+"""What later looks may take of all time, where a report ends an epoch, and where it ends a step."""
 
-SAMPLE = 64
-"""Elements of a tensor that are compared, spread over it."""
+SOME = 64
+"""Elements of a tensor that are compared; and tensors of which a report at a step remembers some, in turn."""
+
+
+class Stepped(Protocol):
+    """Whoever is told of the steps of optimizers."""
+
+    def stepped(self, optimizer: torch.optim.Optimizer) -> None:
+        """It has stepped."""
+        ...
 
 
 class Mark(NamedTuple):
@@ -44,6 +52,9 @@ class Marks:
         modules, optimizers, schedulers: the given ones, by component name.
         extras: the others, by component name: dicts and lists, and objects with ``state_dict()``.
         watch: told of every step of any optimizer of this process, if given.
+
+    Attributes:
+        kept: the values of the newest report; none once it is restored.
     """
 
     def __init__(
@@ -52,80 +63,86 @@ class Marks:
         optimizers: Mapping[str, torch.optim.Optimizer],
         schedulers: Mapping[str, Any],
         extras: Mapping[str, Any],
-        watch: Callable[[torch.optim.Optimizer], None] | None = None,
+        watch: Stepped | None = None,
     ) -> None:
         self._modules = modules
         self._optimizers = optimizers
-        self._schedulers = schedulers
+        self._schedulers = {f"{name}.step()": scheduler for name, scheduler in schedulers.items()}
         self._extras = extras
-        self._steps = dict.fromkeys(optimizers, 0)
-        self._watch = None if watch is None else weakref.WeakMethod(watch)
+        self._steps = {f"{name}.step()": 0 for name in optimizers}
+        self._watch = None if watch is None else weakref.ref(watch)
         self._hooks: list[Any] = []
-        self._marks: list[Mark] = []
+        self.kept: list[Mark] = []
         self._looks = 0
-        self._cost = self._next = 0.0
+        self._cost = self._looked = 0.0
         self._attach()
 
     def version(self) -> Mapping[str, int]:
         """How often every optimizer and scheduler has stepped; counts on after a close."""
         self._attach()
-        steps = {f"{name}.step()": count for name, count in self._steps.items()}
-        epochs = {f"{name}.step()": last_epoch(s) for name, s in self._schedulers.items()}
-        return {**steps, **{name: epoch for name, epoch in epochs.items() if epoch is not None}}
+        counters = dict(self._steps)
+        for call, scheduler in self._schedulers.items():
+            if (epoch := last_epoch(scheduler)) is not None:
+                counters[call] = epoch
+        return counters
 
-    def mark(self) -> Mapping[str, int]:
-        """The same, at a report, whose values are kept until `moved` is asked."""
-        self._marks = []
+    def mark(self, *, epoch: bool) -> Mapping[str, int]:
+        """The same, at a report, whose values are kept until `moved` is asked.
+
+        Args:
+            epoch: it ends an epoch, not a step.
+        """
+        self.kept = []
         began = time.perf_counter()
-        if self._looks < FIRST or began >= self._next:
+        if self._looks < FIRST or (began - self._looked) * (EPOCHS if epoch else STEPS) >= self._cost:
             self._looks += 1
-            self._marks = list(self._values())
+            self.kept = list(self._values(all_of_them=epoch))
             self._cost = time.perf_counter() - began
         return self.version()
 
     def moved(self) -> str | None:
         """What is no longer as it was at the newest `mark`, in words; asked once."""
-        marks, self._marks = self._marks, []
+        marks, self.kept = self.kept, []
         if not marks:
             return None
         began = time.perf_counter()
         moved = [mark for mark in marks if _has_moved(mark) and self._is_saved(mark)]
-        ended = time.perf_counter()
-        self._next = ended + (self._cost + ended - began) / SHARE
+        self._looked = time.perf_counter()
+        self._cost += self._looked - began
         if not moved:
             return None
         more = f" and {len(moved) - 1} more" if len(moved) > 1 else ""
         return f"{moved[0].component}/{moved[0].name}{more}"
 
-    def forget(self) -> None:
-        """The values of the newest report do not count any more."""
-        self._marks = []
-
     def close(self) -> None:
         """Take all hooks off, and hold no value."""
-        self.forget()
+        self.kept = []
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
 
     def _attach(self) -> None:
         if not self._hooks:
-            self._hooks = [o.register_step_post_hook(self._count(k)) for k, o in self._optimizers.items()]
+            counted = zip(self._steps, self._optimizers.values(), strict=True)
+            self._hooks = [o.register_step_post_hook(self._count(call)) for call, o in counted]
             if self._watch is not None:
                 hook = register_optimizer_step_post_hook(_told(self._watch))
                 self._hooks.append(hook)
                 weakref.finalize(self, hook.remove)  # PyTorch would keep it for ever
 
-    def _count(self, name: str) -> Any:
+    def _count(self, call: str) -> Any:
         def stepped(*_: object) -> None:
-            self._steps[name] += 1
+            self._steps[call] += 1
 
         return stepped
 
-    def _values(self) -> Iterator[Mark]:
-        for component, module in self._modules.items():
-            for name, slots, key in slots_of(module):
-                yield from _marked(component, name, slots, key)
+    def _values(self, *, all_of_them: bool) -> Iterator[Mark]:
+        places = [
+            (component, *place) for component, each in self._modules.items() for place in slots_of(each)
+        ]
+        stride = 1 if all_of_them else -(-len(places) // SOME) or 1
+        for place in places[self._looks % stride :: stride]:
+            yield from _marked(*place)
         for component, thing in self._extras.items():
             deep = isinstance(thing, dict | list)
             yield from _walk(component, "", thing if deep else getattr(thing, "__dict__", {}), deep=deep)
@@ -145,10 +162,11 @@ class Marks:
         return any(str(key) in names and _equal(now, value) for key, value in leaves(state))
 
 
-def _told(watch: weakref.WeakMethod[Callable[[torch.optim.Optimizer], None]]) -> Any:
+def _told(watch: weakref.ref[Stepped]) -> Any:
     def stepped(optimizer: torch.optim.Optimizer, *_: object) -> None:
-        if told := watch():
-            told(optimizer)
+        told = watch()
+        if told is not None:
+            told.stepped(optimizer)
 
     return stepped
 
@@ -205,7 +223,7 @@ def _sample(tensor: torch.Tensor) -> torch.Tensor | None:
     if not plain or tensor.is_meta or tensor.is_quantized or tensor.is_inference():
         return None
     flat = tensor.detach().flatten()
-    return flat[:: -(-flat.numel() // SAMPLE) or 1].clone()
+    return flat[:: -(-flat.numel() // SOME) or 1].clone()
 
 
 def _now(mark: Mark) -> Any:

@@ -81,10 +81,12 @@ class TorchState:
         )
         given = Given(models, modules, self._optimizers, self._schedulers, scalers, others)
         self._watch = None if watch == "off" else Watch(given, watch)
-        told = None if self._watch is None else self._watch.stepped
-        self._marks = Marks(modules, self._optimizers, self._schedulers, others, told)
+        self._marks = Marks(modules, self._optimizers, self._schedulers, others, self._watch)
         self.notices: list[Notice] = [] if self._watch is None else self._watch.notices
         self.version, self.mark, self.moved = self._marks.version, self._marks.mark, self._marks.moved
+        self.passed: Callable[..., None] = _looked_nowhere if self._watch is None else self._watch.passed
+        if self._watch is not None:
+            self._watch.counters = self.version
         self._overlapping = Overlapping(modules.values(), self._optimizers.values())
 
     def capture(self) -> dict[str, Tree]:
@@ -111,7 +113,7 @@ class TorchState:
         Raises:
             MismatchError: every difference between what was saved and the objects given.
         """
-        self._marks.forget()
+        self._marks.kept = []
         keys = load_checked(self._parts, components, free={*allow_missing, CUDA})
         if keys.saved:
             text = f"saved, but not given, so loaded: {', '.join(keys.saved)}"
@@ -144,11 +146,6 @@ class TorchState:
     def per_rank(self) -> Collection[str]:
         """All generators, and whatever in ``extra`` is no module, such as a StatefulDataLoader."""
         return self._per_rank
-
-    def passed(self, *, epoch: bool) -> None:
-        """Have the watch look around, where a pass ends or, between two batches, an epoch does not."""
-        if self._watch is not None:
-            self._watch.passed(self.version() if epoch else None)
 
     def check_lr(self) -> None:
         """Raise SettingError unless the learning rate is Run's to lower."""
@@ -194,3 +191,7 @@ class TorchState:
 
 def _without_cuda(parts: Mapping[str, Part]) -> dict[str, Part]:
     return {name: part for name, part in parts.items() if name != CUDA}
+
+
+def _looked_nowhere(*, epoch: bool) -> None:
+    """The watch is off."""

@@ -11,7 +11,7 @@ import gc
 import logging
 import threading
 import weakref
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -52,7 +52,7 @@ class Stranger:
     """An optimizer that is not given: in how many passes it stepped, and which was the last of them."""
 
     def __init__(self) -> None:
-        self.passes, self.last, self.judged = 0, -1, False
+        self.passes, self.last = 0, -1
 
 
 class Suspect(NamedTuple):
@@ -79,7 +79,10 @@ class Watch:
 
     Attributes:
         notices: what is to be told.
+        counters: how far the given optimizers and schedulers are.
     """
+
+    counters: Callable[[], Mapping[str, int]]
 
     def __init__(self, given: Given, how: How) -> None:
         if how not in ("warn", "raise", "off"):
@@ -95,6 +98,7 @@ class Watch:
         self._idle: int | None = None  # the weights' versions since only strangers step
         self._counters: Mapping[str, int] = {}
         self._rates: list[Any] = []
+        self._due: list[weakref.ref[Any]] = []  # strangers that have stepped in a second pass
         self._strangers: weakref.WeakKeyDictionary[Any, Stranger] = weakref.WeakKeyDictionary()
         self._suspects: list[Suspect] = []
         self._scalers: dict[int, Suspect] = {}
@@ -104,6 +108,7 @@ class Watch:
     def close(self) -> None:
         """Remember nothing of what was seen."""
         self._strangers.clear()
+        self._due.clear()
         self._suspects.clear()
         self._scalers.clear()
         self._passes = self._scans = 0
@@ -111,41 +116,42 @@ class Watch:
 
     def stepped(self, optimizer: torch.optim.Optimizer) -> None:
         """An optimizer has stepped, one of the given ones or another."""
-        if threading.get_ident() != self._thread:
-            return
         if id(optimizer) in self._ids:
-            for key in [key for key, each in self._scalers.items() if _scales(each.thing(), optimizer)]:
-                self._judge(self._scalers.pop(key))
+            if self._scalers:
+                for key in [key for key, each in self._scalers.items() if _scales(each.thing(), optimizer)]:
+                    self._judge(self._scalers.pop(key))
+            return
+        if threading.get_ident() != self._thread:
             return
         stranger = self._strangers.setdefault(optimizer, Stranger())
         if stranger.last != self._passes:
             stranger.last = self._passes
             stranger.passes += 1
+            if stranger.passes == 2:
+                self._due.append(weakref.ref(optimizer))
 
-    def passed(self, counters: Mapping[str, int] | None) -> None:
-        """Look around at the end of a pass, or between two batches.
-
-        Args:
-            counters: how far the given optimizers and schedulers are, after an epoch; else None.
-        """
-        self._thread = threading.get_ident()
-        if counters is not None:
-            self._look_at_epoch(counters)
+    def passed(self, *, epoch: bool) -> None:
+        """Look around: an epoch is over, or a step, or a batch of an epoch."""
+        if epoch:
+            self._look_at_epoch()
         if not self._scans:
+            self._thread = threading.get_ident()
             self._scan()
-        for optimizer, stranger in list(self._strangers.items()):
-            if stranger.passes > 1 and not stranger.judged:
-                stranger.judged = True
-                self._judge_optimizer(optimizer)
-        for suspect in list(self._suspects):
-            thing = suspect.thing()
-            if thing is None or self._has_moved(thing, suspect.at):
-                self._suspects.remove(suspect)
-                self._judge(suspect)
+        if self._due:
+            due, self._due = self._due, []
+            for each in due:
+                self._judge_optimizer(each())
+        if self._suspects:
+            for suspect in list(self._suspects):
+                thing = suspect.thing()
+                if thing is None or self._has_moved(thing, suspect.at):
+                    self._suspects.remove(suspect)
+                    self._judge(suspect)
         self._passes += 1
 
-    def _look_at_epoch(self, counters: Mapping[str, int]) -> None:
+    def _look_at_epoch(self) -> None:
         """Whether strangers alone have stepped for two epochs, or something unknown has set the rates."""
+        counters = self.counters()
         before, self._counters = self._counters, counters
         rates = [_rate(group) for group in self._groups()]
         earlier, self._rates = self._rates, rates
@@ -161,8 +167,7 @@ class Watch:
         strangers = [o for o in stepped if not (self._is_others(o) or id(o) in self._contents())]
         weights = _versions(self._given.models.values())
         if strangers and weights == self._idle:
-            for optimizer in strangers:
-                self._strangers[optimizer].judged = True
+            self._due.clear()
             self._notice(
                 f"nothing that is given has moved for two epochs, while {_a(strangers[0])} that is not given "
                 "stepped: the loop trains other objects than those that are saved: write model=..., "
@@ -170,9 +175,9 @@ class Watch:
             )
         self._idle = weights if strangers else None
 
-    def _judge_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
+    def _judge_optimizer(self, optimizer: Any) -> None:
         """Tell of an optimizer that has stepped in two passes, unless nothing of it is lost."""
-        if self._is_others(optimizer):
+        if optimizer is None or self._is_others(optimizer):
             return
         given, kind = self._given, type(optimizer).__name__
         if holder := self._contents().get(id(optimizer)):

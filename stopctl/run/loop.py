@@ -24,7 +24,6 @@ class Loop:
         self._session = session
         self._state = state
         self._watched = state if isinstance(state, Watched) else None
-        self._mark = state.version if self._watched is None else self._watched.mark
         self._epoch, self._step = progress.epoch, progress.step  # completed ones
         self._unit, self._planned = "epoch", 0
         self._number: int | None = None  # the pass we are in
@@ -192,7 +191,7 @@ class Loop:
             feed.leave()
 
     def _end_batch(self, feed: Feed) -> None:
-        self._check_unchanged(self.at())
+        self._check_unchanged()
         if self._watched is not None:
             self._watched.passed(epoch=False)
         if self._reported is None:
@@ -226,7 +225,8 @@ class Loop:
             if feed is not None:
                 feed.leave()
             at = self.at(number)
-        version = dict(self._mark())
+        watched, epoch = self._watched, self._unit == "epoch" and not in_batch
+        version = dict(self._state.version() if watched is None else watched.mark(epoch=epoch))
         judged = session.report(at, metrics, version)
         if feed is not None and in_batch:
             self._step = at.step
@@ -236,7 +236,7 @@ class Loop:
         return judged.decision
 
     def _end_pass(self, number: int) -> None:
-        self._check_unchanged(self.at(number))
+        self._check_unchanged(number)
         if self._watched is not None:
             self._watched.passed(epoch=self._unit == "epoch")
         self._data_was_used()
@@ -257,7 +257,7 @@ class Loop:
         if self._reported is not None:
             self._reported = dict(self._state.version())
 
-    def _check_unchanged(self, at: Counters) -> None:
+    def _check_unchanged(self, number: int | None = None) -> None:
         """Raise where something moved after the report; what did so after the last one is nobody's loss."""
         if self._reported is None:
             return
@@ -267,7 +267,7 @@ class Loop:
                 f"{moved} ran after run.report(); a resumed run would skip it: call it before report()"
             )
         moved = None if self._watched is None else self._watched.moved()
-        if moved and self._session.goes_on(at):
+        if moved and self._session.goes_on(self.at(number)):
             raise OrderError(
                 f"{moved} changed after run.report(), and a resumed run would not have that: change it "
                 "before report(), or first thing in the next pass"

@@ -66,8 +66,12 @@ class Notices(Protocol):
 class Watched(Protocol):
     """What a State can do besides that sees more of the user's objects than `State.version` counts."""
 
-    def mark(self) -> Mapping[str, int]:
-        """`State.version`, at a report; the values that must not move after it are remembered, too."""
+    def mark(self, *, epoch: bool) -> Mapping[str, int]:
+        """`State.version`, at a report; values that must not move after it are remembered, too.
+
+        Args:
+            epoch: it ends an epoch: what takes a while is paid rarely.
+        """
         ...
 
     def moved(self) -> str | None:

@@ -29,15 +29,16 @@ def test_the_clock_counts_what_is_handed_to_it_also_when_it_fails():
 
 
 def test_hooks_are_on_the_clock_and_are_themselves_again_afterwards():
+    from stopctl_torch.marks import Marks
     from stopctl_torch.overlap import Hook
-    from stopctl_torch.state import TorchState
+    from stopctl_torch.watch import Watch
 
-    before = TorchState._count, Hook.__call__
+    before = Marks._count, Hook.__call__, Watch.stepped
     clock = Clock()
     with hooks("torch", clock):
         Hook(lambda: None)()
         assert clock.calls == 1
-    assert (TorchState._count, Hook.__call__) == before
+    assert (Marks._count, Hook.__call__, Watch.stepped) == before
 
 
 def test_a_training_is_measured_in_every_mode(data, tmp_path):

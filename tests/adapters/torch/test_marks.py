@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from stopctl import OrderError, Patience
 from stopctl_torch import Run
-from stopctl_torch.marks import FIRST, Marks
+from stopctl_torch.marks import FIRST, SOME, Marks
 
 
 class Net(nn.Module):
@@ -186,17 +187,34 @@ def test_later_looks_are_as_rare_as_their_cost_asks(monkeypatch: pytest.MonkeyPa
     model = nn.Linear(2, 1)
     marks = Marks({"model": model}, {}, {}, {})
     looked = []
-    for report in range(1, 500):
-        marks.mark()
+    for report in range(1, 1000):
+        marks.mark(epoch=report > 500)
         with torch.no_grad():
             model.weight.mul_(0.9)
         if marks.moved():
             looked.append(report)
         assert marks.moved() is None  # asked once
-    assert looked[:FIRST] == [1, 2, 3]
-    gaps = [b - a for a, b in zip(looked[FIRST - 1 :], looked[FIRST:], strict=False)]
-    assert gaps == [400] or set(gaps) == {gaps[0]}
-    assert gaps[0] > 100
+    gaps = [b - a for a, b in itertools.pairwise(looked)]
+    assert gaps[: FIRST - 1] == [1, 1]
+    assert gaps[FIRST - 1] > 100  # steps
+    assert 5 < gaps[-1] == gaps[-2] < 50  # epochs
+
+
+def test_of_many_tensors_a_report_at_a_step_remembers_some_in_turn() -> None:
+    model = nn.ParameterList(torch.zeros(1) for _ in range(4 * SOME))
+    caught = set()
+    for _ in range(4):
+        marks = Marks({"model": model}, {}, {}, {})
+        marks._looks = len(caught)
+        marks.mark(epoch=False)
+        with torch.no_grad():
+            for parameter in model:
+                parameter.add_(1)
+        first = marks.moved()
+        assert first is not None
+        assert first.endswith(f" and {SOME - 1} more")
+        caught.add(first)
+    assert len(caught) == 4
 
 
 def test_an_extra_of_plain_values_is_looked_through() -> None:
@@ -212,10 +230,10 @@ def test_an_extra_of_plain_values_is_looked_through() -> None:
     ]
     for change, named in changes:
         marks = Marks({}, {}, {}, {"extra.loop": extra})
-        marks.mark()
+        marks.mark(epoch=True)
         change()
         assert marks.moved() == named
-    marks.mark()
+    marks.mark(epoch=True)
     extra["lr"] = 1.0
-    marks.forget()  # restored
+    marks.kept = []  # restored
     assert marks.moved() is None
