@@ -23,6 +23,7 @@ from stopctl import SettingError
 from stopctl.ports import Notice
 from stopctl_torch import accelerate
 from stopctl_torch.marks import last_epoch, leaves, slots_of
+from stopctl_torch.sharding import is_sharded
 
 How = Literal["warn", "raise", "off"]
 
@@ -101,7 +102,9 @@ class Watch:
         self._due: list[weakref.ref[Any]] = []  # strangers that have stepped in a second pass
         self._strangers: weakref.WeakKeyDictionary[Any, Stranger] = weakref.WeakKeyDictionary()
         self._suspects: list[Suspect] = []
-        self._scalers: dict[int, Suspect] = {}
+        self._scalers: list[Suspect] = []  # those of them that are scalers
+        self._scaling: set[weakref.ref[Any]] = set()  # scalers that have scaled the step of a given optimizer
+        self._failed = False
         with _lock:
             _watches.add(self)
 
@@ -117,13 +120,16 @@ class Watch:
     def stepped(self, optimizer: torch.optim.Optimizer) -> None:
         """An optimizer has stepped, one of the given ones or another."""
         if id(optimizer) in self._ids:
-            if self._scalers:
-                for key in [key for key, each in self._scalers.items() if _scales(each.thing(), optimizer)]:
-                    self._judge(self._scalers.pop(key))
+            for suspect in self._scalers:
+                if id(optimizer) in getattr(suspect.thing(), "_per_optimizer_states", ()):
+                    self._scaling.add(suspect.thing)
             return
         if threading.get_ident() != self._thread:
             return
-        stranger = self._strangers.setdefault(optimizer, Stranger())
+        try:
+            stranger = self._strangers.setdefault(optimizer, Stranger())
+        except TypeError:  # one with an __eq__ of its own
+            return
         if stranger.last != self._passes:
             stranger.last = self._passes
             stranger.passes += 1
@@ -132,21 +138,23 @@ class Watch:
 
     def passed(self, *, epoch: bool) -> None:
         """Look around: an epoch is over, or a step, or a batch of an epoch."""
-        if epoch:
-            self._look_at_epoch()
-        if not self._scans:
-            self._thread = threading.get_ident()
-            self._scan()
-        if self._due:
-            due, self._due = self._due, []
-            for each in due:
-                self._judge_optimizer(each())
-        if self._suspects:
-            for suspect in list(self._suspects):
-                thing = suspect.thing()
-                if thing is None or self._has_moved(thing, suspect.at):
-                    self._suspects.remove(suspect)
-                    self._judge(suspect)
+        if self._failed:
+            return
+        try:
+            if epoch:
+                self._look_at_epoch()
+            if not self._scans:
+                self._thread = threading.get_ident()
+                self._scan()
+            if self._due:
+                due, self._due = self._due, []
+                for each in due:
+                    self._judge_optimizer(each())
+            if self._suspects:
+                self._judge_suspects()
+        except Exception as error:  # the user's objects may be of any kind, and training goes on
+            self._failed = True
+            self.notices.append(Notice(f"the watch has ended here: {type(error).__name__}: {error}"))
         self._passes += 1
 
     def _look_at_epoch(self) -> None:
@@ -216,7 +224,7 @@ class Watch:
         inner = {id(each) for thing in found for each in getattr(thing, "_schedulers", None) or ()}
         contents = self._contents()
         inside = [thing for *_, thing in contents.values() if not isinstance(thing, torch.optim.Optimizer)]
-        known = {id(each.thing()) for each in (*self._suspects, *self._scalers.values())}
+        known = {id(each.thing()) for each in self._suspects}
         known |= inner | self._ids
         for thing in (*found, *inside):
             if id(thing) in known or self._is_others(thing):
@@ -224,11 +232,8 @@ class Watch:
             known.add(id(thing))
             holder = contents[id(thing)][0] if id(thing) in contents else ""
             if serves := self._serves(thing, inside=bool(holder)):
-                suspect = Suspect(weakref.ref(thing), _position(thing), holder, serves)
-                if isinstance(thing, GradScaler):
-                    self._scalers[id(thing)] = suspect
-                else:
-                    self._suspects.append(suspect)
+                self._suspects.append(Suspect(weakref.ref(thing), _position(thing), holder, serves))
+        self._scalers = [each for each in self._suspects if isinstance(each.thing(), GradScaler)]
 
     def _serves(self, thing: Any, *, inside: bool) -> str:
         """Which given object a thing works on, in words; empty where on none."""
@@ -247,10 +252,20 @@ class Watch:
                 return name
         return ""
 
-    def _has_moved(self, thing: Any, at: int) -> bool:
-        """Whether a suspect is no more where it was; of larger ones looked at ever more rarely."""
-        large = not isinstance(thing, LRScheduler | AveragedModel)
-        return not (large and self._passes & (self._passes - 1)) and _position(thing) != at
+    def _judge_suspects(self) -> None:
+        """Those that are no more where they were; at large ones it looks ever more rarely."""
+        rarely = self._passes & (self._passes - 1)
+        for suspect in list(self._suspects):
+            thing = suspect.thing()
+            if isinstance(thing, GradScaler):
+                moved = suspect.thing in self._scaling
+            else:
+                small = isinstance(thing, LRScheduler | AveragedModel)
+                moved = thing is None or ((small or not rarely) and _position(thing) != suspect.at)
+            if moved:
+                self._suspects.remove(suspect)
+                self._judge(suspect)
+        self._scalers = [each for each in self._suspects if isinstance(each.thing(), GradScaler)]
 
     def _judge(self, suspect: Suspect) -> None:
         """Tell of a thing that has moved, unless it is saved, by this run or by another one."""
@@ -291,7 +306,7 @@ class Watch:
         """Whether the state of a holder has all tensors and numbers of the thing's."""
         try:
             held, mine = list(leaves(holder.state_dict())), list(leaves(thing.state_dict()))
-        except Exception:  # code of the user's that does not tell now
+        except Exception:  # the user's class does not tell it now
             return True
         numbers = {(key, value) for key, value in held if not isinstance(value, torch.Tensor)}
         tensors = [value for _, value in held if isinstance(value, torch.Tensor)]
@@ -346,16 +361,14 @@ def _versions(modules: Collection[torch.nn.Module]) -> int:
     return sum(t._version for t in tensors if t is not None and not t.is_inference())
 
 
-def _scales(scaler: Any, optimizer: torch.optim.Optimizer) -> bool:
-    return scaler is not None and id(optimizer) in scaler._per_optimizer_states
-
-
 def _rate(group: Mapping[str, Any]) -> Any:
     rate = group.get("lr")
     return rate._version if isinstance(rate, torch.Tensor) else rate
 
 
 def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
+    if is_sharded(one) or is_sharded(other):  # comparing them would be for all ranks together
+        return one is other
     if one.shape != other.shape or one.dtype != other.dtype or one.device != other.device:
         return False
     return one.data_ptr() == other.data_ptr() or torch.equal(one, other)

@@ -51,6 +51,7 @@ def train(here: course.Course) -> None:
         stop=Patience(3) | NonFinite(),
         save=Every(steps=5) | OnBest(),
         timeout=float(setting("TIMEOUT", "120")),
+        watch="raise",
     )
     with run:
         for epoch in run.epochs(EPOCHS):

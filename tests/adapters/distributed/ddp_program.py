@@ -100,6 +100,7 @@ def train(here: course.Course) -> None:
         stop=Patience(3) | NonFinite(),
         save=Every(steps=5) | OnBest(),
         timeout=float(setting("TIMEOUT", "120")),
+        watch="raise",
         reduce="mean" if setting("REDUCE") else None,
     )
     here.reached("before open")

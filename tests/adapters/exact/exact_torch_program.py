@@ -395,5 +395,6 @@ def main() -> None:
     torch.manual_seed(number)
     forgetful(TorchState, PartGenerators)
     work = whole() if is_whole else CASES[points.setting("VARIANT")]()
-    with Run(points.base() / "run", **work.given, **(points.RULES if is_whole else rules(work))) as run:
+    settings = {**(points.RULES if is_whole else rules(work)), "watch": "raise"}
+    with Run(points.base() / "run", **work.given, **settings) as run:
         (shaped if is_whole else trained)(run, work)

@@ -25,8 +25,8 @@ def main() -> None:
     if size > 1:
         join(rank, size, file)
     program = Program(KINDS[kind](seed))
-    settings = {"model": program.model, "optimizer": program.optimizer, "stop": None, "timeout": 60}
-    with Run(directory / "run", save=Every(epochs=1), **settings) as run:
+    settings = {"model": program.model, "optimizer": program.optimizer, "stop": None, "watch": "raise"}
+    with Run(directory / "run", save=Every(epochs=1), timeout=60, **settings) as run:
         found = program.digest()
         for epoch in run.epochs(epochs):
             program.train(2, start=2 * epoch)
