@@ -78,9 +78,17 @@ class Loop:
         """Completed passes of that unit."""
         return self._epoch if unit == "epoch" else self._step
 
-    def left(self, unit: str, n: int) -> int:
+    def to_come(self, unit: str, n: int) -> int:
         """How many of ``n`` passes are still to do."""
         return 0 if self._session.stopped is not None else max(0, n - self.done(unit))
+
+    @property
+    def left(self) -> str | None:
+        """Where the user's own code has left the loop, though passes were to come: ``epoch 7 of 50``."""
+        at = self.at()
+        if self.going_on or not self._session.goes_on(at):
+            return None
+        return f"{at.unit} {at.done} of {at.planned}"
 
     def standing(self) -> str:
         """Say in a few words how the run stands."""
@@ -91,7 +99,7 @@ class Loop:
         """Give the numbers of the passes, one after the other."""
         session = self._session
         self._refuse_another(unit, n)
-        self.going_on = True
+        self.going_on = session.in_loop = True
         if unit != "epoch":
             self._data_was_used()
         self._unit, self._planned = unit, n
@@ -102,7 +110,7 @@ class Loop:
                 yield self._number
                 self._end_pass(self._number)
         finally:
-            self.going_on = False
+            self.going_on = session.in_loop = False
             if self._feed is not None and self._feed.body:  # left in a body that somebody still holds
                 self._leave(self._feed)
             if self._number is not None and self._reported is not None and not self.batch:
@@ -285,7 +293,7 @@ class Passes:
         self._bar = bar
 
     def __len__(self) -> int:
-        return self._loop.left(self._unit, self._n)
+        return self._loop.to_come(self._unit, self._n)
 
     def __iter__(self) -> Iterator[int]:
         passes = self._loop.each(self._unit, self._n)

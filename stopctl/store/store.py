@@ -75,10 +75,10 @@ class Store(Reader):
 
         Args:
             path: the run's directory.
-            options: `take_over`: take it from another process, which then writes no more. `durability`:
-                "full", or "process" to skip every fsync: what is saved outlives this process, but not a power
-                cut. `verify_writes`: read every file of a checkpoint back before it appears. `files`: the
-                file operations; a test gives its own.
+            options: `take_over`: take it from whoever has it open, in this process or in another, and then
+                writes no more. `durability`: "full", or "process" to skip every fsync: what is saved outlives
+                this process, but not a power cut. `verify_writes`: read every file of a checkpoint back
+                before it appears. `files`: the file operations; a test gives its own.
 
         Raises:
             LockedError: another process has it open, or this very one.
@@ -269,8 +269,13 @@ class Store(Reader):
 
     @property
     def lost(self) -> bool:
-        """Whether another process has taken the run over, so that this one writes no more."""
+        """Whether a later opening has taken the run over, so that this one writes no more."""
         return self._lock.lost
+
+    @property
+    def owned(self) -> bool:
+        """Whether this process has it open; False in a forked child."""
+        return self._lock.owned
 
     def close(self) -> None:
         """Close the journal and give the lock back; a second time nothing. A forked child keeps it locked."""
