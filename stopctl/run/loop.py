@@ -174,7 +174,7 @@ class Loop:
         self._still_in(feed)
         self._begin(feed)
         try:
-            for batch in feed:
+            for batch in self._fetched(feed):
                 feed.body = True
                 yield batch
                 self._still_in(feed)
@@ -184,6 +184,20 @@ class Loop:
         finally:
             if self._feed is feed and feed.inside:
                 self._leave(feed)
+
+    def _fetched(self, feed: Feed) -> Iterator[Any]:
+        """The batches; where the data dies of a signal that has come here, too, those so far are saved."""
+        batches = iter(feed)
+        while True:
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            except Exception:
+                if feed.done and feed.whole(feed.done):
+                    self._session.data_failed(self.at())
+                raise
+            yield batch
 
     def _still_in(self, feed: Feed) -> None:
         if self._feed is not feed or not feed.inside:

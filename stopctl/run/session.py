@@ -307,6 +307,14 @@ class Session:
         if interrupter is not None:
             interrupter(self)
 
+    def data_failed(self, at: Counters) -> None:
+        """Save and end the process if a signal has come, of which loaders die as well.
+
+        Of several ranks the others know of no such end, so this one tells them of its error.
+        """
+        if not self._ranks.several and self.preempted:
+            self.step_done(at)
+
     def pass_done(self, at: Counters) -> None:
         """Decide at the loop boundary after a pass; when this returns, the last save is committed."""
         if at.unit == "epoch" or self._inputs.due(at.step):

@@ -27,7 +27,8 @@ class Task(Generic[T]):
         self._result: T | None = None
         self._error: BaseException | None = None
         self._ended: SimpleQueue[None] = SimpleQueue()
-        self._thread = Thread(target=self._run, name=name, daemon=False)
+        self._thread: Thread | None = Thread(target=self._run, name=name, daemon=False)
+        self._begun = False
         self._pid = os.getpid()
         self.done = False
 
@@ -38,7 +39,9 @@ class Task(Generic[T]):
 
     def start(self) -> None:
         """Begin, and return."""
+        assert self._thread is not None
         with Shield():
+            self._begun = True
             try:
                 self._thread.start()
             except RuntimeError:  # no more threads, or the interpreter is shutting down
@@ -50,7 +53,7 @@ class Task(Generic[T]):
 
     def wait(self, seconds: float | None = None) -> None:
         """Return at the end of the call, or after so many seconds; at once where it has not been begun."""
-        if self._thread.ident is not None and not self.done:
+        if self._begun and not self.done:
             try:
                 self._ended.get(timeout=seconds)
             except Empty:
@@ -60,6 +63,8 @@ class Task(Generic[T]):
     def result(self) -> T:
         """Wait for the end; then what the call returned, or what it raised."""
         self.wait()
+        with Shield():  # Ctrl-C would be lost in what Python does when a thread is forgotten
+            self._thread = None
         if self._error is not None:
             raise self._error
         return self._result  # type: ignore[return-value]

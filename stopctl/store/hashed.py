@@ -131,6 +131,8 @@ class Hasher:
         if self._thread is not None:
             self._views.put(None)
             self._ended.get()
+            with Shield():  # as in `Task`
+                self._thread = None
         if self._error is not None and error is None:
             raise self._error
 

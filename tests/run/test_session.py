@@ -84,6 +84,9 @@ def interrupted(call, after):
     sender.join()
 
 
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # a directory's listing, not closed
 @pytest.mark.parametrize("mode", [False, True, "overlap"])
 def test_ctrl_c_at_random_moments_leaves_a_run_that_goes_on(tmp_path, monkeypatch, caplog, mode):
     monkeypatch.setattr(snapshot, "LATE", 0)
