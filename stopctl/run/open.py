@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from stopctl.core.controller import Controller
 from stopctl.core.errors import DamagedError, OrderError, StateError
 from stopctl.core.goal import Goal
-from stopctl.run.checkpoints import best_saved
+from stopctl.run.checkpoints import best_saved, set_aside
 from stopctl.run.settings import Settings
 from stopctl.runs.choose import candidates, starting_weights, weights
 from stopctl.runs.history import goal_of
@@ -310,8 +310,7 @@ def _begin(
     writer: int = store.begin(_merged(store.meta, meta))
     _set_late_ones_aside(store, {*(info.name for info in here.good), *here.broken})
     for name, why in here.broken.items():
-        log.warning("%s is damaged and set aside: %s", name, why)
-        store.set_aside(name, why)
+        set_aside(store, name, why)
     if resumed is None:
         return writer
     if before.get("rules") != meta["rules"]:

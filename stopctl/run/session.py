@@ -388,7 +388,6 @@ class Session:
         missing = self._settings.allow_missing
         restored, broken = restore_first(self._store, self._ranks, self._state, infos, allow_missing=missing)
         for name, why in broken.items():
-            log.warning("%s; it is set aside, taking the next", why)
             self._checkpoints.set_aside(name, why)
         if broken:
             self._checkpoints.tell_best(self.controller)
