@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from stopctl_torch import signals as _signals  # noqa: F401  # workers are forked later
 from stopctl_torch.load import load
 from stopctl_torch.run import Run
 from stopctl_torch.state import TorchState

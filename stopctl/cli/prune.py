@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from stopctl.cli.output import AsJson, RunPath, console, emit, table
+from stopctl.cli.output import AsJson, RunPath, console, emit, table, tell_notes
 from stopctl.core.words import figure, size
 
 if TYPE_CHECKING:
@@ -50,8 +50,10 @@ def prune(
                 store.begin({})
                 names = [info.name for info in gone]
                 stay = [info.name for info in listing.good if info not in gone]
-                store.delete(names, guarded=stay)
-                store.append("pruned", keep=repr(rule), names=names)
+                stuck = store.delete(names, guarded=stay)
+                gone = [info for info in gone if info.name not in stuck]
+                store.append("pruned", keep=repr(rule), names=[info.name for info in gone])
+                tell_notes([f"{name} cannot be renamed ({why}): it stays" for name, why in stuck.items()])
         finally:
             store.close()
     freed = sum(info.bytes for info in gone)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,9 +12,12 @@ from stopctl.core.keep import doomed, ranked
 from stopctl.run.settings import Settings
 from stopctl.store import FILES, CheckpointInfo, Store, Tree
 from stopctl.store.files import as_save_error, without_sync
+from stopctl.store.rundir import CHECKPOINTS
 from stopctl.team.follower import Follower
 from stopctl.team.ranks import Ranks
 from stopctl.team.save import commit_together, writer
+
+log = logging.getLogger("stopctl")
 
 
 def best_saved(controller: Controller, infos: Sequence[CheckpointInfo]) -> None:
@@ -24,6 +28,15 @@ def best_saved(controller: Controller, infos: Sequence[CheckpointInfo]) -> None:
         best[0].value if best else None,
         {key: first[0].values[key] for key, first in others.items() if first},
     )
+
+
+def set_aside(store: Store, name: str, why: str) -> None:
+    """Have a damaged one looked at no more, or passed over where it cannot be renamed, and say so."""
+    stuck = store.set_aside(name, why)
+    if stuck is None:
+        log.warning("%s is damaged and set aside: %s", name, why)
+    else:
+        log.warning("%s is damaged, and passed over as it cannot be renamed (%s): %s", name, stuck, why)
 
 
 class Checkpoints:
@@ -53,6 +66,7 @@ class Checkpoints:
         self._settings = settings
         self._infos = list(infos)
         self._guarded = {resumed.name} if resumed else set()
+        self._stuck: set[str] = set()  # those that cannot be deleted, as was told
 
     def infos(self, best: float | None) -> tuple[CheckpointInfo, ...]:
         """All of them; those of the value ``best`` say so."""
@@ -97,7 +111,7 @@ class Checkpoints:
     def set_aside(self, name: str, why: str) -> None:
         """Count a damaged one no more."""
         self._infos = [other for other in self._infos if other.name != name]
-        self._ranks.lead(f"setting {name} aside", lambda: writer(self._store).set_aside(name, why))
+        self._ranks.lead(f"setting {name} aside", lambda: set_aside(writer(self._store), name, why))
 
     def _prune(self) -> list[str]:
         """Delete, and return the names of those left."""
@@ -106,6 +120,10 @@ class Checkpoints:
             self._infos = list(store.refreshed(self._infos))
         names = doomed(self._settings.keep, self._infos, self._settings.goal, self._guarded)
         stay = [info.name for info in self._infos if info.name not in names]
-        if names:
-            store.delete(names, guarded=stay)
-        return stay
+        stuck = store.delete(names, guarded=stay) if names else {}
+        for name, why in stuck.items():
+            if name not in self._stuck:
+                text = "%s cannot be renamed (%s), so it is not deleted; the others are, and training goes on"
+                log.warning(text, store.path / CHECKPOINTS / name, why)
+        self._stuck |= stuck.keys()
+        return [info.name for info in self._infos if info.name in stuck or info.name in stay]

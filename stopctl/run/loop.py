@@ -79,9 +79,17 @@ class Loop:
         """Completed passes of that unit."""
         return self._epoch if unit == "epoch" else self._step
 
-    def left(self, unit: str, n: int) -> int:
+    def to_come(self, unit: str, n: int) -> int:
         """How many of ``n`` passes are still to do."""
         return 0 if self._session.stopped is not None else max(0, n - self.done(unit))
+
+    @property
+    def left(self) -> str | None:
+        """Where the user's own code has left the loop, though passes were to come: ``epoch 7 of 50``."""
+        at = self.at()
+        if self.going_on or not self._session.goes_on(at):
+            return None
+        return f"{at.unit} {at.done} of {at.planned}"
 
     def standing(self) -> str:
         """Say in a few words how the run stands."""
@@ -92,7 +100,7 @@ class Loop:
         """Give the numbers of the passes, one after the other."""
         session = self._session
         self._refuse_another(unit, n)
-        self.going_on = True
+        self.going_on = session.in_loop = True
         if unit != "epoch":
             self._data_was_used()
         self._unit, self._planned = unit, n
@@ -103,7 +111,7 @@ class Loop:
                 yield self._number
                 self._end_pass(self._number)
         finally:
-            self.going_on = False
+            self.going_on = session.in_loop = False
             if self._feed is not None and self._feed.body:  # left in a body that somebody still holds
                 self._leave(self._feed)
             if self._number is not None and self._reported is not None and not self.batch:
@@ -167,7 +175,7 @@ class Loop:
         self._still_in(feed)
         self._begin(feed)
         try:
-            for batch in feed:
+            for batch in self._fetched(feed):
                 feed.body = True
                 yield batch
                 self._still_in(feed)
@@ -177,6 +185,20 @@ class Loop:
         finally:
             if self._feed is feed and feed.inside:
                 self._leave(feed)
+
+    def _fetched(self, feed: Feed) -> Iterator[Any]:
+        """The batches; where the data dies of a signal that has come here, too, those so far are saved."""
+        batches = iter(feed)
+        while True:
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            except Exception:
+                if feed.done and feed.whole(feed.done):
+                    self._session.data_failed(self.at())
+                raise
+            yield batch
 
     def _still_in(self, feed: Feed) -> None:
         if self._feed is not feed or not feed.inside:
@@ -304,7 +326,7 @@ class Passes:
         self._bar = bar
 
     def __len__(self) -> int:
-        return self._loop.left(self._unit, self._n)
+        return self._loop.to_come(self._unit, self._n)
 
     def __iter__(self) -> Iterator[int]:
         passes = self._loop.each(self._unit, self._n)

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import logging
+import os
+import threading
+import weakref
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from stopctl.core.controller import Controller
 from stopctl.core.errors import DamagedError, OrderError, StateError
 from stopctl.core.goal import Goal
-from stopctl.run.checkpoints import best_saved
+from stopctl.run.checkpoints import best_saved, set_aside
 from stopctl.run.settings import Settings
 from stopctl.runs.choose import candidates, starting_weights, weights
 from stopctl.runs.history import goal_of
 from stopctl.state.data import Position
 from stopctl.state.protocols import State
 from stopctl.store import CheckpointInfo, Store
+from stopctl.store.shield import Shield
 from stopctl.team.follower import Follower, info_from_json, info_to_json
 from stopctl.team.ranks import Ranks
 from stopctl.team.restore import Restored, restore_first
@@ -102,6 +106,63 @@ class Inventory:
     broken: dict[str, str] = field(default_factory=dict)
 
 
+class Holder(Protocol):
+    """The session of an open run."""
+
+    closed: bool
+    taken: bool
+
+    def orphaned(self) -> bool:
+        """Whether no code is at work with it in this thread."""
+        ...
+
+    def close(self) -> object:
+        """Wait for a save, and give the directory back."""
+        ...
+
+
+@dataclass(slots=True)
+class _Held:
+    """A directory that this process has open: by which thread, and by whom once the opening is over."""
+
+    store: Store
+    thread: int
+    holder: weakref.ref[Holder] | None = None
+
+
+_held: dict[str, _Held] = {}
+"""By real directory; what has been given back is passed over."""
+
+
+def hold(store: Store | Follower, holder: Holder) -> None:
+    """Say who has opened a run."""
+    for held in _held.values():
+        if held.store is store:
+            held.holder = weakref.ref(holder)
+
+
+def _close_orphan(real: str) -> None:
+    """Close what this process has open in a directory if nobody will; a save that was begun is finished."""
+    held = _held.get(real)
+    if held is None or not held.store.owned:
+        return
+    holder = None if held.holder is None else held.holder()
+    if held.thread != threading.get_ident() and (held.holder is None or holder is not None):
+        return
+    if holder is None or holder.closed:  # forgotten, or broken off while it opened
+        held.store.close()
+    elif holder.orphaned():
+        holder.taken = True
+        holder.close()
+    else:
+        return
+    log.warning(
+        "%s was open in this process still, with no loop going on; that run is closed now: write `with "
+        "Run(...) as run:`, or call run.close()",
+        real,
+    )
+
+
 def open_run(directory: Path, settings: Settings, state: State, ranks: Ranks) -> Opened:
     """Lock the directory and resume what is there; on any error the lock is given back, nothing has changed.
 
@@ -117,10 +178,21 @@ def open_run(directory: Path, settings: Settings, state: State, ranks: Ranks) ->
         TeamError: the ranks cannot open it together.
     """
     locked: list[Store] = []
+
+    def lock() -> None:
+        real = os.path.realpath(directory)
+        if not ranks.several:
+            _close_orphan(real)
+        with Shield():
+            store = _lock(directory, settings)
+            locked.append(store)
+            if not ranks.several:
+                _held[real] = _Held(store, threading.get_ident())
+
     try:
         if ranks.several:
             ranks.exchange("open", f"opening {directory}", same=settings.same())
-        ranks.lead(f"opening {directory}", lambda: locked.append(_lock(directory, settings)))
+        ranks.lead(f"opening {directory}", lock)
         store = locked[0] if ranks.leads else Follower(directory)
         return _open(store, directory, settings, state, ranks)
     except BaseException:
@@ -238,8 +310,7 @@ def _begin(
     writer: int = store.begin(_merged(store.meta, meta))
     _set_late_ones_aside(store, {*(info.name for info in here.good), *here.broken})
     for name, why in here.broken.items():
-        log.warning("%s is damaged and set aside: %s", name, why)
-        store.set_aside(name, why)
+        set_aside(store, name, why)
     if resumed is None:
         return writer
     if before.get("rules") != meta["rules"]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -18,9 +20,11 @@ from stopctl.run.settings import RunSettings, checked_settings, checked_state
 from stopctl.state.protocols import State
 from stopctl.store import CheckpointInfo
 
+log = logging.getLogger("stopctl")
+
 
 class Run:
-    """Stops, saves, prunes and resumes a training loop; use it in a ``with`` block.
+    """Stops, saves, prunes and resumes a training loop; use it in a ``with`` block, or `open` and `close` it.
 
     Args:
         directory: where the run lives; made if need be.
@@ -50,7 +54,11 @@ class Run:
         self._loop: Loop | None = None
 
     def open(self) -> Self:
-        """Lock the directory, resume what is there, and begin to count seconds; ``with`` does it."""
+        """Lock the directory, resume what is there, and begin to count seconds; ``with`` does it.
+
+        ``run = Run(...).open()`` is for loops that are not to be indented; `close` ends it. What this thread
+        has left open in the directory, with no loop going on, is closed first.
+        """
         if self._session is not None and not self._session.closed:
             raise OrderError(f"{self.directory} is open already: call run.close() first")
         self._session = Session(self.directory, self._state, self._settings)
@@ -65,11 +73,15 @@ class Run:
             Preempted: SIGTERM or SIGUSR1 came after the last loop boundary; the run is saved.
         """
         if self._session is not None and not self._session.closed:
+            left = self._open_loop().left
             failure = self._session.close()
             if failure is not None:
                 raise failure
             if self._session.owed_signal is not None:
                 raise Preempted(self._session.owed_signal)
+            if left and sys.exc_info()[1] is None and self._session.leads:  # else an error has ended it
+                text = "%s: left after %s: opened again it goes on; write run.stop(...) to end it"
+                log.warning(text, self.directory, left)
 
     __enter__ = open
 
@@ -266,7 +278,8 @@ class Run:
     def _open_session(self) -> Session:
         session = self._any_session()
         if session.closed:
-            raise OrderError("the run is closed: open it again in a new `with` block")
+            who = "closed by a later opening of its directory" if session.taken else "closed"
+            raise OrderError(f"the run is {who}: open it again in a new `with` block")
         return session
 
     def _open_loop(self) -> Loop:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -19,6 +19,7 @@ from stopctl.state.protocols import Overlap, State
 from stopctl.state.snapshot import Buffers, Changed, Snapshot
 from stopctl.state.task import Task
 from stopctl.store import CheckpointInfo, Tree
+from stopctl.store.shield import Shield
 
 log = logging.getLogger("stopctl")
 
@@ -115,10 +116,11 @@ class Saver:
         try:
             job.snapshot = self._snapshot()
         except BaseException as error:
-            return self._finish(job, Written(None, error, job.began))
+            return self._finish(job, Written(None, self._failed(error, job.facts), job.began))
         job.task = Task(partial(self._write, job.snapshot.whole, job.facts), "stopctl-save")
-        self._job = job
-        job.task.start()
+        with Shield():  # begun and known, or neither
+            self._job = job
+            job.task.start()
         job.blocked = time.monotonic() - job.began
         return None
 
@@ -191,8 +193,18 @@ class Saver:
             info = self._checkpoints.commit(components, facts)
             self._checkpoints.prune()
         except BaseException as caught:
-            error = caught
+            error = self._failed(caught, facts)
         return Written(info, error, time.monotonic())
+
+    def _failed(self, error: BaseException, facts: Mapping[str, Any]) -> BaseException:
+        """Where memory was lacking, a save has failed like any other."""
+        if not isinstance(error, MemoryError):
+            return error
+        why = f" ({error})" if str(error) else ""
+        less = "; async_save=False needs no copy of the state" if self._settings.async_save else ""
+        failed = SaveError(f"saving epoch {facts['epoch']}, step {facts['step']}: out of memory{why}{less}")
+        failed.__cause__ = error
+        return failed
 
     def _finish(self, job: Job, written: Written) -> CheckpointInfo | None:
         error = self._answer(job, written)

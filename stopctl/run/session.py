@@ -13,13 +13,14 @@ from stopctl.core.errors import DamagedError, Preempted, SettingError
 from stopctl.core.keep import ranked
 from stopctl.run.checkpoints import Checkpoints
 from stopctl.run.journal import Journal, disk_use, fields, line
-from stopctl.run.open import open_run, slow_saves
+from stopctl.run.open import hold, open_run, slow_saves
 from stopctl.run.saver import Saver
 from stopctl.run.settings import Settings
 from stopctl.run.signals import Watch
 from stopctl.state.data import Place
 from stopctl.state.protocols import LearningRate, Notice, Notices, Ranked, State
 from stopctl.store import CheckpointInfo, Tree
+from stopctl.store.shield import Shield
 from stopctl.team.inputs import Alone, Counters, Now, Sharing
 from stopctl.team.leave import Parting
 from stopctl.team.ranks import RankFailed
@@ -47,7 +48,9 @@ class Session:
     """From opening to closing; Run is its public face. Of several ranks each has one, all in step."""
 
     def __init__(self, directory: Path, state: State, settings: Settings) -> None:
-        self.closed = False
+        self.closed = True  # until all of it stands
+        self.taken = False
+        self.in_loop = False
         self._ended = False
         self._settings = settings
         self._state = state
@@ -59,6 +62,7 @@ class Session:
             ranks.close()
             raise
         self._store = opened.store
+        hold(opened.store, self)
         self.controller = controller = opened.controller
         self.resumed = opened.resumed
         per_rank = state.per_rank() if ranks.several and isinstance(state, Ranked) else ()
@@ -84,9 +88,9 @@ class Session:
         try:
             self._begin(opened.first)
         except BaseException:
-            self._leave()
-            self._store.close()
+            self._give_back()
             raise
+        self.closed = False
         if slow := slow_saves(self._store.newest_lines(), settings.grace_seconds):
             log.warning("%s: %s", directory, slow)
         if unheard := " and ".join(self._watch.unheard):
@@ -135,8 +139,8 @@ class Session:
     ) -> BaseException | None:
         """Wait for a save in the background, journal the end, give back lock and signal handler.
 
-        Returns what went wrong in the background and was neither raised nor made good. Broken off while it
-        waits (Ctrl-C), it can be called again.
+        Returns what went wrong in the background and was neither raised nor made good. Broken off (Ctrl-C)
+        while it waits for a save it can be called again; later it gives the directory back all the same.
 
         Args:
             error: what ends this process, for the other ranks.
@@ -150,17 +154,19 @@ class Session:
             if self._parting is not None:
                 versions = dict(self._state.version()) if whole else None
                 left = self._parting.leave(error, at or self._counters(), versions)
-            self._leave()
             try:
+                self._ranks.close()
                 if self._store.lost:
-                    log.warning("%s was taken over: this process wrote nothing more", self._store.path)
+                    log.warning("%s was taken over: this run wrote nothing more", self._store.path)
                 else:
                     self._tell_notices()
                     self._journal.note("close")
                     self._journal.say("closed %s: %s", self._store.path, disk_use(self.checkpoints))
             finally:
-                self._settings.audience.close()
-                self._store.close()
+                try:
+                    self._settings.audience.close()
+                finally:
+                    self._give_back()
             failure = failure or left
         return failure
 
@@ -169,11 +175,20 @@ class Session:
         progress = self.controller.progress
         return Counters(progress.epoch, progress.step, "epoch", 0, self.place.inside)
 
-    def _leave(self) -> None:
-        self.closed = True
-        self._ranks.close()
-        self._watch.close()
-        self._state.close()
+    def _give_back(self) -> None:
+        """All that others could wait for: the handlers of signals, hooks, the lock."""
+        with Shield():
+            self.closed = True
+            try:
+                self._ranks.close()
+                self._watch.close()
+                self._state.close()
+            finally:
+                self._store.close()
+
+    def orphaned(self) -> bool:
+        """Whether no code is at work with it in this thread: Ctrl-C in a notebook has ended that."""
+        return not self.in_loop and self.owed_signal is None
 
     @property
     def leads(self) -> bool:
@@ -292,6 +307,14 @@ class Session:
         if interrupter is not None:
             interrupter(self)
 
+    def data_failed(self, at: Counters) -> None:
+        """Save and end the process if a signal has come, of which loaders die as well.
+
+        Of several ranks the others know of no such end, so this one tells them of its error.
+        """
+        if not self._ranks.several and self.preempted:
+            self.step_done(at)
+
     def pass_done(self, at: Counters) -> None:
         """Decide at the loop boundary after a pass; when this returns, the last save is committed."""
         if at.unit == "epoch" or self._inputs.due(at.step):
@@ -365,7 +388,6 @@ class Session:
         missing = self._settings.allow_missing
         restored, broken = restore_first(self._store, self._ranks, self._state, infos, allow_missing=missing)
         for name, why in broken.items():
-            log.warning("%s; it is set aside, taking the next", why)
             self._checkpoints.set_aside(name, why)
         if broken:
             self._checkpoints.tell_best(self.controller)

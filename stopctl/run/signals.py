@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import weakref
 from types import FrameType
 from typing import Any
 
 WATCHED = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name)]
 
-_watching: list[Watch] = []
+_watching: list[weakref.ref[Watch]] = []
 _before: dict[int, Any] = {}
 
 
@@ -29,9 +30,9 @@ class Watch:
         self.came: str | None = None
         self.unheard: tuple[str, ...] = ()
         if threading.current_thread() is threading.main_thread():
-            if not _watching:
+            if not _before:
                 _before.update({number: signal.signal(number, _note) for number in WATCHED})
-            _watching.append(self)
+            _watching.append(weakref.ref(self))
         else:
             ours = (signal.SIG_DFL, _note)
             self.unheard = tuple(
@@ -40,14 +41,22 @@ class Watch:
 
     def close(self) -> None:
         """Watch no longer."""
-        if self in _watching:
-            _watching.remove(self)
+        if self in _open_ones():
+            _watching[:] = [weakref.ref(watch) for watch in _open_ones() if watch is not self]
             if not _watching:
                 _put_back()
 
 
+def _open_ones() -> list[Watch]:
+    """Those that are neither closed nor forgotten."""
+    return [watch for reference in _watching if (watch := reference()) is not None]
+
+
 def _note(number: int, frame: FrameType | None) -> None:
-    for watch in _watching:
+    if number in _before and not _open_ones():  # nobody has closed the last run, and nobody refers to it
+        _put_back()
+        os.kill(os.getpid(), number)
+    for watch in _open_ones():
         watch.came = watch.came or signal.Signals(number).name
     if number == signal.SIGTERM:
         signal.signal(number, signal.SIG_DFL)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from stopctl.core.errors import TreeError
+from stopctl.store.shield import from_handler
 from stopctl.store.tree import Leaf, Tree, tree_map
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ def array_leaf(value: Any, path: str) -> Leaf:
     try:
         array = np.asarray(value)
     except Exception as error:
+        if isinstance(error, MemoryError) or from_handler(error):
+            raise
         raise TreeError(f"{path} is a {type(value).__name__} that NumPy cannot read: {error}") from error
     notes = ["scalar"] if isinstance(value, np.generic) else []
     if array.ndim > 1 and array.flags.f_contiguous and not array.flags.c_contiguous:

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from dataclasses import replace
 from functools import partial
-from threading import Event
+from queue import SimpleQueue
 from typing import Any
 
 from stopctl.core.errors import SaveError
 from stopctl.state.protocols import Held
 from stopctl.state.task import Task
 from stopctl.store import Leaf, Tree
+from stopctl.store.shield import from_handler
 from stopctl.store.tree import raw, tree_map
 
 SMALL = 64 << 10
@@ -50,9 +51,8 @@ class Snapshot:
         self._components = components
         self._pending = pending
         self._held = held
-        self._copied = Event()
-        if not pending:
-            self._copied.set()
+        self._copied = not pending
+        self._end: SimpleQueue[None] = SimpleQueue()  # as in `Task`
 
     def whole(self) -> dict[str, Tree]:
         """The trees, once what was left for later is copied; for one call.
@@ -61,20 +61,23 @@ class Snapshot:
             Changed: something of that has changed before it was copied.
         """
         components, self._components = self._components, {}
-        if not self._copied.is_set():
+        if not self._copied:
             try:
                 _copy_some(self._pending)
                 changed = self._held.changed()
             finally:
                 self._pending = []
-                self._copied.set()
+                self._copied = True
+                self._end.put(None)
             if changed is not None:
                 raise Changed(f"{changed} has changed since the report, before it was copied")
         return components
 
     def wait(self) -> None:
         """Return once nothing is left to copy."""
-        self._copied.wait()
+        if not self._copied:
+            self._end.get()
+            self._end.put(None)
 
 
 class Buffers:
@@ -119,7 +122,9 @@ class _Taking:
                 data = self._data(raw(leaf), path, later=leaf in self._held.later)
             if leaf.key is not None:
                 self._tied[leaf.key] = data
-        except (TypeError, ValueError):
+        except (TypeError, ValueError) as error:
+            if from_handler(error):
+                raise
             return leaf
         return replace(leaf, data=data)
 
@@ -153,8 +158,8 @@ def _copy_all(pairs: list[tuple[Any, memoryview]]) -> None:
         size += len(pairs[half][1])
         half += 1
     beside = Task(partial(_copy_some, pairs[half:]), "stopctl-copy")
-    beside.start()
     try:
+        beside.start()
         _copy_some(pairs[:half])
     finally:
         beside.result()

@@ -29,6 +29,10 @@ UNLINKED = {errno.ENOENT, errno.EPERM, errno.EACCES, errno.EXDEV, errno.EMLINK, 
 UNLINKED |= {errno.ENOTSUP, errno.EOPNOTSUPP}
 """What OSErrors say of a file that can have no second name here: it is written again then."""
 
+STUCK = {errno.EXDEV, errno.EPERM, errno.EBUSY}
+"""What OSErrors say of one directory that cannot be renamed: it lies in a lower layer of an overlayfs, is
+immutable, or a mount point. Nothing is wrong with the others."""
+
 RESERVE = 1 << 20
 """Bytes that a save leaves free: its directory and manifest, the journal, what others write meanwhile."""
 
@@ -99,35 +103,53 @@ def _empty(files: Files, temporary: Path) -> None:
 
 def delete(
     files: Files, folder: Path, names: Sequence[str], stays: Callable[[str], bool]
-) -> dict[str, tuple[str, ...]]:
+) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
     """Rename the checkpoints away, have that on the disk, and only then remove them.
 
-    Returns what they held that is not ours, as `sweep` does. `stays` is asked of each name just before its
-    rename and just after it, as it may have been pinned at that moment; it may raise.
+    Returns what they held that is not ours, as `sweep` does, and those that are `STUCK`, each with why.
+    `stays` is asked of each name just before its rename and just after it, as it may have been pinned at that
+    moment; it may raise.
 
     Raises:
         OSError: from whichever operation failed; no checkpoint is half deleted.
     """
     trash = [_trash(folder / name) for name in names]
+    stuck = {}
     for name, path in zip(names, trash, strict=True):
         if stays(name):
             continue
-        files.rename(folder / name, path)
+        try:
+            files.rename(folder / name, path)
+        except OSError as error:
+            stuck[name] = _stuck(error)
+            continue
         if stays(name):
             files.rename(path, folder / name)
     left = sweep(files, folder, TRASH)  # what an earlier attempt could not remove is tried again
-    return {path.name: left[path.name] for path in trash if path.name in left}
+    return {path.name: left[path.name] for path in trash if path.name in left}, stuck
+
+
+def _stuck(error: OSError) -> str:
+    """Why a directory cannot be renamed; raises the error where it is another one."""
+    if error.errno not in STUCK:
+        raise error
+    return error.strerror or str(error)
 
 
 def withdraw_unfinished(files: Files, folder: Path) -> None:
     """Make trash of every unfinished checkpoint, by a rename.
 
     A writer that was taken over may stand just before the rename that would make one visible. Of the two
-    renames one happens; so once this has returned, nothing of an older writer's can appear any more.
+    renames one happens, or none if it is `STUCK`; so once this has returned, nothing of an older writer's can
+    appear any more.
     """
     for name in _directories(files, folder, TEMPORARY):
-        with contextlib.suppress(FileNotFoundError):
+        try:
             files.rename(folder / name, _trash(folder / name))
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            _stuck(error)
 
 
 def _directories(files: Files, folder: Path, *prefixes: str) -> list[str]:
@@ -135,16 +157,22 @@ def _directories(files: Files, folder: Path, *prefixes: str) -> list[str]:
     return [name for name in names if any(_HIDDEN[prefix].fullmatch(name) for prefix in prefixes)]
 
 
-def set_aside(files: Files, folder: Path, name: str) -> str:
-    """Rename a checkpoint to ``.damaged-<name>``; returns that name, which has a number if it was taken."""
+def set_aside(files: Files, folder: Path, name: str) -> tuple[str, str | None]:
+    """Rename a checkpoint to ``.damaged-<name>``.
+
+    Returns that name, which has a number if it was taken; and why it stays where it is, if it is `STUCK`.
+    """
     target = folder / f".damaged-{name}"
     count = 1
     while files.exists(target):
         count += 1
         target = folder / f".damaged-{name}-{count}"
-    files.rename(folder / name, target)
+    try:
+        files.rename(folder / name, target)
+    except OSError as error:
+        return name, _stuck(error)
     files.sync_directory(folder)
-    return target.name
+    return target.name, None
 
 
 def sweep(files: Files, folder: Path, *prefixes: str) -> dict[str, tuple[str, ...]]:
@@ -158,7 +186,12 @@ def sweep(files: Files, folder: Path, *prefixes: str) -> dict[str, tuple[str, ..
     names = _directories(files, folder, *prefixes)
     if names:
         files.sync_directory(folder)  # nothing is emptied that a power cut could make visible again
-    left = {name: _remove(files, folder / name) for name in names}
+    left = {}
+    for name in names:
+        try:
+            left[name] = _remove(files, folder / name)
+        except OSError as error:
+            _stuck(error)
     return {name: foreign for name, foreign in left.items() if foreign}
 
 

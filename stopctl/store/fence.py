@@ -27,11 +27,11 @@ class Fence:
         self.writer = 0
 
     def check(self) -> None:
-        """SaveError if another process has taken the run's lock."""
+        """SaveError if somebody has taken the run's lock."""
         with as_save_error("looking who has the run", self._path / LOCK):
             lost = self._lock.lost
         if lost:
-            text = f"{self._path} has been taken over by another process: this one saves no more"
+            text = f"{self._path} has been taken over by a later opening: this one saves no more"
             raise SaveError(text, self._path / LOCK)
 
     def check_all(self) -> None:

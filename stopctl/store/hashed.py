@@ -14,6 +14,7 @@ from typing import NamedTuple, Self, TypeAlias
 
 from stopctl.core.errors import DamagedError
 from stopctl.store.files import CHUNK, Files, Handle, naming, read_whole
+from stopctl.store.shield import Shield
 
 Bytes: TypeAlias = bytes | bytearray | memoryview
 
@@ -100,15 +101,21 @@ class Hasher:
     def __init__(self, *, beside: bool) -> None:
         self._sha256 = hashlib.sha256()
         self._views: SimpleQueue[Bytes | None] = SimpleQueue()
+        self._ended: SimpleQueue[None] = SimpleQueue()  # not a join: Ctrl-C would take the thread for ended
         self._error: BaseException | None = None
         self._thread = Thread(target=self._run, name="stopctl-sha256", daemon=True) if beside else None
 
     def __enter__(self) -> Self:
         if self._thread is not None:
             try:
-                self._thread.start()
-            except RuntimeError:  # no more threads, or the interpreter is shutting down
-                self._thread = None
+                with Shield():
+                    try:
+                        self._thread.start()
+                    except RuntimeError:  # no more threads, or the interpreter is shutting down
+                        self._thread = None
+            except BaseException:
+                self._views.put(None)
+                raise
         return self
 
     def update(self, view: Bytes) -> None:
@@ -123,7 +130,9 @@ class Hasher:
     ) -> None:
         if self._thread is not None:
             self._views.put(None)
-            self._thread.join()
+            self._ended.get()
+            with Shield():  # as in `Task`
+                self._thread = None
         if self._error is not None and error is None:
             raise self._error
 
@@ -137,6 +146,8 @@ class Hasher:
                 self._sha256.update(view)
         except BaseException as error:
             self._error = error
+        finally:
+            self._ended.put(None)
 
 
 def _write(files: Files, handle: Handle, data: Bytes) -> None:

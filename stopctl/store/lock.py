@@ -36,7 +36,7 @@ class RunLock:
 
     @classmethod
     def take(cls, files: Files, directory: Path, *, over: bool = False) -> RunLock:
-        """Lock `directory`, which exists, or fail at once; `over` takes it from another process.
+        """Lock `directory`, which exists, or fail at once; `over` takes it from whoever has it.
 
         Raises:
             LockedError: another process has it and is to keep it, or this very one has it.
@@ -44,10 +44,11 @@ class RunLock:
         """
         real = files.real(directory)
         held = _held.get(real)
-        if held is not None and held.owned:
+        mine = held is not None and held.owned
+        if held is not None and mine and not over:
             raise _already_open(directory, held.started)
         with naming(directory / LOCK):
-            handle = _locked_file(files, directory, over)
+            handle = _replacement(files, directory) if mine else _locked_file(files, directory, over)
             try:
                 lock = cls(files, real, handle, now())
                 line = {"host": _host(), "pid": os.getpid(), "started": lock.started}
@@ -76,11 +77,12 @@ class RunLock:
         handle = self._handle
         if handle is None or not self.owned:
             return
-        self._handle = None
-        _held.pop(self._directory, None)
         try:
             self._files.unlock(handle)  # closing alone would leave it to children forked meanwhile
         finally:
+            self._handle = None
+            if _held.get(self._directory) is self:  # else this process has taken the run over from itself
+                del _held[self._directory]
             self._files.close(handle)
 
     def forget(self) -> None:
@@ -156,7 +158,8 @@ def _check_named(files: Files, directory: Path, handle: Handle) -> None:
 
 def _already_open(directory: Path, started: str | None) -> LockedError:
     return LockedError(
-        f"{directory} is open in this process already (since {started}): call run.close() first",
+        f"{directory} is open in this process already (since {started}): call run.close() first, or write "
+        "take_over=True",
         host=_host(),
         pid=os.getpid(),
         started=started,

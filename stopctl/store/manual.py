@@ -38,7 +38,7 @@ def unpin(directory: str | os.PathLike[str], name: str, *, files: Files = FILES)
 
 
 def unlock(directory: str | os.PathLike[str], *, files: Files = FILES) -> int:
-    """Take a run from the process that has it open, and give it back at once.
+    """Take a run from the process that has it open (this one, too), and give it back at once.
 
     That process may go on, but saves and deletes no more: its next write raises SaveError. Whatever it saved
     before stays. To take the run and go on with it, write ``Run(..., take_over=True)`` instead.
@@ -48,7 +48,6 @@ def unlock(directory: str | os.PathLike[str], *, files: Files = FILES) -> int:
 
     Raises:
         NotARunError: no run is there.
-        LockedError: it is open in this very process.
     """
     Reader(directory, files=files)
     store = Store.lock(directory, take_over=True, files=files)

@@ -75,10 +75,10 @@ class Store(Reader):
 
         Args:
             path: the run's directory.
-            options: `take_over`: take it from another process, which then writes no more. `durability`:
-                "full", or "process" to skip every fsync: what is saved outlives this process, but not a power
-                cut. `verify_writes`: read every file of a checkpoint back before it appears. `files`: the
-                file operations; a test gives its own.
+            options: `take_over`: take it from whoever has it open, in this process or in another, and then
+                writes no more. `durability`: "full", or "process" to skip every fsync: what is saved outlives
+                this process, but not a power cut. `verify_writes`: read every file of a checkpoint back
+                before it appears. `files`: the file operations; a test gives its own.
 
         Raises:
             LockedError: another process has it open, or this very one.
@@ -201,20 +201,29 @@ class Store(Reader):
         )
         return Draft(self._writing, info)
 
-    def set_aside(self, name: str, why: str) -> None:
-        """Rename a damaged checkpoint to ``.damaged-<name>``, so that it is not looked at again."""
+    def set_aside(self, name: str, why: str) -> str | None:
+        """Rename a damaged checkpoint to ``.damaged-<name>``, so that it is not looked at again.
+
+        Returns:
+            Why it stays where it is, if nothing can rename it (a lower layer of an overlayfs, immutable).
+        """
         self._check_begun()
         with as_save_error("setting a checkpoint aside", self._folder / name):
             self._check_name(name)
             self._fence.check_all()
-            target = commit.set_aside(self._files, self._folder, name)
+            target, stuck = commit.set_aside(self._files, self._folder, name)
         self._writing.forget()  # others may share its damage
-        self.append("set_aside", name=name, why=why, to=target)
+        if stuck is None:
+            self.append("set_aside", name=name, why=why, to=target)
+        return stuck
 
-    def delete(self, names: Iterable[str], *, guarded: Collection[str]) -> None:
+    def delete(self, names: Iterable[str], *, guarded: Collection[str]) -> dict[str, str]:
         """Delete checkpoints, each wholly or not at all; a file in one that is not ours stays in the trash.
 
         One that is pinned by hand while this is going on stays.
+
+        Returns:
+            Those that nothing can rename (a lower layer of an overlayfs, immutable), and why: they stay.
 
         Raises:
             OrderError: one of them is guarded, pinned or the newest; nothing is deleted.
@@ -243,10 +252,11 @@ class Store(Reader):
                     why = "pinned"
                 if why is not None:
                     raise OrderError(f"{name} is {why}: it is not deleted")
-            left = commit.delete(self._files, self._folder, gone, self._fence.stays)
-            for name in pins.unpinned & set(gone):
+            left, stuck = commit.delete(self._files, self._folder, gone, self._fence.stays)
+            for name in pins.unpinned & set(gone) - stuck.keys():
                 forget_pin(self._files, self.path, name)
             self._tell_left(left)
+        return stuck
 
     def append(self, event: str, /, **fields: object) -> dict[str, Any]:
         """Add a line to the journal: `event`, the time (ISO 8601, UTC) and plain fields of your own.
@@ -269,8 +279,13 @@ class Store(Reader):
 
     @property
     def lost(self) -> bool:
-        """Whether another process has taken the run over, so that this one writes no more."""
+        """Whether a later opening has taken the run over, so that this one writes no more."""
         return self._lock.lost
+
+    @property
+    def owned(self) -> bool:
+        """Whether this process has it open; False in a forked child."""
+        return self._lock.owned
 
     def close(self) -> None:
         """Close the journal and give the lock back; a second time nothing. A forked child keeps it locked."""

@@ -12,6 +12,7 @@ from typing import Any, Never, TypeAlias
 
 from stopctl.core.codec import NON_FINITE, float_to_json
 from stopctl.core.errors import DamagedError, TreeError
+from stopctl.store.shield import from_handler
 from stopctl.store.strict import JsonValue
 
 __all__ = ["ITEMSIZE", "MAX_DEPTH", "Leaf", "Tree", "flatten", "tree_leaves", "tree_map", "unflatten"]
@@ -133,6 +134,8 @@ def _check_data(held: Leaf | Piece, dtype: str, path: str) -> None:
     try:
         size = len(raw(held))
     except (TypeError, ValueError) as error:
+        if from_handler(error):
+            raise
         raise TreeError(f"{path}: the data of an array is a C-contiguous buffer of bytes: {error}") from None
     if size != size_in_bytes(dtype, held.shape):
         raise TreeError(f"{path}: {size} bytes of data do not make {dtype} {held.shape}")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 import pytest
 
-from stopctl import Best, Controller, Last, Maximize, Run
+from stopctl import Best, Controller, Every, Last, Maximize, Run
 from stopctl.core.errors import SaveError
 from stopctl.run.checkpoints import Checkpoints
-from stopctl.store import Store
+from stopctl.store import Reader, Store
+from stopctl.store.files import Files
 from support.trees import leaf
 
 
@@ -92,3 +96,73 @@ def test_a_damaged_one_counts_no_more(store, tmp_path):
     assert best_value(checkpoints) == 0.5
     checkpoints.set_aside(infos[0].name, "rotten")
     assert best_value(checkpoints) is None
+
+
+STUCK = pytest.mark.parametrize("code", [errno.EXDEV, errno.EPERM])
+
+
+@pytest.fixture
+def fixed(monkeypatch):
+    """Has directories of these names, which cannot be renamed."""
+    names = []
+    rename = Files.rename
+
+    def renamed(files, source, target):
+        for code, name in names:
+            if source.name.startswith(name):
+                raise OSError(code, os.strerror(code), str(source))
+        return rename(files, source, target)
+
+    monkeypatch.setattr(Files, "rename", renamed)
+    return names
+
+
+def train(directory, n, **more):
+    settings = {"stop": None, "keep": Last(2), "save": Every(epochs=1), "durability": "process"}
+    with Run(directory, state={"w": 0}, **settings, **more) as run:
+        for epoch in run.epochs(n):
+            run.report(val_loss=1.0 / epoch)
+    return run
+
+
+def warned(caplog):
+    return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+
+
+@STUCK
+@pytest.mark.parametrize("mode", [False, True])
+def test_one_that_cannot_be_renamed_stops_neither_training_nor_the_pruning_of_others(
+    tmp_path, fixed, caplog, code, mode
+):
+    fixed.append((code, "epoch-0001"))
+    run = train(tmp_path, 5, async_save=mode)
+    assert [info.epoch for info in run.checkpoints] == [1, 4, 5]
+    path = tmp_path / "checkpoints" / run.checkpoints[0].name
+    assert warned(caplog) == [
+        f"{path} cannot be renamed ({os.strerror(code)}), so it is not deleted; the others are, and training goes on"
+    ]
+    fixed.clear()
+    assert [info.epoch for info in train(tmp_path, 6).checkpoints] == [5, 6]
+
+
+@STUCK
+def test_a_damaged_one_that_cannot_be_renamed_is_passed_over(tmp_path, fixed, caplog, code):
+    newest = train(tmp_path, 3).checkpoints[-1]
+    (newest.path / "state.json").write_bytes(b"{}")
+    fixed += [(code, "epoch-0003"), (code, ".tmp-epoch-0009")]
+    left = tmp_path / "checkpoints" / ".tmp-epoch-0009-step-000000009-w0001-0123abcd"
+    left.mkdir()
+    for _ in range(2):
+        caplog.clear()
+        with Run(tmp_path, state={"w": 0}, durability="process") as run:
+            assert run.resumed.epoch == 2
+        (text,) = warned(caplog)
+        assert text.startswith(f"{newest.name} is damaged, and passed over as it cannot be renamed")
+    assert [line["event"] for line in Reader(tmp_path).journal()].count("set_aside") == 0
+    assert train(tmp_path, 4).checkpoints[-1].epoch == 4
+
+
+def test_any_other_error_of_a_rename_is_a_failed_save(tmp_path, fixed):
+    fixed.append((errno.EIO, "epoch-0001"))
+    with pytest.raises(SaveError, match="deleting checkpoints failed"):
+        train(tmp_path, 5)

@@ -339,6 +339,38 @@ def test_a_signal_saves_at_the_next_batch_the_last_one_included(tmp_path, at, re
         assert one_epoch(run, [1, 2, 3], 1)[0] == rest
 
 
+class Dying(list):
+    """Data that fails at one batch, as when its workers get a signal that this process gets as well, or alone."""
+
+    def __init__(self, at, number):
+        super().__init__([1, 2, 3])
+        self.at, self.number = at, number
+
+    def __getitem__(self, i):
+        if i == self.at:
+            if self.number is not None:
+                os.kill(os.getpid(), self.number)
+            raise RuntimeError("a worker is killed by signal: Terminated")
+        return super().__getitem__(i)
+
+
+@pytest.mark.parametrize(
+    ("at", "number", "error", "saved"),
+    [
+        (1, signal.SIGTERM, Preempted, [1]),
+        (2, signal.SIGUSR1, Preempted, [2]),
+        (2, None, RuntimeError, []),
+        (0, signal.SIGTERM, RuntimeError, []),  # the epoch's first: its generators have moved already
+    ],
+)
+def test_data_that_dies_of_a_signal_ends_at_the_boundary_before(tmp_path, at, number, error, saved):
+    with pytest.raises(error), opened(tmp_path) as run:
+        one_epoch(run, Dying(at, number))
+    assert [info.step for info in run.checkpoints] == saved
+    with opened(tmp_path) as run:
+        assert one_epoch(run, Dying(None, None), 1)[0] == [1, 2, 3][at if saved else 0 :]
+
+
 def test_a_signal_before_the_loop_of_a_run_inside_an_epoch_saves_nothing_new(tmp_path):
     cut(tmp_path)
     with pytest.raises(Preempted), opened(tmp_path) as run:

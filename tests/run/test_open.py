@@ -291,7 +291,7 @@ def test_what_cannot_be_is_refused_before_any_file_is_touched(tmp_path, wrong):
 def test_a_run_is_taken_over_and_its_old_process_saves_no_more(tmp_path, caplog):
     state = {"w": 0}
     with (
-        pytest.raises(SaveError, match="has been taken over by another process"),
+        pytest.raises(SaveError, match="has been taken over by a later opening"),
         Run(tmp_path, state=state) as old,
     ):
         for epoch in old.epochs(9):
@@ -306,7 +306,7 @@ def test_a_run_is_taken_over_and_its_old_process_saves_no_more(tmp_path, caplog)
                 before = frozen(tmp_path)
             old.report(val_loss=1.0 / epoch)
     assert frozen(tmp_path) == before
-    assert f"{tmp_path} was taken over: this process wrote nothing more" in caplog.text
+    assert f"{tmp_path} was taken over: this run wrote nothing more" in caplog.text
     assert [epoch for epoch in new.epochs(3) if new.report(val_loss=0.1)] == [3]
     new.close()
     assert [info.writer for info in Reader(tmp_path).list().good] == [1, 2]

@@ -312,8 +312,11 @@ def test_a_refused_report_leaves_the_pass_open(tmp_path):
 
 
 def test_opening_what_this_process_has_open_says_close(tmp_path):
-    with Run(tmp_path, state={"w": 0}), pytest.raises(LockedError, match=r"run\.close\(\)"):
-        Run(tmp_path, state={"w": 0}).open()
+    with Run(tmp_path, state={"w": 0}) as run:
+        for _ in run.epochs(1):
+            with pytest.raises(LockedError, match=r"run\.close\(\) first, or write take_over=True"):
+                Run(tmp_path, state={"w": 0}).open()
+            run.report(val_loss=1.0)
     with Run(tmp_path, state={"w": 0}):
         pass
 

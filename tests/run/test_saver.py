@@ -33,6 +33,8 @@ from stopctl import (
 )
 from stopctl.ports import leaf_array
 from stopctl.run.checkpoints import Checkpoints
+from stopctl.state.dictstate import DictState
+from stopctl.state.task import Task
 from stopctl.store import Reader, Store
 from support.brake import Brake, finished, threads
 
@@ -417,15 +419,9 @@ def test_closing_that_is_broken_off_can_be_done_again(tmp_path, brake, monkeypat
         run.report(val_loss=1.0)
         break
     assert brake.reached()
-    join = threading.Thread.join
-
-    def interrupted(thread, timeout=None):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(threading.Thread, "join", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Task, "wait", lambda task: (_ for _ in ()).throw(KeyboardInterrupt))
         run.close()
-    monkeypatch.setattr(threading.Thread, "join", join)
     brake.release()
     run.close()
     assert [info.epoch for info in run.checkpoints] == [1]
@@ -703,3 +699,29 @@ def test_a_forked_child_that_ends_by_itself_saves_nothing(tmp_path):
     done = child(tmp_path, body)
     assert done.returncode == 0, done.stderr
     assert [info.epoch for info in Reader(tmp_path).list().good] == [1, 2]
+
+
+@pytest.mark.parametrize("mode", [False, True])
+def test_a_copy_for_which_there_is_no_memory_is_a_failed_save(tmp_path, monkeypatch, mode):
+    lacking = []
+
+    def without(self):
+        if lacking:
+            raise MemoryError(*lacking)
+        return capture(self)
+
+    capture = DictState.capture
+    monkeypatch.setattr(DictState, "capture", without)
+    told = []
+    with Run(tmp_path, state={"w": 0}, stop=None, async_save=mode, **QUICK) as run:
+        for epoch in run.epochs(4):
+            lacking[:] = ["3 GiB"] if epoch == 2 else []
+            try:
+                run.report(val_loss=1.0)
+            except SaveError as error:
+                told.append((epoch, str(error), type(error.__cause__)))
+            lacking.clear()
+    less = "; async_save=False needs no copy of the state" if mode else ""
+    assert told == [(2, f"saving epoch 2, step 0: out of memory (3 GiB){less}", MemoryError)]
+    assert [line["epoch"] for line in events(tmp_path, "save_failed")] == [2]
+    assert run.checkpoints[-1].epoch == 4

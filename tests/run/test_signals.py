@@ -149,7 +149,7 @@ def test_a_second_signal_has_the_default_action():
     code = (
         "import os, signal\n"
         "from stopctl.run.signals import Watch\n"
-        "Watch()\n"
+        "watch = Watch()\n"
         "os.kill(os.getpid(), signal.SIGTERM)\n"
         "print('first', flush=True)\n"
         "os.kill(os.getpid(), signal.SIGTERM)\n"

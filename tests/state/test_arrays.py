@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -96,3 +98,42 @@ def test_every_bfloat16_and_float8_is_read_exactly():
         found = numbers(Leaf(name, codes.shape, codes.tobytes()))
         assert found.dtype == np.float32
         np.testing.assert_array_equal(found, expected)
+
+
+class Rings:
+    """A signal comes while NumPy reads it."""
+
+    def __array__(self, dtype=None, copy=None):
+        signal.raise_signal(signal.SIGUSR2)
+        raise TypeError("never reached")
+
+
+class Lacks:
+    def __array__(self, dtype=None, copy=None):
+        raise MemoryError
+
+
+class TimeIsUp(ValueError):
+    pass
+
+
+def ring(number, frame):
+    raise TimeIsUp
+
+
+def test_errors_that_say_nothing_of_the_array_stay_what_they_are():
+    before = signal.signal(signal.SIGUSR2, ring)
+    try:
+        with pytest.raises(TimeIsUp):
+            array_leaf(Rings(), "x")
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    with pytest.raises(MemoryError):
+        array_leaf(Lacks(), "x")
+    with pytest.raises(TreeError, match="x is a Refuses that NumPy cannot read: no"):
+        array_leaf(Refuses(), "x")
+
+
+class Refuses:
+    def __array__(self, dtype=None, copy=None):
+        raise ValueError("no")

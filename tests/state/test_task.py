@@ -41,10 +41,9 @@ def test_an_error_of_any_kind_reaches_whoever_asks():
 
 
 def test_a_thread_that_has_not_begun_is_not_waited_for():
-    task = Task(lambda: threading.current_thread(), "worker")
-    assert task.result() is threading.main_thread()
-    task.start()
-    assert task.result() is threading.main_thread()
+    task = Task(lambda: 3, "worker")
+    task.wait(60)
+    assert (task.result(), task.done) == (None, False)
 
 
 def test_it_goes_on_while_nobody_asks():

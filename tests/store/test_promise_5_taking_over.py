@@ -17,7 +17,7 @@ from support.recorder import Op, Recorder
 
 Save = Callable[..., CheckpointInfo]
 ROOT = Path(__file__).parents[2]
-TAKEN = r"has been (taken over by another process|opened by writer \d+)"
+TAKEN = r"has been (taken over by a later opening|opened by writer \d+)"
 
 
 @pytest.fixture(autouse=True)
@@ -81,10 +81,18 @@ def test_a_free_run_is_just_opened(run: Path, store: Store) -> None:
     assert (run / "run.lock").stat().st_ino == number
 
 
-def test_this_very_process_is_to_close_its_run(run: Path, store: Store) -> None:
-    with pytest.raises(LockedError, match=r"call run\.close\(\) first"):
-        Store.lock(run, take_over=True)
-    assert not store.lost
+def test_inside_one_process_each_gives_back_its_own(run: Path, store: Store, save: Save, check: Any) -> None:
+    new = taken(run)
+    assert (store.lost, new.lost) == (True, False)
+    with pytest.raises(SaveError, match=TAKEN):
+        save(store, 1)
+    store.close()
+    with pytest.raises(LockedError):
+        Store.lock(run)
+    save(new, 1)
+    check(new, {1})
+    new.close()
+    Store.lock(run).close()
 
 
 def test_a_save_that_sleeps_before_its_rename_never_appears(run: Path, save: Save, check: Any) -> None:

@@ -89,6 +89,7 @@ class Shelf(Looking, Store):
     """The one writer."""
 
     lost = False
+    owned = False  # each life is a process of its own
 
     def __init__(self, path: Path, **options: Any) -> None:
         self.path = path
@@ -123,16 +124,18 @@ class Shelf(Looking, Store):
         self.folder.lines.append(line)
         return line
 
-    def set_aside(self, name: str, why: str) -> None:
+    def set_aside(self, name: str, why: str) -> str | None:
         stepped(self.path)
         del self.folder.kept[name]
+        return None
 
-    def delete(self, names: Iterable[str], *, guarded: Collection[str]) -> None:
+    def delete(self, names: Iterable[str], *, guarded: Collection[str]) -> dict[str, str]:
         for name in names:
             if name in guarded:
                 raise Wrong(f"{name} is guarded")
             stepped(self.path)
             del self.folder.kept[name]
+        return {}
 
     def draft(self, *, components: Iterable[str], **facts: Any) -> ShelfDraft:  # type: ignore[override]
         info = manifest.draft(
