@@ -9,7 +9,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from stopctl.core.errors import TreeError
-from stopctl.store.tree import Leaf, Tree, tree_map
+from stopctl.state.generators import generator, typed
+from stopctl.store.tree import Leaf, Tree, Typed, tree_map
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -143,7 +144,7 @@ FLOAT8: dict[str, Callable[[], Any]] = {
 
 
 def to_tree(value: Any, path: str) -> Tree:
-    """Make a tree of a user's value: walk containers, turn arrays into leaves, named tuples into tuples."""
+    """Make a tree of a user's value: arrays become leaves, named tuples tuples, generators plain values."""
     return tree_map(_encoded, value, path)
 
 
@@ -153,7 +154,7 @@ def _encoded(value: Any, path: str, _: Any) -> Tree:
     home = type(value).__module__.partition(".")[0]
     if home in _ADAPTERS:
         raise TreeError(f"{path} is a {home} {type(value).__name__}: use Run from {_ADAPTERS[home]}")
-    return array_leaf(value, path) if hasattr(value, "dtype") and hasattr(value, "shape") else value
+    return array_leaf(value, path) if hasattr(value, "dtype") and hasattr(value, "shape") else typed(value)
 
 
 def from_tree(tree: Tree, given: Any) -> Any:
@@ -162,6 +163,8 @@ def from_tree(tree: Tree, given: Any) -> Any:
 
 
 def _decoded(leaf: Any, _: str, given: Any) -> Any:
+    if isinstance(leaf, Typed):
+        return generator(leaf)
     if not isinstance(leaf, Leaf):
         return leaf
     jax = type(given).__module__.partition(".")[0] in ("jax", "jaxlib")

@@ -70,7 +70,7 @@ def difference(saved: Any, given: Any) -> str | None:
             return None
         if len(saved) != len(given):
             return f"saved {len(saved)} items, given {len(given)}"
-        return f"saved with maxlen={saved.maxlen}, given {given.maxlen}"
+        return f"saved with maxlen={_size(saved)[1]}, given {_size(given)[1]}"
     elif (kinds := {type(saved), type(given)}) == {int, float} or (type(None) in kinds and kinds <= PLAIN):
         return None
     return f"saved {_name(saved)}, given {_name(given)}"

@@ -134,14 +134,19 @@ def is_shape(sizes: object) -> bool:
     )
 
 
-def check(leaf: Array, path: str) -> None:
-    """TreeError unless dtype, shape and data agree; the pieces of a `Sharded` lie inside its shape."""
+def check(leaf: Array, path: str, *, data: bool = True) -> None:
+    """TreeError unless dtype, shape and data agree; the pieces of a `Sharded` lie inside its shape.
+
+    Without ``data`` neither bytes nor pieces are looked at.
+    """
     if leaf.dtype not in ITEMSIZE:
         raise TreeError(f"{path}: the dtype {leaf.dtype!r} is none of {', '.join(ITEMSIZE)}")
     if not is_shape(leaf.shape):
         raise TreeError(f"{path}: the shape of an array is a tuple of ints from 0, not {leaf.shape!r}")
     if type(leaf.note) is not str or not is_unicode(leaf.note):
         raise TreeError(f"{path}: the note of an array is a str, not {leaf.note!r}")
+    if not data:
+        return
     if isinstance(leaf, Leaf):
         _check_data(leaf, leaf.dtype, path)
         return
@@ -234,8 +239,8 @@ PLAIN = frozenset({type(None), bool, int, float, str, bytes})
 ARRAYLESS = PLAIN | {range, set, frozenset}
 """Types that hold no arrays."""
 HELD = (
-    "dict, OrderedDict, Counter, list, tuple, deque, set, frozenset, range, None, bool, int, float, str, bytes "
-    "and arrays"
+    "dict, OrderedDict, Counter, list, tuple, deque, set, frozenset, range, None, bool, int, float, str, "
+    "bytes and arrays"
 )
 
 
@@ -424,16 +429,20 @@ _SCALARS: dict[str | None, Callable[[str], Tree]] = {
 }
 
 
-def flatten(components: Mapping[str, Tree]) -> tuple[JsonValue, dict[str, Array]]:
+def flatten(components: Mapping[str, Tree], *, data: bool = True) -> tuple[JsonValue, dict[str, Array]]:
     """Take a tree apart: its skeleton as strict JSON, and its arrays by name (``"model/0.weight"``).
 
     Only the exact types of `Tree` are taken: a subclass would come back as something else. Whatever JSON
     cannot say itself is an object of one key, its tag (``{"tuple": [...]}``), dicts included.
 
+    Args:
+        components: the trees by name.
+        data: False for arrays that have no bytes, to see whether the rest can be saved.
+
     Raises:
         TreeError: anything that could not be rebuilt exactly, with its path.
     """
-    walk = _Flattening()
+    walk = _Flattening(data)
     skeleton = {}
     for name, tree in components.items():
         if type(name) is not str or not name or not name.isprintable():
@@ -443,7 +452,8 @@ def flatten(components: Mapping[str, Tree]) -> tuple[JsonValue, dict[str, Array]
 
 
 class _Flattening:
-    def __init__(self) -> None:
+    def __init__(self, data: bool) -> None:
+        self.data = data
         self.leaves: dict[str, Array] = {}
         self.tied: dict[Hashable, str] = {}
         self.above: set[int] = set()
@@ -499,8 +509,8 @@ class _Flattening:
         """In one order, whatever order they have here."""
         if odd := [type(value).__name__ for value in values if not is_member(value)]:
             raise TreeError(
-                f"{path}: a set in a checkpoint holds plain values that equal themselves, and tuples of these, "
-                f"not this {odd[0]}"
+                f"{path}: a set in a checkpoint holds plain values that equal themselves, and tuples of "
+                f"these, not this {odd[0]}"
             )
         return sorted((self.encode(value, path, depth + 1) for value in values), key=dumps)
 
@@ -514,7 +524,7 @@ class _Flattening:
         return [self.encode(key, path, depth), self.encode(value, f"{path}/{key}", depth)]
 
     def leaf(self, leaf: Array, path: str) -> JsonValue:
-        check(leaf, path)
+        check(leaf, path, data=self.data)
         tied = leaf.key is not None
         try:
             name = self.tied.get(leaf.key) if tied else None
