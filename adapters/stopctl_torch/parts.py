@@ -97,7 +97,7 @@ class ModulePart:
         return lines
 
     def load(self, saved: Tree) -> None:
-        """Copy the tensors into the module's own; an expanded buffer whose items differ becomes a whole one."""
+        """Copy the tensors into the module's own; an expanded buffer whose items differ becomes whole."""
         tensors = {k: v for k, v in saved.items() if k != METADATA}
         # load_state_dict() copies, so it may be shown the buffer that was read; but extra state is kept
         state_dict = self._module.state_dict()
