@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import logging
 from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Collection, Iterator, Mapping
@@ -13,11 +12,9 @@ from typing import Any, NamedTuple, Protocol
 import torch
 
 from stopctl import MismatchError, TreeError
-from stopctl.ports import Leaf, Tree, differences, flatten
+from stopctl.ports import Leaf, Notice, Tree, differences, flatten
 from stopctl_torch.leaves import Encoder, decode, look
 from stopctl_torch.sharding import sharded
-
-log = logging.getLogger("stopctl")
 
 METADATA = "_metadata"  # beside the tensors of a module: the version numbers that its layers load by
 EXTRA_STATE = "_extra_state"
@@ -300,8 +297,6 @@ def load_checked(
     keyed = [(part, name) for name, part in both.items() if isinstance(part, KeyedPart)]
     keys = [part.keys(components[name], name) for part, name in keyed]
     if undo:
-        if new := {k: v for k, v in parts.items() if k not in both and not k.startswith("rng.")}:
-            flatten(outline(new), data=False)
         _load_all(both, components)
     else:
         for name, part in both.items():
@@ -309,10 +304,14 @@ def load_checked(
     return Keys([key for each in keys for key in each.saved], [key for each in keys for key in each.given])
 
 
-def outline(parts: Mapping[str, Part]) -> dict[str, Tree]:
+def outline(parts: Mapping[str, Part], notices: list[Notice]) -> dict[str, Tree]:
     """What parts will save, without bytes; None of what cannot tell it yet, and is tried when it is saved.
 
     None of a loader, too: it draws random numbers and starts workers to tell its state.
+
+    Args:
+        parts: by component name.
+        notices: to which is added what cannot tell its state yet.
 
     Raises:
         TreeError: something that a checkpoint cannot hold, with its path.
@@ -326,7 +325,7 @@ def outline(parts: Mapping[str, Part]) -> dict[str, Tree]:
         except TreeError:
             raise
         except Exception as error:
-            log.warning("%s cannot tell its state yet, so it is tried when it is saved: %r", name, error)
+            notices.append(Notice(f"{name} cannot tell its state yet, so it is tried when saved: {error!r}"))
     return trees
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from stopctl import SettingError
-from stopctl.ports import Batches, Held, Notice, NumpyRng, PythonRng, Team, Tree, has_state
+from stopctl.ports import Batches, Held, Notice, NumpyRng, PythonRng, Team, Tree, flatten, has_state
 from stopctl_torch import arguments, loaders, rates
 from stopctl_torch.leaves import Encoder
 from stopctl_torch.optimizers import OptimizerPart
@@ -113,7 +113,7 @@ class TorchState:
         Raises:
             TreeError: something that a checkpoint cannot hold, with its path.
         """
-        return outline(self._parts if cuda_in_use() else _without_cuda(self._parts))
+        return outline(self._parts if cuda_in_use() else _without_cuda(self._parts), self.notices)
 
     def overlap(self, components: Mapping[str, Tree], wait: Callable[[], None]) -> Held:
         """Let training go on before parameters and moments are copied; steps and loads then ``wait``."""
@@ -128,7 +128,10 @@ class TorchState:
 
         Raises:
             MismatchError: every difference between what was saved and the objects given.
+            TreeError: something in them that a checkpoint cannot hold, with its path.
         """
+        new = {name: part for name, part in self._parts.items() if name in {*allow_missing} - {*components}}
+        flatten(outline(new, self.notices), data=False)
         keys = load_checked(self._parts, components, free={*allow_missing, CUDA})
         if keys.saved:
             text = f"saved, but not given, so loaded: {', '.join(keys.saved)}"

@@ -63,7 +63,7 @@ def generator(saved: Typed) -> Any:
 def follow(live: Any, other: Any) -> bool:
     """Have a generator go on where another of its kind stands; whether they are of one kind."""
     ours, theirs = typed(live), typed(other)
-    if type(ours) is not Typed or type(theirs) is not Typed or ours.kind != theirs.kind:
+    if ours is live or theirs is other or ours.kind != theirs.kind:
         return False
     _set(live, theirs.value)
     return True

@@ -14,13 +14,14 @@ from stopctl.store.tree import PLAIN, TAGS, Tree
 def misfits(saved: Tree, given: Tree, path: str) -> list[str]:
     """Every place where what was saved cannot be filled in, in words.
 
-    None and empty containers are places to fill, plain values are of whatever type, and lists may have
-    another length; everything else must fit: keys, lengths of tuples, shapes, dtypes.
+    None and empty containers are places to fill, plain values are of whatever type, and lists and deques
+    may have another length; everything else must fit: keys, lengths of tuples, shapes, dtypes.
     """
     return [
         f"{where}: {text}"
         for where, one, other in pairs(saved, given, path, _fits)
         if not any(isinstance(one, kind) and isinstance(other, kind) for kind in (dict, list))
+        and not (type(one) is type(other) is deque and one.maxlen == other.maxlen)
         and (text := difference(one, other))
     ]
 
@@ -62,7 +63,7 @@ class Filling:
             for key, part in parts.items():  # no update(): a Counter would count
                 whole[key] = part
             return whole
-        if isinstance(fresh, LISTS):
+        if kind in LISTS or hasattr(fresh, "_fields"):
             beside = tuple(live) if isinstance(live, LISTS) else ()
             items = [
                 self.fill(part, beside[i] if i < len(beside) else None, f"{path}/{i}")

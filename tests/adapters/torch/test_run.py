@@ -13,6 +13,7 @@ from torch import nn
 import stopctl
 from stopctl import MismatchError, OrderError
 from stopctl.store import Reader
+from stopctl.team.restore import INSTEAD
 from stopctl_torch import Run
 
 
