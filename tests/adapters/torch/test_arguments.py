@@ -178,6 +178,7 @@ def test_a_ddp_model_has_the_names_of_the_model_inside(one_rank: None) -> None:
     names = TorchState(model=model).capture()["model"].keys()
     for given in (
         wrap(model),
+        nn.DataParallel(model),
         torch.compile(wrap(model), backend="eager"),
         wrap(torch.compile(model, backend="eager")),
     ):
@@ -195,6 +196,14 @@ def test_flattened_parameters_are_refused() -> None:
         SettingError, match=r"^model is a FullyShardedDataParallel, .*: write fully_shard\(model\)"
     ):
         TorchState(model=nn.Sequential(FullyShardedDataParallel()))
+
+
+def test_an_optimizer_may_train_parameters_given_in_extra() -> None:
+    net, temperature = nn.Linear(1, 1), nn.Parameter(torch.ones(1))
+    optimizer = torch.optim.SGD([*net.parameters(), temperature], lr=0.1)
+    state = TorchState(model=net, optimizer=optimizer, extra={"loop": {"t": temperature}})
+    assert state.capture()["optimizer"]["params"][0][-1] == "extra.loop/t F32 (1,)"
+    state.close()
 
 
 def test_a_compiled_model_has_the_names_of_the_model_inside() -> None:
