@@ -41,11 +41,6 @@ NAMES = {
     tf.float64: "F64",
     _F8.float8_e4m3fn: "F8_E4M3",
     _F8.float8_e5m2: "F8_E5M2",
-    **{
-        getattr(_F8, name): dtype
-        for name, dtype in (("float8_e4m3fnuz", "F8_E4M3FNUZ"), ("float8_e5m2fnuz", "F8_E5M2FNUZ"))
-        if hasattr(_F8, name)  # of TensorFlow 2.21
-    },
     tf.complex64: "F32",  # in pairs: a last axis of 2, and the note COMPLEX
     tf.complex128: "F64",
 }

@@ -22,8 +22,6 @@ REALS += [
     np.float64,
     ml_dtypes.float8_e4m3fn,
     ml_dtypes.float8_e5m2,
-    ml_dtypes.float8_e4m3fnuz,
-    ml_dtypes.float8_e5m2fnuz,
 ]
 
 
