@@ -7,6 +7,7 @@ from stopctl.runs.choose import choose
 from stopctl.state.arguments import named, what
 from stopctl.state.arrays import array_leaf, detached, leaf_array
 from stopctl.state.data import has_state
+from stopctl.state.generators import generator, typed
 from stopctl.state.protocols import (
     Batches,
     DataSource,
@@ -15,6 +16,7 @@ from stopctl.state.protocols import (
     LearningRate,
     Notice,
     Notices,
+    Outlined,
     Overlap,
     Ranked,
     State,
@@ -22,12 +24,14 @@ from stopctl.state.protocols import (
     Watched,
 )
 from stopctl.state.rng import NumpyRng, PythonRng, differing
+from stopctl.state.values import Filling, misfits
 from stopctl.store.compare import differences
-from stopctl.store.tree import Leaf, Piece, Sharded, Tree, tree_leaves, tree_map
+from stopctl.store.tree import Leaf, Piece, Sharded, Tree, Typed, flatten, tree_leaves, tree_map
 
 __all__ = [
     "Batches",
     "DataSource",
+    "Filling",
     "Generators",
     "Held",
     "Leaf",
@@ -36,6 +40,7 @@ __all__ = [
     "Notice",
     "Notices",
     "NumpyRng",
+    "Outlined",
     "Overlap",
     "Piece",
     "PythonRng",
@@ -45,16 +50,21 @@ __all__ = [
     "Team",
     "Tree",
     "TreeError",
+    "Typed",
     "Watched",
     "array_leaf",
     "choose",
     "detached",
     "differences",
     "differing",
+    "flatten",
+    "generator",
     "has_state",
     "leaf_array",
+    "misfits",
     "named",
     "tree_leaves",
     "tree_map",
+    "typed",
     "what",
 ]

@@ -80,6 +80,15 @@ class TfState:
         self._check()
         return {name: part.capture(name) for name, part in self._present().items()}
 
+    def outline(self) -> dict[str, Tree]:
+        """Nothing but what `capture()` would refuse, as reading a variable takes time and memory.
+
+        Raises:
+            SettingError, TreeError: variables that nobody saves or that a checkpoint cannot hold.
+        """
+        self._check()
+        return dict.fromkeys(self._present())
+
     def overlap(self, components: Mapping[str, Tree], wait: Callable[[], None]) -> Held:
         """Name all leaves: none needs a copy and nobody waits, see `stopctl_tf.leaves`."""
         return leaves.held({name: components[name] for name in (*self._parts, WORKER) if name in components})
@@ -90,6 +99,7 @@ class TfState:
         Raises:
             MismatchError: every difference between what was saved and the objects given.
         """
+        self._check()
         parts = self._present()
         if WORKER not in parts:
             components = {name: tree for name, tree in components.items() if name != WORKER}

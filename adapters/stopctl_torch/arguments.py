@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 
 from stopctl import SettingError
@@ -12,13 +13,16 @@ from stopctl.ports import has_state, named, what
 from stopctl_torch import accelerate
 from stopctl_torch.parts import kind_of
 from stopctl_torch.sharding import reshard
+from stopctl_torch.values import held, is_value, is_written
 
+PLAIN = (type(None), bool, int, float, str, bytes)
 LRScheduler = torch.optim.lr_scheduler.LRScheduler
 
 
 def models(given: Any) -> dict[str, torch.nn.Module]:
     """``model=`` by component name; of a compiled or DDP model the module inside: names stay the same."""
-    modules = named("model", given, _is_model, "a torch.nn.Module, or a dict of them by name", required=True)
+    wanted = "a torch.nn.Module, or a dict of them by name; a parameter by itself goes into extra={...}"
+    modules = named("model", given, _is_model, wanted, required=True)
     for name, module in modules.items():
         if any(type(part).__name__ == "FullyShardedDataParallel" for part in module.modules()):
             raise SettingError(
@@ -39,7 +43,8 @@ def optimizers(given: Any, owned: Mapping[int, str]) -> dict[str, torch.optim.Op
             raise SettingError(
                 f"{name}: {len(strangers)} of its {len(params)} parameters belong to no model given here "
                 f"and would not be saved (the first has shape {strangers[0]}): build the optimizer from the "
-                'model given here, or give all that it trains: model={"net": net, "loss": loss}'
+                'model given here, or give all that it trains: model={"net": net, "loss": loss}, and a '
+                'parameter of no module in extra={"temperature": parameter}'
             )
     return things
 
@@ -51,7 +56,7 @@ def schedulers(given: Any, driven: Mapping[str, torch.optim.Optimizer]) -> dict[
     for name, scheduler in things.items():
         if isinstance(scheduler, torch.optim.Optimizer):
             raise SettingError(f"{name}= is an optimizer: pass it as optimizer=")
-        optimizer = getattr(scheduler, "optimizer", None)
+        optimizer = accelerate.plain(getattr(scheduler, "optimizer", None))
         if optimizer is not None and not any(optimizer is each for each in driven.values()):
             raise SettingError(
                 f"{name}: it drives a {kind_of(optimizer)} that is not given here: "
@@ -72,9 +77,20 @@ def extras(given: Any) -> dict[str, Any]:
             f"extra= is a dict of objects by name, not {what(given)}: "
             f'write extra={{"{type(given).__name__.lower()}": ...}}'
         )
-    wanted = "an object with state_dict() and load_state_dict(), or a torch.Generator"
-    things = named("extra", given, lambda x: isinstance(x, torch.Generator) or has_state(x), wanted)
+    wanted = (
+        "an object with state_dict() and load_state_dict(), a tensor, a NumPy array, a generator, or a dict "
+        "or list of these and of numbers, strings and None"
+    )
+    things = named("extra", given, lambda x: has_state(x) or is_value(x) or _is_fixed(x), wanted)
     for name, thing in things.items():
+        if _is_fixed(thing):
+            key = name.partition(".")[2]
+            raise SettingError(
+                f"{name} is {what(thing)}, into which no saved one can be put: put it into a dict that the "
+                f'loop reads it from, extra={{"loop": {{"{key}": ...}}}}'
+            )
+        if not is_written(thing):
+            raise SettingError(f"{name} cannot be written to: pass a clone() or copy() of it, and use that")
         if isinstance(thing, torch.optim.Optimizer):
             raise SettingError(f"{name} is an optimizer: pass it in optimizer={{...}}")
         if isinstance(thing, LRScheduler):
@@ -82,21 +98,33 @@ def extras(given: Any) -> dict[str, Any]:
     return things
 
 
-def param_names(modules: Mapping[str, torch.nn.Module]) -> dict[int, str]:
-    """What every parameter is called in the checkpoint (``"model/0.weight"``), by its id."""
+def param_names(modules: Mapping[str, torch.nn.Module], values: Mapping[str, Any]) -> dict[int, str]:
+    """What every parameter is called in the checkpoint (``"model/0.weight"``), by its id.
+
+    Args:
+        modules, values: what is saved, by component name; tensors in ``values`` may be trained as well.
+    """
     names: dict[int, str] = {}
     for component, module in modules.items():
         reshard(module)
         for name, param in module.named_parameters():
             names.setdefault(id(param), f"{component}/{name}")
+    for component, value in values.items():
+        for path, tensor in held(value, component, (torch.Tensor,)).items():
+            names.setdefault(id(tensor), path)
     return names
 
 
+def _is_fixed(thing: Any) -> bool:
+    """Whether it is a value that can only be replaced."""
+    return type(thing) in PLAIN or isinstance(thing, tuple | frozenset | range | np.generic)
+
+
 def _plain(module: torch.nn.Module) -> torch.nn.Module:
-    """Without what torch.compile and DistributedDataParallel wrap around it, in any order."""
+    """Without what torch.compile and (Distributed)DataParallel wrap around it, in any order."""
     while True:
         inner: Any
-        if isinstance(module, torch.nn.parallel.DistributedDataParallel):
+        if isinstance(module, torch.nn.parallel.DistributedDataParallel | torch.nn.DataParallel):
             inner = module.module
         else:
             inner = getattr(module, "_orig_mod", None) if type(module).__name__ == "OptimizedModule" else None

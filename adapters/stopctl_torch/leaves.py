@@ -9,8 +9,19 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from stopctl import TreeError
-from stopctl.ports import Leaf, Piece, Sharded, Tree, array_leaf, leaf_array, tree_map
+from stopctl import MismatchError, TreeError
+from stopctl.ports import (
+    Leaf,
+    Piece,
+    Sharded,
+    Tree,
+    Typed,
+    array_leaf,
+    generator,
+    leaf_array,
+    tree_map,
+    typed,
+)
 from stopctl_torch import sharding
 
 TENSORS: dict[torch.dtype, str] = {
@@ -29,7 +40,11 @@ TENSORS: dict[torch.dtype, str] = {
     torch.float64: "F64",
     torch.float8_e4m3fn: "F8_E4M3",
     torch.float8_e5m2: "F8_E5M2",
+    torch.float8_e4m3fnuz: "F8_E4M3FNUZ",
+    torch.float8_e5m2fnuz: "F8_E5M2FNUZ",
 }
+if hasattr(torch, "float8_e8m0fnu"):  # of PyTorch 2.7
+    TENSORS[torch.float8_e8m0fnu] = "F8_E8M0"
 DTYPES = {name: dtype for dtype, name in TENSORS.items()}
 
 WHOLE = (torch.Tensor, torch.nn.Parameter)
@@ -41,11 +56,13 @@ class Encoder:
 
     ``data="view"`` lets CPU leaves look into the live tensors, ``"copy"`` detaches every leaf from
     them, ``"none"`` leaves the bytes out (dtypes and shapes alone). A DTensor becomes the piece of it that
-    this rank has, if it is for this rank to save it; in a ``"copy"``, which serves to undo, always.
+    this rank has, if it is for this rank to save it; in a ``"copy"``, which serves to undo, always. With
+    ``unbuilt`` lazy parameters and those on the meta device are None.
     """
 
-    def __init__(self, data: Literal["view", "copy", "none"] = "view") -> None:
+    def __init__(self, data: Literal["view", "copy", "none"] = "view", *, unbuilt: bool = False) -> None:
         self._data = data
+        self._unbuilt = unbuilt
         self._alive: list[torch.Tensor] = []  # a freed tensor's address, used again, would look like a tie
 
     def __call__(self, value: Any, path: str) -> Tree:
@@ -54,9 +71,11 @@ class Encoder:
 
     def _leaf(self, value: Any, path: str, _: Any) -> Tree:
         if isinstance(value, torch.Tensor):
+            if self._unbuilt and (torch.nn.parameter.is_lazy(value) or value.device.type == "meta"):
+                return None
             whole = type(value) in WHOLE or not sharding.is_sharded(value)
             return self._tensor(value, path) if whole else self._sharded(value, path)
-        return self._array(value, path) if isinstance(value, np.ndarray | np.generic) else value
+        return self._array(value, path) if isinstance(value, np.ndarray | np.generic) else _typed(value)
 
     def _tensor(self, tensor: torch.Tensor, path: str) -> Leaf:
         _refuse(tensor, path)
@@ -113,6 +132,8 @@ def decode(tree: Tree, like: Any = None) -> Any:
     seen: dict[Hashable, torch.Tensor] = {}
 
     def decoded(leaf: Any, _: str, like: Any) -> Any:
+        if isinstance(leaf, Typed):
+            return _untyped(leaf)
         if not isinstance(leaf, Leaf | Sharded):
             return leaf
         if isinstance(leaf, Leaf) and leaf.note.startswith("numpy"):
@@ -124,6 +145,36 @@ def decode(tree: Tree, like: Any = None) -> Any:
         return seen[leaf.key]
 
     return tree_map(decoded, tree, like=like)
+
+
+SIZE, DTYPE, GENERATOR = "torch.Size", "torch.dtype", "torch.Generator"
+
+
+def _typed(value: Any) -> Any:
+    """What PyTorch has besides tensors, and generators, as plain values; all else as it is."""
+    if type(value) is torch.Size:
+        return Typed(SIZE, tuple(value))
+    if type(value) is torch.dtype:
+        return Typed(DTYPE, str(value).removeprefix("torch."))
+    if type(value) is torch.Generator:
+        return Typed(f"{GENERATOR}({value.device.type})", bytes(value.get_state().numpy()))
+    return typed(value)
+
+
+def _untyped(saved: Typed) -> Any:
+    kind, _, device = saved.kind.removesuffix(")").partition("(")
+    try:
+        if kind == SIZE:
+            return torch.Size(saved.value)
+        if kind == DTYPE and isinstance(dtype := getattr(torch, saved.value), torch.dtype):
+            return dtype
+        if kind == GENERATOR:
+            made = torch.Generator(device)
+            made.set_state(torch.frombuffer(bytearray(saved.value), dtype=torch.uint8))
+            return made
+    except (TypeError, AttributeError, RuntimeError) as error:
+        raise MismatchError(f"saved is no {saved.kind} of this version of PyTorch: {error}") from error
+    return generator(saved)
 
 
 def _to_tensor(leaf: Leaf | Sharded, like: Any) -> torch.Tensor:

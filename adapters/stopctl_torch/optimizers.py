@@ -133,7 +133,8 @@ def _is_beside(key: str, saved: Leaf | Sharded, param: torch.Tensor) -> bool:
 
 def _describe(param: torch.Tensor, names: Mapping[int, str]) -> str:
     dtype = TENSORS.get(param.dtype, str(param.dtype))
-    return f"{names.get(id(param), '(not in a model)')} {dtype} {tuple(param.shape)}"
+    shape = "(not built)" if torch.nn.parameter.is_lazy(param) else tuple(param.shape)
+    return f"{names.get(id(param), '(not in a model)')} {dtype} {shape}"
 
 
 def _check_params(saved: list[str], given: list[str], where: str) -> list[str]:

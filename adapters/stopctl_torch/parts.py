@@ -6,12 +6,13 @@ import inspect
 from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
 import torch
 
 from stopctl import MismatchError, TreeError
-from stopctl.ports import Leaf, Tree, differences
+from stopctl.ports import Leaf, Notice, Tree, differences, flatten
 from stopctl_torch.leaves import Encoder, decode, look
 from stopctl_torch.sharding import sharded
 
@@ -86,23 +87,57 @@ class ModulePart:
             return [str(error)]
         lines = differences(_tensors(saved), _tensors(given), path)
         for name in [name for name in given if name in saved]:
-            ours, theirs = _is_complex(saved[name]), _is_complex(given[name])
+            ours, theirs = is_complex(saved[name]), is_complex(given[name])
             if ours != theirs:
                 kinds = ("complex", "real") if ours else ("real", "complex")
                 lines.append(f"{path}/{name}: saved {kinds[0]} numbers, given {kinds[1]} ones")
         return lines
 
     def load(self, saved: Tree) -> None:
-        """Copy the tensors into the module's own."""
+        """Copy the tensors into the module's own; an expanded buffer whose items differ becomes whole."""
         tensors = {k: v for k, v in saved.items() if k != METADATA}
         # load_state_dict() copies, so it may be shown the buffer that was read; but extra state is kept
-        live = sharded(self._module.state_dict())
+        state_dict = self._module.state_dict()
+        live = sharded(state_dict)
+        expanded = [k for k, v in state_dict.items() if isinstance(v, torch.Tensor) and overlaps(v)]
         plain = {k for k, v in tensors.items() if isinstance(v, Leaf) and k not in live}
         seen = {k: look(tensors[k]) for k in plain if not k.endswith(EXTRA_STATE)}
         others = decode({k: v for k, v in tensors.items() if seen.get(k) is None}, like=live)
         state = OrderedDict((k, others[k] if k in others else seen[k]) for k in tensors)
         state._metadata = OrderedDict(saved[METADATA])  # type: ignore[attr-defined]
-        self._module.load_state_dict(state)
+        with _whole(self._module, expanded):
+            self._module.load_state_dict(state)
+
+
+@contextmanager
+def _whole(module: torch.nn.Module, names: Collection[str]) -> Iterator[None]:
+    """Have expanded buffers whole for a while; each is itself again where its items are still equal."""
+    places = []
+    for name in names:
+        path, _, key = name.rpartition(".")
+        buffers = module.get_submodule(path)._buffers
+        if (buffer := buffers.get(key)) is not None:
+            buffers[key] = buffer.clone(memory_format=torch.contiguous_format)
+            places.append((buffers, key, buffer))
+    try:
+        yield
+    finally:
+        for buffers, key, buffer in places:
+            whole, small = buffers[key], buffer
+            assert whole is not None
+            for dim, (stride, length) in enumerate(zip(buffer.stride(), buffer.shape, strict=True)):
+                if stride == 0 and length:
+                    whole, small = whole.narrow(dim, 0, 1), small.narrow(dim, 0, 1)
+            if torch.equal(whole.expand_as(buffer), buffers[key]):  # type: ignore[arg-type]
+                small.copy_(whole)
+                buffers[key] = buffer
+
+
+def overlaps(tensor: torch.Tensor) -> bool:
+    """Whether some of its items are one place in memory, as ``expand()`` makes them: nothing writes there."""
+    return any(
+        stride == 0 and length > 1 for stride, length in zip(tensor.stride(), tensor.shape, strict=True)
+    )
 
 
 def _tensors(tree: dict[str, Tree]) -> dict[str, Tree]:
@@ -110,7 +145,8 @@ def _tensors(tree: dict[str, Tree]) -> dict[str, Tree]:
     return {k: None if k.endswith(EXTRA_STATE) else v for k, v in tree.items() if k != METADATA}
 
 
-def _is_complex(tree: Tree) -> bool:
+def is_complex(tree: Tree) -> bool:
+    """Whether a leaf's pairs are complex numbers."""
     return isinstance(tree, Leaf) and "complex" in tree.note
 
 
@@ -118,19 +154,19 @@ class ObjectPart:
     """Anything with ``state_dict()`` and ``load_state_dict()``."""
 
     def __init__(self, thing: Any) -> None:
-        self._thing = thing
+        self.thing = thing
 
     def capture(self, encode: Encoder, path: str) -> Tree:
         """``{"class": ..., "state": the encoded state dict}``."""
-        return {"class": kind_of(self._thing), "state": encode(self._thing.state_dict(), f"{path}/state")}
+        return {"class": kind_of(self.thing), "state": encode(self.thing.state_dict(), f"{path}/state")}
 
     def check(self, saved: Tree, path: str) -> list[str]:
         """The class."""
-        return check_class(saved, self._thing, path)
+        return check_class(saved, self.thing, path)
 
     def load(self, saved: Tree) -> None:
         """Hand a fresh copy to ``load_state_dict()``."""
-        self._thing.load_state_dict(decode(saved["state"], like=self._thing.state_dict()))
+        self.thing.load_state_dict(decode(saved["state"], like=self.thing.state_dict()))
 
 
 class SettingsPart(ObjectPart, KeyedPart):
@@ -138,10 +174,10 @@ class SettingsPart(ObjectPart, KeyedPart):
 
     def check(self, saved: Tree, path: str) -> list[str]:
         """The class, and that loading replaces no method, no property and no optimizer of the object."""
-        lines = check_class(saved, self._thing, path, dict)
+        lines = check_class(saved, self.thing, path, dict)
         if lines:
             return lines
-        for where, ours, theirs, thing in _levels(saved["state"], self._thing, f"{path}/state"):
+        for where, ours, theirs, thing in _levels(saved["state"], self.thing, f"{path}/state"):
             if not ours or not theirs:  # as a GradScaler(enabled=False) tells none, and takes none
                 lines += [f"{where}/{key}: saved, but not given" for key in ours]
                 lines += [f"{where}/{key}: given, but not saved" for key in theirs]
@@ -154,22 +190,22 @@ class SettingsPart(ObjectPart, KeyedPart):
     def keys(self, saved: Tree, path: str) -> Keys:
         """Those of the schedulers inside, too."""
         keys = Keys([], [])
-        for where, ours, theirs, _ in _levels(saved["state"], self._thing, path):
+        for where, ours, theirs, _ in _levels(saved["state"], self.thing, path):
             keys.saved.extend(f"{key!r} of {where}" for key in ours if key not in theirs)
             keys.given.extend(f"{key!r} of {where}" for key in theirs if key not in ours)
         return keys
 
     def load(self, saved: Tree) -> None:
         """Hand a fresh copy to ``load_state_dict()``, with the live values of the keys that it lacks."""
-        state = decode(saved["state"], like=self._thing.state_dict())
-        for _, ours, theirs, _ in _levels(state, self._thing, ""):
+        state = decode(saved["state"], like=self.thing.state_dict())
+        for _, ours, theirs, _ in _levels(state, self.thing, ""):
             for key, value in theirs.items():
                 ours.setdefault(key, value)
-        self._thing.load_state_dict(state)
+        self.thing.load_state_dict(state)
 
     def drop(self, saved: Tree) -> None:
         """Attributes, which is what loading makes of keys."""
-        for _, ours, theirs, thing in _levels(saved["state"], self._thing, ""):
+        for _, ours, theirs, thing in _levels(saved["state"], self.thing, ""):
             for key in theirs.keys() - ours.keys():
                 delattr(thing, key)
 
@@ -250,6 +286,7 @@ def load_checked(
 
     Raises:
         MismatchError: every difference; nothing has changed.
+        TreeError: something in the objects that a checkpoint cannot hold, with its path.
     """
     both = {name: part for name, part in parts.items() if name in components}
     lines = _check_names(parts, components, free)
@@ -267,6 +304,31 @@ def load_checked(
     return Keys([key for each in keys for key in each.saved], [key for each in keys for key in each.given])
 
 
+def outline(parts: Mapping[str, Part], notices: list[Notice]) -> dict[str, Tree]:
+    """What parts will save, without bytes; None of what cannot tell it yet, and is tried when it is saved.
+
+    None of a loader, too: it draws random numbers and starts workers to tell its state.
+
+    Args:
+        parts: by component name.
+        notices: to which is added what cannot tell its state yet.
+
+    Raises:
+        TreeError: something that a checkpoint cannot hold, with its path.
+    """
+    encode, trees = Encoder("none", unbuilt=True), dict.fromkeys(parts)
+    for name, part in parts.items():
+        if isinstance(part, ObjectPart) and isinstance(part.thing, torch.utils.data.DataLoader):
+            continue
+        try:
+            trees[name] = part.capture(encode, name)
+        except TreeError:
+            raise
+        except Exception as error:
+            notices.append(Notice(f"{name} cannot tell its state yet, so it is tried when saved: {error!r}"))
+    return trees
+
+
 def _check_names(given: Collection[str], saved: Collection[str], free: Collection[str]) -> list[str]:
     lacking = {name: "saved, but not given" for name in saved if name not in {*given, *free}}
     lacking |= {name: "given, but not saved" for name in given if name not in {*saved, *free}}
@@ -276,7 +338,9 @@ def _check_names(given: Collection[str], saved: Collection[str], free: Collectio
 
 
 def _load_all(parts: Mapping[str, Part], components: Mapping[str, Tree]) -> None:
-    before = {name: part.capture(Encoder("copy"), name) for name, part in parts.items()}
+    encode = Encoder("copy")
+    before = {name: part.capture(encode, name) for name, part in parts.items()}
+    flatten(before)  # so that what could not be saved is told before anything has changed
     for name, part in parts.items():
         try:
             part.load(components[name])

@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import logging
 import platform
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
 from stopctl import SettingError
-from stopctl.ports import Batches, Held, Notice, NumpyRng, PythonRng, Team, Tree
+from stopctl.ports import Batches, Held, Notice, NumpyRng, PythonRng, Team, Tree, flatten, has_state
 from stopctl_torch import arguments, loaders, rates
 from stopctl_torch.leaves import Encoder
 from stopctl_torch.marks import Marks
 from stopctl_torch.optimizers import OptimizerPart
 from stopctl_torch.overlap import Overlapping
-from stopctl_torch.parts import GeneratorPart, ModulePart, ObjectPart, Part, SettingsPart, load_checked
-from stopctl_torch.rng import CUDA, CudaRng, PartGenerators, SharedRng, TorchRng, cuda_in_use
+from stopctl_torch.parts import (
+    GeneratorPart,
+    ModulePart,
+    ObjectPart,
+    Part,
+    SettingsPart,
+    load_checked,
+    outline,
+)
+from stopctl_torch.rng import CUDA, KINDS, CudaRng, PartGenerators, SharedRng, TorchRng, cuda_in_use
 from stopctl_torch.team import find_team
+from stopctl_torch.values import ValuesPart, held
 from stopctl_torch.watch import Given, How, Watch
 
 
@@ -32,12 +42,15 @@ class TorchState:
         optimizer, scheduler, scaler: one each, or a dict of several by name. In PyTorch their settings
             (learning rate, step size, ...) are part of their state: on restoring, the saved ones win.
         extra: anything else that moves while training, by name: objects with ``state_dict()`` and
-            ``load_state_dict()`` (an AveragedModel, a StatefulDataLoader), and torch.Generators.
+            ``load_state_dict()`` (an AveragedModel, a StatefulDataLoader), tensors and Parameters, NumPy
+            arrays, generators of PyTorch, NumPy and Python, and dicts and lists of these, of numbers, strings
+            and None. On restoring all these are filled in place; what cannot be (numbers, tuples) is replaced
+            in its dict or list, where None and empty containers are places to fill.
         watch: "warn" tells what the program trains with and has not given, "raise" ends it for that, "off"
             does not look; see docs/resume.md.
 
     The global generators of Python, NumPy and PyTorch (CPU and CUDA) are always included. Of several ranks
-    each has its own generators and objects in ``extra`` that are no modules; all else is saved once.
+    each has its own of all in ``extra`` that are no modules; all else is saved once.
 
     Raises:
         SettingError: an object that is no model, optimizer, ..., or that does not belong to the others.
@@ -55,27 +68,31 @@ class TorchState:
     ) -> None:
         models, extras = arguments.models(model), arguments.extras(extra)
         modules = {**models, **{k: v for k, v in extras.items() if isinstance(v, torch.nn.Module)}}
-        self._optimizers = arguments.optimizers(optimizer, arguments.param_names(modules))
+        values = {k: v for k, v in extras.items() if not has_state(v)}
+        names = partial(arguments.param_names, modules, values)
+        self._optimizers = arguments.optimizers(optimizer, names())
         self._schedulers = arguments.schedulers(scheduler, self._optimizers)
         scalers = arguments.scalers(scaler)
 
-        generators = {k: v for k, v in extras.items() if isinstance(v, torch.Generator)}
+        tensors = partial(_tensors_in, modules.values())
+        generators = {k: v for k, v in values.items() if isinstance(v, KINDS)}
         others = {k: v for k, v in extras.items() if k not in modules and k not in generators}
         self._parts: dict[str, Part] = {  # in the order of loading: generators last, nothing draws after them
             **{k: ModulePart(v) for k, v in models.items()},
-            **{
-                k: OptimizerPart(v, lambda: arguments.param_names(modules))
-                for k, v in self._optimizers.items()
-            },
+            **{k: OptimizerPart(v, names) for k, v in self._optimizers.items()},
             **{k: SettingsPart(v) for k, v in {**self._schedulers, **scalers}.items()},
             **{k: ModulePart(v) for k, v in modules.items() if k not in models},
-            **{k: ObjectPart(v) for k, v in others.items()},
-            **{k: GeneratorPart(v) for k, v in generators.items()},
+            **{k: ValuesPart(v, k, tensors) if k in values else ObjectPart(v) for k, v in others.items()},
+            **{
+                k: GeneratorPart(v) if isinstance(v, torch.Generator) else ValuesPart(v, k, tensors)
+                for k, v in generators.items()
+            },
             "rng.python": SharedRng(PythonRng()),
             "rng.numpy": SharedRng(NumpyRng()),
             "rng.torch": TorchRng(),
             CUDA: CudaRng(),
         }
+        self._values = values
         self._per_rank = frozenset(
             k for k in self._parts if k in others or k in generators or k.startswith("rng.")
         )
@@ -99,6 +116,14 @@ class TorchState:
         parts = self._parts if cuda_in_use() else _without_cuda(self._parts)
         return {name: part.capture(encode, name) for name, part in parts.items()}
 
+    def outline(self) -> dict[str, Tree]:
+        """`capture()` without bytes; lazy parameters, those on the meta device, and loaders are left out.
+
+        Raises:
+            TreeError: something that a checkpoint cannot hold, with its path.
+        """
+        return outline(self._parts if cuda_in_use() else _without_cuda(self._parts), self.notices)
+
     def overlap(self, components: Mapping[str, Tree], wait: Callable[[], None]) -> Held:
         """Let training go on before parameters and moments are copied; steps and loads then ``wait``."""
         self._overlapping.attach(wait)
@@ -112,8 +137,11 @@ class TorchState:
 
         Raises:
             MismatchError: every difference between what was saved and the objects given.
+            TreeError: something in them that a checkpoint cannot hold, with its path.
         """
         self._marks.kept = []
+        new = {name: part for name, part in self._parts.items() if name in {*allow_missing} - {*components}}
+        flatten(outline(new, self.notices), data=False)
         keys = load_checked(self._parts, components, free={*allow_missing, CUDA})
         if keys.saved:
             text = f"saved, but not given, so loaded: {', '.join(keys.saved)}"
@@ -131,8 +159,11 @@ class TorchState:
         return loaders.batches(source, self.generators())
 
     def generators(self) -> PartGenerators:
-        """The shared generators, and those in ``extra``."""
+        """The shared generators, and those in ``extra``, also in its dicts and lists."""
         parts = {k: v for k, v in self._parts.items() if k.startswith("rng.") or isinstance(v, GeneratorPart)}
+        for name, value in self._values.items():
+            inside = held(value, name, KINDS)
+            parts |= {k: ValuesPart(v, k, tuple) for k, v in inside.items() if k not in parts}
         return PartGenerators(parts if cuda_in_use() else _without_cuda(parts))
 
     def team(self, timeout: float) -> Team | None:
@@ -187,6 +218,12 @@ class TorchState:
         self._marks.close()
         if self._watch is not None:
             self._watch.close()
+
+
+def _tensors_in(modules: Iterable[torch.nn.Module]) -> Iterator[torch.Tensor]:
+    for module in modules:
+        yield from module.parameters()
+        yield from module.buffers()
 
 
 def _without_cuda(parts: Mapping[str, Part]) -> dict[str, Part]:

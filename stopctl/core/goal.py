@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
@@ -140,19 +140,42 @@ _SMALLER = frozenset(
 _TURNED = frozenset(["inv", "inverse", "minus", "neg", "negative"])
 
 
+def _words(metric: str) -> frozenset[str]:
+    parts = re.split("[^a-z0-9]+", metric.lower())
+    return frozenset([*parts, *(part.rstrip("0123456789") for part in parts)])  # mAP50
+
+
+def _known(metric: str) -> type[Goal] | None:
+    """The direction of a well-known metric."""
+    words = _words(metric)
+    larger, smaller = bool(words & _LARGER), bool(words & _SMALLER)
+    if larger == smaller or words & _TURNED:
+        return None
+    return Maximize if larger else Minimize
+
+
 def wrong_way(goal: Goal) -> str | None:
     """What to ask about a goal whose metric is well known for the other direction; else None.
 
     >>> wrong_way(Minimize("val_accuracy"))
     "Minimize('val_accuracy'): smaller is better there; did you mean Maximize('val_accuracy')?"
     """
-    parts = re.split("[^a-z0-9]+", goal.metric.lower())
-    words = frozenset([*parts, *(part.rstrip("0123456789") for part in parts)])  # mAP50
-    larger, smaller = bool(words & _LARGER), bool(words & _SMALLER)
-    if larger == smaller or words & _TURNED or larger == (goal.mode == "max"):
+    other = _known(goal.metric)
+    if other is None or other.mode == goal.mode:
         return None
-    direction, other = ("smaller", "Maximize") if larger else ("larger", "Minimize")
-    return f"{goal!r}: {direction} is better there; did you mean {other}({goal.metric!r})?"
+    direction = "smaller" if goal.mode == "min" else "larger"
+    return f"{goal!r}: {direction} is better there; did you mean {other.__name__}({goal.metric!r})?"
+
+
+def nearest(goal: Goal, reported: Collection[str]) -> str:
+    """The goal to write where ``goal`` is on a metric that is not among those reported.
+
+    >>> nearest(Minimize("val_loss"), ["accuracy", "loss"])
+    'Minimize("loss")'
+    """
+    words = _words(goal.metric)
+    name = min(reported, key=lambda name: (not words & _words(name), _known(name) is None, name))
+    return f'{(_known(name) or type(goal)).__name__}("{name}")'
 
 
 def goal_from_json(data: Mapping[str, Any]) -> Goal:

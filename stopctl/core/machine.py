@@ -9,6 +9,7 @@ from enum import Enum
 
 from stopctl.core.decision import ENDS, NEW_BEST, NOTHING, STOPS, Cause, Decision, Reason, Save, Stop
 from stopctl.core.errors import OrderError, ReportError
+from stopctl.core.goal import nearest
 from stopctl.core.plan import Plan
 from stopctl.core.progress import Report
 from stopctl.core.state import State
@@ -67,8 +68,10 @@ def advance(plan: Plan, state: State, report: Report, asked: Sequence[Cause] = (
     metrics = report.metrics
     for name in plan.metrics:
         if name not in metrics:
+            instead = f": write goal={nearest(plan.goal, metrics)}" if name == plan.goal.metric else ""
             raise ReportError(
                 f"the report has no {name!r}, which a rule watches; it has: {', '.join(sorted(metrics))}"
+                f"{instead}"
             )
     _forward(state, report.epoch, report.step, report.seconds)
     for check, goal in plan.checks:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Collection, Hashable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,7 +150,7 @@ def _walk(tree: Tree, path: str, marks: Collection[str] = ()) -> Iterator[tuple[
     """Every array with its path, and everything without one as a whole."""
     if isinstance(tree, dict):
         parts = [(key, part) for key, part in tree.items() if key not in marks]
-    elif isinstance(tree, list | tuple):
+    elif isinstance(tree, list | tuple | deque):
         parts = list(enumerate(tree))
     else:
         parts = []

@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stopctl.core.errors import SettingError
-from stopctl.state.arrays import NAMES, numbers
+from stopctl.state.arrays import FLOAT8, NAMES, numbers
 from stopctl.store import Leaf
 
 TARGETS = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "int8": "I8"}
 """What tensors can be exported as, and the safetensors name of it."""
 
-FLOATS = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"})
+FLOATS = frozenset({"F64", "F32", "F16", "BF16", *FLOAT8})
 
 STEPS = 127
 """An int8 weight is a whole number of scales, -127 .. 127 of them; -128 is not used."""

@@ -19,8 +19,8 @@ from stopctl.run.settings import Settings
 from stopctl.runs.choose import candidates, starting_weights, weights
 from stopctl.runs.history import goal_of
 from stopctl.state.data import Position
-from stopctl.state.protocols import State
-from stopctl.store import CheckpointInfo, Store
+from stopctl.state.protocols import Outlined, State
+from stopctl.store import CheckpointInfo, Store, flatten
 from stopctl.store.shield import Shield
 from stopctl.team.follower import Follower, info_from_json, info_to_json
 from stopctl.team.ranks import Ranks
@@ -175,6 +175,7 @@ def open_run(directory: Path, settings: Settings, state: State, ranks: Ranks) ->
         DamagedError: the run has checkpoints, and none loads.
         StateError: the run has another goal.
         MismatchError: the saved state does not fit the user's objects.
+        TreeError: the user's objects hold something that a checkpoint cannot.
         TeamError: the ranks cannot open it together.
     """
     locked: list[Store] = []
@@ -222,11 +223,12 @@ def _open(store: Store | Follower, directory: Path, settings: Settings, state: S
     resumed: Restored | None = None
     if here.good or here.broken:
         resumed = _resume(store, directory, here, settings, controller, state, ranks)
-    elif (parent := settings.start_from_run) is not None:
-        began = ranks.agree(
-            f"beginning with {parent}", lambda: _begin_with(parent, state, settings.allow_missing)
-        )
-        first["parent"] = began.mine
+    else:
+        parent = settings.start_from_run
+        where = f"beginning with {parent or 'the objects given'}"
+        began = ranks.agree(where, lambda: _begin_with(parent, state, settings.allow_missing))
+        if began.mine is not None:
+            first["parent"] = began.mine
     meta = settings.meta(state)
     if "parent" in first:
         meta["parent"] = first["parent"]
@@ -334,10 +336,19 @@ def _inventory(fields: Mapping[str, Any], directory: Path) -> Inventory:
     return Inventory(good, fields["seconds"], dict(fields["broken"]))
 
 
-def _begin_with(parent: str | Path, state: State, allow_missing: Collection[str]) -> dict[str, str]:
-    """Put the best weights of another run into the user's objects; the rest of them stays as it is."""
+def _begin_with(
+    parent: str | Path | None, state: State, allow_missing: Collection[str]
+) -> dict[str, str] | None:
+    """Try whether the user's objects can be saved, and put the best weights of another run into them, if any.
+
+    Raises:
+        TreeError: something that a checkpoint cannot hold, before a pass is trained.
+    """
+    given = state.outline() if isinstance(state, Outlined) else state.capture()
+    flatten(given, data=False)
+    if parent is None:
+        return None
     info, saved = starting_weights(parent)
-    given = state.capture()
     others = given.keys() - weights(given).keys()
     state.restore(saved, allow_missing={*allow_missing, *others})
     log.info("begins with the best weights of %s: %s, value %s", parent, info.name, info.value)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from stopctl.core.errors import TreeError
+from stopctl.state.generators import generator, typed
 from stopctl.store.shield import from_handler
-from stopctl.store.tree import Leaf, Tree, tree_map
+from stopctl.store.tree import Leaf, Tree, Typed, tree_map
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,6 +32,9 @@ DTYPES = {
     "float64": "F64",
     "float8_e4m3fn": "F8_E4M3",
     "float8_e5m2": "F8_E5M2",
+    "float8_e4m3fnuz": "F8_E4M3FNUZ",
+    "float8_e5m2fnuz": "F8_E5M2FNUZ",
+    "float8_e8m0fnu": "F8_E8M0",
 }
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _ADAPTERS = {"torch": "stopctl_torch", "tensorflow": "stopctl_tf", "keras": "stopctl_tf"}
@@ -77,7 +83,7 @@ def leaf_array(leaf: Leaf) -> Any:
     """The NumPy array or scalar of a leaf, in fresh memory."""
     import numpy as np
 
-    if leaf.dtype in ("BF16", "F8_E4M3", "F8_E5M2"):
+    if leaf.dtype == "BF16" or leaf.dtype in FLOAT8:
         import ml_dtypes  # noqa: F401  # names these dtypes to NumPy
 
     array = np.frombuffer(leaf.data, dtype=np.uint8).copy().view(np.dtype(NAMES[leaf.dtype]))
@@ -98,28 +104,50 @@ def numbers(leaf: Leaf) -> NDArray[Any]:
     data = np.frombuffer(leaf.data, np.uint8)
     if leaf.dtype == "BF16":
         array = (data.view("<u2").astype("<u4") << 16).view("<f4")
-    elif leaf.dtype == "F8_E5M2":  # the upper half of a float16
-        array = (data.astype("<u2") << 8).view("<f2").astype("<f4")
-    elif leaf.dtype == "F8_E4M3":
-        array = _float8_e4m3()[data]
+    elif leaf.dtype in FLOAT8:
+        array = FLOAT8[leaf.dtype]()[data]
     else:
         array = data.view(NAMES[leaf.dtype])
     return array.reshape(leaf.shape)
 
 
-def _float8_e4m3() -> Any:
-    """The 256 values: sign, 4 bits of exponent (bias 7), 3 of mantissa; no infinities, NaN at the ends."""
+def _float8(bits: int, bias: int, nans: tuple[int, ...]) -> Any:
+    """The 256 values of sign, exponent and ``bits`` of mantissa; no infinities, NaN at those codes."""
     import numpy as np
 
     code = np.arange(256)
-    exponent, mantissa = (code >> 3) & 15, code & 7
-    size = np.where(exponent == 0, mantissa * 2.0**-9, (8 + mantissa) * 2.0 ** (exponent - 10.0))
-    size[(code & 127) == 127] = np.nan
+    exponent, mantissa = (code & 127) >> bits, code & ((1 << bits) - 1)
+    size = (mantissa + np.where(exponent, 1 << bits, 0)) * 2.0 ** (np.maximum(exponent, 1) - bias - bits)
+    size[list(nans)] = np.nan
     return np.where(code < 128, size, -size).astype(np.float32)
 
 
+def _powers() -> Any:
+    """Of two, from -127 on; the last code is NaN."""
+    import numpy as np
+
+    return np.append(2.0 ** np.arange(-127.0, 128.0), np.nan).astype(np.float32)
+
+
+def _halves() -> Any:
+    """Those that the upper byte of a float16 makes."""
+    import numpy as np
+
+    return (np.arange(256, dtype="<u2") << 8).view("<f2").astype(np.float32)
+
+
+FLOAT8: dict[str, Callable[[], Any]] = {
+    "F8_E4M3": partial(_float8, 3, 7, (127, 255)),
+    "F8_E4M3FNUZ": partial(_float8, 3, 8, (128,)),
+    "F8_E5M2FNUZ": partial(_float8, 2, 16, (128,)),
+    "F8_E8M0": _powers,
+    "F8_E5M2": _halves,
+}
+"""The values of every code."""
+
+
 def to_tree(value: Any, path: str) -> Tree:
-    """Make a tree of a user's value: walk containers, turn arrays into leaves, named tuples into tuples."""
+    """Make a tree of a user's value: arrays become leaves, named tuples tuples, generators plain values."""
     return tree_map(_encoded, value, path)
 
 
@@ -129,7 +157,7 @@ def _encoded(value: Any, path: str, _: Any) -> Tree:
     home = type(value).__module__.partition(".")[0]
     if home in _ADAPTERS:
         raise TreeError(f"{path} is a {home} {type(value).__name__}: use Run from {_ADAPTERS[home]}")
-    return array_leaf(value, path) if hasattr(value, "dtype") and hasattr(value, "shape") else value
+    return array_leaf(value, path) if hasattr(value, "dtype") and hasattr(value, "shape") else typed(value)
 
 
 def from_tree(tree: Tree, given: Any) -> Any:
@@ -138,6 +166,8 @@ def from_tree(tree: Tree, given: Any) -> Any:
 
 
 def _decoded(leaf: Any, _: str, given: Any) -> Any:
+    if isinstance(leaf, Typed):
+        return generator(leaf)
     if not isinstance(leaf, Leaf):
         return leaf
     jax = type(given).__module__.partition(".")[0] in ("jax", "jaxlib")

@@ -10,8 +10,8 @@ from typing import Any
 from stopctl.core.errors import MismatchError, SettingError
 from stopctl.state.arrays import from_tree, to_tree
 from stopctl.state.rng import NumpyRng, PythonRng
-from stopctl.store.compare import ABSENT, difference, pairs
-from stopctl.store.tree import PLAIN, Tree
+from stopctl.state.values import Filling, misfits
+from stopctl.store.tree import Tree, flatten
 
 RNGS: dict[str, PythonRng | NumpyRng] = {"rng.python": PythonRng(), "rng.numpy": NumpyRng()}
 
@@ -19,11 +19,13 @@ RNGS: dict[str, PythonRng | NumpyRng] = {"rng.python": PythonRng(), "rng.numpy":
 class DictState:
     """``state={"params": ..., "opt": ...}``: each key is a component; Python's and NumPy's RNGs join them.
 
-    On resume the dict's values are replaced. None and empty containers are places to fill; everything else
-    must fit: the same keys, tuple lengths, shapes and dtypes. Lists may have another length.
+    On resume dicts, lists, NumPy arrays and generators are filled in place, and what cannot be (numbers,
+    tuples, JAX arrays) is replaced where it stands. None and empty containers are places to fill; everything
+    else must fit: the same keys, tuple lengths, shapes and dtypes. Lists may have another length.
 
     Args:
-        state: str keys; values of dicts, lists, (named) tuples, plain values, NumPy or JAX arrays.
+        state: str keys; values of dicts, lists, deques, sets, (named) tuples, plain values, NumPy or JAX
+            arrays, and NumPy's and Python's random generators.
 
     Raises:
         SettingError: not a dict with str keys, or a key that is reserved.
@@ -47,20 +49,25 @@ class DictState:
 
         Raises:
             MismatchError: every difference by its path; nothing has changed.
+            TreeError: something in the dict that a checkpoint cannot hold, with its path.
         """
+        given = {name: to_tree(value, name) for name, value in self._state.items()}
+        flatten(given)
         saved = {name: tree for name, tree in components.items() if not name.startswith("rng.")}
         wrong = [
             f"{name}: given, but not saved" for name in self._state if name not in {*saved, *allow_missing}
         ] + [f"{name}: saved, but not given" for name in saved if name not in {*self._state, *allow_missing}]
         both = [name for name in saved if name in self._state]
         for name in both:
-            wrong += _misfits(saved[name], to_tree(self._state[name], name), name)
+            wrong += misfits(saved[name], given[name], name)
         for name in components.keys() & RNGS:
             wrong += RNGS[name].check(components[name], name)
         if wrong:
             raise MismatchError("the saved state does not fit the state given:\n  " + "\n  ".join(wrong))
         fresh = {name: from_tree(saved[name], self._state[name]) for name in both}
-        self._state.update(fresh)
+        filling = Filling()
+        for name, value in fresh.items():
+            self._state[name] = filling.fill(value, self._state[name], name)
         for name in components.keys() & RNGS:
             RNGS[name].load(components[name])
 
@@ -83,21 +90,3 @@ class DictState:
 
     def close(self) -> None:
         """Give nothing back: a dict has no hooks."""
-
-
-def _misfits(saved: Tree, given: Tree, path: str) -> list[str]:
-    return [
-        f"{where}: {text}"
-        for where, one, other in pairs(saved, given, path, _fits)
-        if not any(isinstance(one, kind) and isinstance(other, kind) for kind in (dict, list))
-        and (text := difference(one, other))
-    ]
-
-
-def _fits(saved: Any, given: Any) -> bool:
-    """Places to fill, and plain values of whatever type."""
-    return saved is not ABSENT and (
-        given is None
-        or (isinstance(given, dict | list | tuple) and not given)
-        or (type(saved) in PLAIN and type(given) in PLAIN)
-    )

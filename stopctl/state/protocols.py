@@ -109,6 +109,19 @@ class LearningRate(Protocol):
         ...
 
 
+@runtime_checkable
+class Outlined(Protocol):
+    """What a State can do besides that can tell what it will save without its bytes."""
+
+    def outline(self) -> dict[str, Tree]:
+        """`capture()` with arrays that have no bytes, and None of what is not built yet.
+
+        Raises:
+            TreeError: something that a checkpoint cannot hold, with its path.
+        """
+        ...
+
+
 class Batches(Protocol):
     """The batches of one pass over a user's data, whose position a resume finds again."""
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from stopctl.state.arrays import array_leaf, from_tree, leaf_array, to_tree
+from stopctl.state.generators import check_positions
 from stopctl.store.tree import Tree
 
 
@@ -56,13 +57,11 @@ class NumpyRng:
 
 
 def _try(kind: str, saved: Tree) -> None:
-    """Set a generator that nobody uses; NumPy itself takes any position, and would read beyond its words."""
+    """Set a generator that nobody uses."""
     import numpy as np
 
     state = from_tree(saved, None)
-    for name, last in (("pos", 624), ("buffer_pos", 4)):
-        if not 0 <= state["state"].get(name, state.get(name, 0)) <= last:
-            raise ValueError(f"{name} is out of range")
+    check_positions(state)
     np.random.RandomState(getattr(np.random, kind)()).set_state(state)
 
 

@@ -11,7 +11,7 @@ from stopctl.store.manual import pin, unlock, unpin
 from stopctl.store.parts import PartFact, write_part
 from stopctl.store.reader import Damage, Listing, Reader
 from stopctl.store.store import Store
-from stopctl.store.tree import Array, Leaf, Piece, Sharded, Tree, flatten, unflatten
+from stopctl.store.tree import Array, Leaf, Piece, Sharded, Tree, Typed, flatten, unflatten
 
 __all__ = [
     "FILES",
@@ -34,6 +34,7 @@ __all__ = [
     "Store",
     "Tree",
     "TreeError",
+    "Typed",
     "differences",
     "flatten",
     "pin",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from stopctl.store.tree import PLAIN, Leaf, Sharded, describe
+from stopctl.store.tree import PLAIN, Leaf, Sharded, Typed, describe
 
 ARRAYS = (Leaf, Sharded)
+LISTS = (list, tuple, deque)
 
 
 class _Absent:
@@ -23,15 +25,15 @@ def pairs(
 ) -> Iterator[tuple[str, Any, Any]]:
     """What two trees have at each place, `ABSENT` where one of them has nothing.
 
-    Dicts, lists and tuples that both have are gone through; they come themselves, after their parts, where
-    their types or their lengths differ.
+    Dicts, lists, tuples and deques that both have are gone through; they come themselves, after their parts,
+    where their types or their lengths differ.
 
     Args:
         fits: whether nothing is to be said of a pair, nor of anything in it.
     """
     if fits(one, other):
         return
-    both = [kind for kind in (dict, list, tuple) if isinstance(one, kind) and isinstance(other, kind)]
+    both = [kind for kind in (dict, *LISTS) if isinstance(one, kind) and isinstance(other, kind)]
     if both == [dict]:
         for key in {**one, **other}:
             where = f"{path}/{key}" if path else str(key)
@@ -39,7 +41,7 @@ def pairs(
     elif both:
         for i, (mine, theirs) in enumerate(zip(one, other, strict=False)):
             yield from pairs(mine, theirs, f"{path}/{i}", fits)
-    if not both or type(one) is not type(other) or (both != [dict] and len(one) != len(other)):
+    if not both or type(one) is not type(other) or (both != [dict] and _size(one) != _size(other)):
         yield path, one, other
 
 
@@ -62,10 +64,21 @@ def difference(saved: Any, given: Any) -> str | None:
         if (saved.dtype, saved.shape) == (given.dtype, given.shape):
             return None
     elif type(saved) is type(given):
-        return f"saved {len(saved)} items, given {len(given)}" if isinstance(saved, list | tuple) else None
+        if isinstance(saved, Typed):
+            return None if saved.kind == given.kind else f"saved {saved.kind}, given {given.kind}"
+        if not isinstance(saved, LISTS):
+            return None
+        if len(saved) != len(given):
+            return f"saved {len(saved)} items, given {len(given)}"
+        return f"saved with maxlen={_size(saved)[1]}, given {_size(given)[1]}"
     elif (kinds := {type(saved), type(given)}) == {int, float} or (type(None) in kinds and kinds <= PLAIN):
         return None
     return f"saved {_name(saved)}, given {_name(given)}"
+
+
+def _size(values: Any) -> tuple[int, int | None]:
+    """How many there are, and in a deque may be."""
+    return len(values), getattr(values, "maxlen", None)
 
 
 def _name(value: object) -> str:

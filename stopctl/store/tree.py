@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import itertools
 import math
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Never, TypeAlias
@@ -13,13 +13,24 @@ from typing import Any, Never, TypeAlias
 from stopctl.core.codec import NON_FINITE, float_to_json
 from stopctl.core.errors import DamagedError, TreeError
 from stopctl.store.shield import from_handler
-from stopctl.store.strict import JsonValue
+from stopctl.store.strict import JsonValue, dumps
 
-__all__ = ["ITEMSIZE", "MAX_DEPTH", "Leaf", "Tree", "flatten", "tree_leaves", "tree_map", "unflatten"]
+__all__ = [
+    "ITEMSIZE",
+    "MAX_DEPTH",
+    "Leaf",
+    "Tree",
+    "Typed",
+    "flatten",
+    "tree_leaves",
+    "tree_map",
+    "unflatten",
+]
 
 
 ITEMSIZE = {
     **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2"), 1),
+    **dict.fromkeys(("F8_E4M3FNUZ", "F8_E5M2FNUZ", "F8_E8M0"), 1),
     **dict.fromkeys(("U16", "I16", "F16", "BF16"), 2),
     **dict.fromkeys(("U32", "I32", "F32"), 4),
     **dict.fromkeys(("U64", "I64", "F64"), 8),
@@ -88,7 +99,21 @@ class Sharded:
 Array: TypeAlias = Leaf | Sharded
 
 Tree = Any
-"""dict, OrderedDict, Counter (str or int keys), list, tuple, None, bool, int, float, str, bytes or Array."""
+"""dict, OrderedDict, Counter, list, tuple, deque, set, frozenset, range, None, bool, int, float, str, bytes,
+Typed or Array; keys are str, int, float or a tuple, and tuples in keys and sets hold plain values."""
+
+
+@dataclass(frozen=True, slots=True)
+class Typed:
+    """A value of a type that the adapter alone knows, said in plain values.
+
+    Args:
+        kind: what the adapter makes of it again, ``"torch.Size"``.
+        value: plain values and containers of these, no arrays.
+    """
+
+    kind: str
+    value: Tree
 
 
 def describe(leaf: Array) -> str:
@@ -110,14 +135,19 @@ def is_shape(sizes: object) -> bool:
     )
 
 
-def check(leaf: Array, path: str) -> None:
-    """TreeError unless dtype, shape and data agree; the pieces of a `Sharded` lie inside its shape."""
+def check(leaf: Array, path: str, *, data: bool = True) -> None:
+    """TreeError unless dtype, shape and data agree; the pieces of a `Sharded` lie inside its shape.
+
+    Without ``data`` neither bytes nor pieces are looked at.
+    """
     if leaf.dtype not in ITEMSIZE:
         raise TreeError(f"{path}: the dtype {leaf.dtype!r} is none of {', '.join(ITEMSIZE)}")
     if not is_shape(leaf.shape):
         raise TreeError(f"{path}: the shape of an array is a tuple of ints from 0, not {leaf.shape!r}")
     if type(leaf.note) is not str or not is_unicode(leaf.note):
         raise TreeError(f"{path}: the note of an array is a str, not {leaf.note!r}")
+    if not data:
+        return
     if isinstance(leaf, Leaf):
         _check_data(leaf, leaf.dtype, path)
         return
@@ -209,6 +239,12 @@ KEY_BITS = 1024
 
 TAGS: dict[type, str] = {dict: "dict", OrderedDict: "ordered", Counter: "counter"}
 PLAIN = frozenset({type(None), bool, int, float, str, bytes})
+ARRAYLESS = PLAIN | {range, set, frozenset}
+"""Types that hold no arrays."""
+HELD = (
+    "dict, OrderedDict, Counter, list, tuple, deque, set, frozenset, range, None, bool, int, float, str, "
+    "bytes and arrays"
+)
 
 
 def tree_map(
@@ -224,8 +260,8 @@ def tree_map(
             named tuple in it makes a tuple one of its kind.
     """
     kind = type(tree)
-    if kind in PLAIN or depth > MAX_DEPTH:
-        return tree
+    if kind in ARRAYLESS or depth > MAX_DEPTH:
+        return set(tree) if kind is set else tree
     if kind in TAGS:
         named = like if isinstance(like, dict) else {}
         parts = {
@@ -233,14 +269,16 @@ def tree_map(
             for key, part in tree.items()
         }
         return parts if kind is dict else kind(parts)
-    if kind is list or kind is tuple:
-        beside = like if isinstance(like, list | tuple) else ()
+    if kind is list or kind is tuple or kind is deque:
+        beside = like if isinstance(like, list | tuple | deque) else ()
         items = [
             tree_map(call, part, f"{path}/{i}", beside[i] if i < len(beside) else None, depth=depth + 1)
             for i, part in enumerate(tree)
         ]
         if kind is list:
             return items
+        if kind is deque:
+            return deque(items, tree.maxlen)
         return type(beside)(*items) if hasattr(beside, "_fields") else tuple(items)
     return call(tree, path, like)
 
@@ -249,7 +287,7 @@ def tree_leaves(tree: Tree, path: str = "") -> Iterator[tuple[str, Array]]:
     """The arrays of a tree with their paths, ``"model/0.weight"``."""
     if isinstance(tree, Leaf | Sharded):
         yield path, tree
-    elif isinstance(tree, dict | list | tuple):
+    elif isinstance(tree, dict | list | tuple | deque):
         for key, part in tree.items() if isinstance(tree, dict) else enumerate(tree):
             yield from tree_leaves(part, f"{path}/{key}" if path else str(key))
 
@@ -295,8 +333,8 @@ def _decode(node: JsonValue, leaves: Mapping[str, Array], path: str, depth: int)
             return _SCALARS[tag](body)
         except (KeyError, ValueError):
             _refuse(path, f"{body[:40]!r} is no {tag}")
-    if tag == "tuple" and type(body) is list:
-        return tuple(_decode(body, leaves, path, depth))
+    if tag in _LISTED and type(body) is list:
+        return _listed(tag, body, leaves, path, depth)
     if tag in _DICTS and type(body) is list:
         container = _DICTS[tag]()
         for key, value in _pairs(body, leaves, path, depth + 1):  # no update(): a Counter would count
@@ -313,7 +351,7 @@ def _pairs(
             _refuse(path, "not a list of pairs")
         key = _decode(pair[0], {}, path, depth)
         if not is_key(key):
-            _refuse(path, "a key that is neither str nor int")
+            _refuse(path, "a key that is no str, int, float or tuple of plain values")
         yield key, _decode(pair[1], leaves, f"{path}/{key}", depth)
 
 
@@ -341,9 +379,40 @@ def _array(
     return leaves[name], name if tied else None, note
 
 
+def _listed(tag: str, body: list[JsonValue], leaves: Mapping[str, Array], path: str, depth: int) -> Tree:
+    """What stands as a list under its tag."""
+    if tag == "deque":
+        size, items = body if len(body) == 2 else (None, None)
+        fits = type(items) is list and (size is None or (type(size) is int and len(items) <= size < 2**63))
+        return deque(_decode(items, leaves, path, depth), size) if fits else _refuse(path, "no deque")
+    if tag == "typed":
+        named = len(body) == 2 and type(body[0]) is str
+        return Typed(body[0], _decode(body[1], {}, path, depth + 1)) if named else _refuse(path, "no type")
+    items = _decode(body, {} if tag != "tuple" else leaves, path, depth)
+    if tag == "tuple":
+        return tuple(items)
+    if tag == "range":
+        whole = len(items) == 3 and all(type(item) is int for item in items) and items[2]
+        return range(*items) if whole else _refuse(path, "no range")
+    if not all(map(is_member, items)) or len(set(items)) != len(items):
+        _refuse(path, f"no {tag} of different plain values")
+    return set(items) if tag == "set" else frozenset(items)
+
+
+_LISTED = {"tuple", "deque", "set", "frozenset", "range", "typed"}
+
+
 def is_key(key: object) -> bool:
     """Whether a dict in a tree may have such a key."""
-    return type(key) is str or (type(key) is int and key.bit_length() <= KEY_BITS)
+    return type(key) is str or (type(key) in (int, float, tuple) and is_member(key))
+
+
+def is_member(value: Any, depth: int = 0) -> bool:
+    """Whether a set in a tree may hold it: it is plain all through, says what it is, and equals itself."""
+    kind = type(value)
+    if kind is tuple or kind is frozenset:
+        return depth < MAX_DEPTH and all(is_member(part, depth + 1) for part in value)
+    return kind in PLAIN and value == value and (kind is not int or value.bit_length() <= KEY_BITS)
 
 
 def _unbase64(text: str) -> bytes:
@@ -363,16 +432,20 @@ _SCALARS: dict[str | None, Callable[[str], Tree]] = {
 }
 
 
-def flatten(components: Mapping[str, Tree]) -> tuple[JsonValue, dict[str, Array]]:
+def flatten(components: Mapping[str, Tree], *, data: bool = True) -> tuple[JsonValue, dict[str, Array]]:
     """Take a tree apart: its skeleton as strict JSON, and its arrays by name (``"model/0.weight"``).
 
     Only the exact types of `Tree` are taken: a subclass would come back as something else. Whatever JSON
     cannot say itself is an object of one key, its tag (``{"tuple": [...]}``), dicts included.
 
+    Args:
+        components: the trees by name.
+        data: False for arrays that have no bytes, to see whether the rest can be saved.
+
     Raises:
         TreeError: anything that could not be rebuilt exactly, with its path.
     """
-    walk = _Flattening()
+    walk = _Flattening(data)
     skeleton = {}
     for name, tree in components.items():
         if type(name) is not str or not name or not name.isprintable():
@@ -382,7 +455,8 @@ def flatten(components: Mapping[str, Tree]) -> tuple[JsonValue, dict[str, Array]
 
 
 class _Flattening:
-    def __init__(self) -> None:
+    def __init__(self, data: bool) -> None:
+        self.data = data
         self.leaves: dict[str, Array] = {}
         self.tied: dict[Hashable, str] = {}
         self.above: set[int] = set()
@@ -401,11 +475,19 @@ class _Flattening:
             return {"bytes": _base64(value)}
         if kind is Leaf or kind is Sharded:
             return self.leaf(value, path)
-        if kind in TAGS or kind is list or kind is tuple:
+        if kind in TAGS or kind is list or kind is tuple or kind is deque:
             return self.container(value, path, depth)
+        if kind is set or kind is frozenset:
+            return {kind.__name__: self.members(value, path, depth)}
+        if kind is range:
+            return {
+                "range": [self.encode(part, path, depth) for part in (value.start, value.stop, value.step)]
+            }
+        if kind is Typed:
+            return {"typed": [value.kind, self.encode(value.value, path, depth + 1)]}
         raise TreeError(
-            f"{path}: a checkpoint cannot hold {kind.__module__}.{kind.__qualname__}; it holds dict, "
-            "OrderedDict, Counter, list, tuple, None, bool, int, float, str, bytes and arrays"
+            f"{path}: a checkpoint cannot hold {kind.__module__}.{kind.__qualname__}; it holds {HELD}: "
+            "write it in those, and make it of them again where they are loaded"
         )
 
     def container(self, value: Tree, path: str, depth: int) -> JsonValue:
@@ -421,17 +503,31 @@ class _Flattening:
         else:
             items = [self.encode(item, f"{path}/{i}", depth + 1) for i, item in enumerate(value)]
             node = items if kind is list else {"tuple": items}
+            if kind is deque:
+                node = {"deque": [value.maxlen, items]}
         self.above.remove(id(value))
         return node
+
+    def members(self, values: Collection[Any], path: str, depth: int) -> list[JsonValue]:
+        """In one order, whatever order they have here."""
+        if odd := [type(value).__name__ for value in values if not is_member(value)]:
+            raise TreeError(
+                f"{path}: a set in a checkpoint holds plain values that equal themselves, and tuples of "
+                f"these, not this {odd[0]}"
+            )
+        return sorted((self.encode(value, path, depth + 1) for value in values), key=dumps)
 
     def pair(self, key: object, value: Tree, path: str, depth: int) -> JsonValue:
         if not is_key(key):
             kind = type(key).__name__
-            raise TreeError(f"{path}: the keys of a checkpoint's dict are str or int, not this {kind}")
+            raise TreeError(
+                f"{path}: the keys of a checkpoint's dict are str, int, float or tuples of plain values, not "
+                f"this {kind}"
+            )
         return [self.encode(key, path, depth), self.encode(value, f"{path}/{key}", depth)]
 
     def leaf(self, leaf: Array, path: str) -> JsonValue:
-        check(leaf, path)
+        check(leaf, path, data=self.data)
         tied = leaf.key is not None
         try:
             name = self.tied.get(leaf.key) if tied else None

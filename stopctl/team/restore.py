@@ -85,8 +85,18 @@ def _put(
         restored = Restored(info, notes, None if begins_anew else Position.of(data, info.epoch))
         check_ranks(info, restored.position, ranks)
     trees = {name: tree for name, tree in components.items() if name != DATA and name not in new}
-    state.restore(trees, allow_missing={*allow_missing, *new})
+    try:
+        state.restore(trees, allow_missing={*allow_missing, *new})
+    except MismatchError as error:
+        error.args = (f"{error}\n{INSTEAD}",)
+        raise
     return restored
+
+
+INSTEAD = (
+    "give what was saved; or use another directory, where start_from_run= begins with the weights of this "
+    "run; or take the script's side of a component by anew=, or leave it out by allow_missing="
+)
 
 
 def check_ranks(info: CheckpointInfo, position: Position | None, ranks: Ranks) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 from stopctl.runs.history import reports
 from stopctl.state.arrays import numbers
 from stopctl.store import CheckpointInfo, Reader
-from stopctl.store.compare import ABSENT, pairs
-from stopctl.store.tree import Leaf, describe, raw
+from stopctl.store.compare import ABSENT, LISTS, pairs
+from stopctl.store.tree import Leaf, describe, flatten, raw
 
 CONTROLLER = "controller"
 CLOCK = {"seconds", "save_blocked", "save_took", "proposals"}
@@ -65,8 +65,10 @@ def _difference(one: Any, other: Any) -> str | None:
     if type(one) is type(other):
         if isinstance(one, Leaf):
             return _leaves(one, other)
-        if isinstance(one, list | tuple):
+        if isinstance(one, LISTS):
             return f"{len(one)} and {len(other)} items"
+        if isinstance(one, set | frozenset):  # in one order
+            one, other = (flatten({"set": each})[0]["set"] for each in (one, other))
         if repr(one) == repr(other):  # which tells -0.0 from 0.0, and finds NaN equal to itself
             return None
     return f"{_shown(one)} and {_shown(other)}"

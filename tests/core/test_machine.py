@@ -197,7 +197,13 @@ def test_nothing_to_say_is_one_shared_constant():
 @pytest.mark.parametrize(
     ("fields", "text"),
     [
-        ({"metrics": {"loss": 1.0}}, "the report has no 'val_loss', which a rule watches; it has: loss"),
+        (
+            {"metrics": {"loss": 1.0, "acc": 0.5}},
+            "the report has no 'val_loss', which a rule watches; it has: acc, loss: "
+            'write goal=Minimize("loss")',
+        ),
+        ({"metrics": {"f1": 1.0, "x": 2.0}}, 'it has: f1, x: write goal=Maximize("f1")'),
+        ({"metrics": {"x": 1.0}}, 'it has: x: write goal=Minimize("x")'),
         ({"metrics": {}}, "report got {}: give metrics by name, such as val_loss=0.3"),
         ({"epoch": 2}, "epoch=2 came after epoch=3: counters of completed work never go back"),
         ({"step": 9}, "step=9 came after step=10"),

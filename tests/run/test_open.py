@@ -7,6 +7,7 @@ import logging
 import random
 import shutil
 
+import numpy as np
 import pytest
 
 from stopctl import (
@@ -22,9 +23,12 @@ from stopctl import (
     SaveError,
     SettingError,
     StateError,
+    TreeError,
 )
 from stopctl.state.dictstate import DictState
-from stopctl.store import FILES, Files, Reader, lock
+from stopctl.store import FILES, Files, Leaf, Reader, lock
+from stopctl.team.restore import INSTEAD
+from support.teams import together
 
 
 def open_run(directory, resume, **settings):
@@ -162,10 +166,58 @@ def test_a_state_that_does_not_fit_changes_nothing_and_gives_the_lock_back(tmp_p
             Run(tmp_path, state=other).open()
         assert "weights: given, but not saved" in str(caught.value)
         assert "w: saved, but not given" in str(caught.value)
+        assert str(caught.value).endswith(f"\n{INSTEAD}")
     assert other == {"weights": 1}
     assert frozen(tmp_path) == before
     with Run(tmp_path, state=other, allow_missing={"w", "weights"}) as run:
         assert run.resumed.epoch == 2
+
+
+@pytest.mark.parametrize("new", [True, False])
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        (
+            {"w": 0, "o": object()},
+            "o: a checkpoint cannot hold builtins.object; it holds dict, .*: write it in those",
+        ),
+        ({"w": 0, "a": {"b": [np.array(["x"])]}}, "a/b/0 has dtype <U1"),
+        ({"w": {None: 1}}, "w: the keys of a checkpoint's dict are"),
+    ],
+)
+def test_what_cannot_be_saved_is_refused_before_the_first_pass(tmp_path, new, state, said):
+    if not new:
+        trained(tmp_path)
+    for _ in range(2):  # the lock is given back
+        with pytest.raises(TreeError, match=f"^{said}"):
+            Run(tmp_path, state=state).open()
+    assert (tmp_path / "run.json").exists() is not new
+
+
+def test_what_is_refused_on_one_rank_is_refused_on_all(tmp_path):
+    def program(team):
+        Run(tmp_path, state={"w": {1} if team.rank else [object()]}, team=team, durability="process").open()
+
+    for error in together(2, program):
+        assert isinstance(error, TreeError)
+        assert "w/0: a checkpoint cannot hold builtins.object" in str(error)
+
+
+class Heavy(DictState):
+    """Says what it saves without its bytes."""
+
+    def outline(self):
+        return {"w": Leaf("F32", (10**9,), b""), "s": None, "odd": self._state["odd"]}
+
+    def capture(self):
+        raise AssertionError
+
+
+def test_a_state_that_tells_its_outline_is_not_captured_at_opening(tmp_path):
+    with Run(tmp_path / "a", state=Heavy({"odd": {1}})):
+        pass
+    with pytest.raises(TreeError, match="^odd: a checkpoint cannot hold builtins.object"):
+        Run(tmp_path / "b", state=Heavy({"odd": object()})).open()
 
 
 def test_changed_rules_are_journalled(tmp_path):

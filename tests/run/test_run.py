@@ -454,9 +454,10 @@ def test_the_last_save_is_committed_or_raises_before_the_loop_ends(tmp_path, mon
 
 
 def test_what_cannot_be_saved_is_named_with_its_path(tmp_path):
-    state = {"weight": {"deep": [1, object()]}}
+    state = {"weight": 0}
     with Run(tmp_path, state=state) as run:
         for _ in run.epochs(1):
+            state["weight"] = {"deep": [1, object()]}
             with pytest.raises(stopctl.TreeError, match="weight/deep/1"):
                 run.report(val_loss=1.0)
             state["weight"] = 1

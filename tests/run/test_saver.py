@@ -430,8 +430,9 @@ def test_closing_that_is_broken_off_can_be_done_again(tmp_path, brake, monkeypat
 
 
 def test_what_cannot_be_saved_is_named_by_the_next_report(tmp_path):
-    state = {"weight": {"deep": [1, object()]}}
+    state = {"weight": 0}
     with Run(tmp_path, state=state, stop=None, async_save=True) as run:
+        state["weight"] = {"deep": [1, object()]}
         for epoch in run.epochs(3):
             if epoch == 2:
                 state["weight"] = 1
@@ -444,8 +445,9 @@ def test_what_cannot_be_saved_is_named_by_the_next_report(tmp_path):
 
 
 def test_what_cannot_even_be_captured_raises_at_once(tmp_path):
-    state = {"weight": np.array(["text"])}
+    state = {"weight": 0}
     with Run(tmp_path, state=state, stop=None, async_save=True) as run:
+        state["weight"] = np.array(["text"])
         for epoch in run.epochs(2):
             if epoch == 1:
                 with pytest.raises(TreeError, match="weight"):

@@ -57,8 +57,8 @@ def test_everything_comes_back_as_it_was():
 
 
 def test_restored_arrays_are_their_own_memory():
+    saved = carried(full())
     state = full()
-    saved = carried(state)
     DictState(state).restore(saved)
     state["params"]["w"] += 1
     again = full()

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 
-from stopctl.store import Leaf, Sharded, differences
+from stopctl.store import Leaf, Sharded, Typed, differences
 from stopctl.store.compare import ABSENT, pairs
 from support.trees import components, leaf
 
@@ -49,6 +49,17 @@ def test_a_tree_fits_itself(tree: dict[str, Any]) -> None:
         ((1,), [1], ["model: saved tuple, given list"]),
         (OrderedDict(), {}, ["model: saved OrderedDict, given dict"]),
         (Counter(), {}, ["model: saved Counter, given dict"]),
+        (
+            deque([1, "a"]),
+            deque([1, 2, 3]),
+            ["model/1: saved str, given int", "model: saved 2 items, given 3"],
+        ),
+        (deque([1], 2), deque([1], 3), ["model: saved with maxlen=2, given 3"]),
+        (deque(), [], ["model: saved deque, given list"]),
+        ({1, 2}, {"a"}, []),
+        (range(2), range(3), []),
+        (Typed("torch.Size", (1,)), Typed("torch.Size", (2,)), []),
+        (Typed("a", 1), Typed("b", 1), ["model: saved a, given b"]),
         (True, 1, ["model: saved bool, given int"]),
         ("a", b"a", ["model: saved str, given bytes"]),
         ({"a": {"b": [1]}}, {"a": {"b": [()]}}, ["model/a/b/0: saved int, given tuple"]),

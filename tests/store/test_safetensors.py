@@ -62,6 +62,7 @@ def test_the_librarys_files_are_read_by_us(tensors: dict[str, Leaf], metadata: A
 LIBRARY = {
     "BOOL": "bool", "U8": "uint8", "I8": "int8", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2",
     "U16": "uint16", "I16": "int16", "F16": "float16", "BF16": "bfloat16", "U32": "uint32", "I32": "int32",
+    "F8_E4M3FNUZ": "float8_e4m3fnuz", "F8_E5M2FNUZ": "float8_e5m2fnuz", "F8_E8M0": "float8_e8m0fnu",
     "F32": "float32", "U64": "uint64", "I64": "int64", "F64": "float64",
 }  # fmt: skip
 

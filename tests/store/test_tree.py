@@ -2,17 +2,18 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter, OrderedDict, defaultdict, namedtuple
+from collections import Counter, OrderedDict, defaultdict, deque, namedtuple
 from enum import IntEnum
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from stopctl.core.errors import DamagedError, TreeError
-from stopctl.store import Leaf, Piece, Sharded, flatten, unflatten
+from stopctl.store import Leaf, Piece, Sharded, Typed, flatten, unflatten
 from stopctl.store.tree import MAX_DEPTH, tree_leaves, tree_map
-from support.trees import components, leaf, same
+from support.trees import MEMBERS, components, leaf, same
 
 
 def back(tree: dict[str, Any]) -> dict[str, Any]:
@@ -49,6 +50,48 @@ def test_containers_keep_their_types_orders_and_key_types() -> None:
     assert same(found, tree)
     assert type(found["b"]) is Counter
     assert found["b"][5] == 0
+
+
+def test_the_newer_kinds_are_objects_of_one_tag_and_arrays_in_a_deque_are_arrays() -> None:
+    tree = {"x": deque([leaf(b"a"), 1], 3), "y": {1, "a"}, "z": range(2), "t": Typed("torch.Size", (2,))}
+    skeleton, leaves = flatten(tree)
+    assert skeleton == {
+        "x": {"deque": [3, [{"leaf": "x/0"}, 1]]},
+        "y": {"set": ["a", 1]},
+        "z": {"range": [0, 2, 1]},
+        "t": {"typed": ["torch.Size", {"tuple": [2]}]},
+    }
+    assert [path for path, _ in tree_leaves(tree)] == list(leaves) == ["x/0"]
+    assert same(back(tree), tree)
+
+
+@settings(max_examples=60)
+@given(st.lists(MEMBERS, max_size=6), st.randoms())
+def test_equal_sets_are_the_same_bytes_in_whatever_order_they_were_filled(
+    values: list[Any], random: Any
+) -> None:
+    shuffled = list(dict.fromkeys(values))  # of values that are equal, the first
+    random.shuffle(shuffled)
+    for kind in (set, frozenset):
+        one, other = (json.dumps(flatten({"x": kind(each)})[0]) for each in (values, shuffled))
+        assert one == other
+
+
+def test_a_map_gives_a_set_and_a_deque_of_its_own_and_goes_through_the_deque() -> None:
+    tree = {"s": {1}, "d": deque([leaf(), [leaf()]], 2)}
+    mapped = tree_map(lambda value, path, like: (path, like), tree, like={"d": deque(["one", ["two"]])})
+    assert mapped == {"s": {1}, "d": deque([("/d/0", "one"), [("/d/1/0", "two")]], 2)}
+    assert mapped["s"] is not tree["s"]
+    assert mapped["d"].maxlen == 2
+
+
+@pytest.mark.parametrize("value", [math.nan, leaf(), range(2), (1, math.nan), frozenset([1j])])
+@pytest.mark.parametrize("kind", [set, frozenset])
+def test_a_set_holds_plain_values_alone(value: Any, kind: type) -> None:
+    with pytest.raises(
+        TreeError, match=f"^m/a: a set in a checkpoint holds .*not this {type(value).__name__}$"
+    ):
+        flatten({"m": {"a": kind([value])}})
 
 
 def test_a_dict_that_looks_like_a_tag_is_a_dict() -> None:
@@ -100,8 +143,8 @@ class Text(str):
 @pytest.mark.parametrize(
     "value",
     [
-        {1, 2}, 1j, object(), namedtuple("P", "x")(1), defaultdict(int), Level.ONE, Text("a"), bytearray(b"x"),
-        range(3), type("D", (dict,), {})(), type("L", (list,), {})(), print,
+        1j, object(), namedtuple("P", "x")(1), defaultdict(int), Level.ONE, Text("a"), bytearray(b"x"),
+        type("D", (dict,), {})(), type("L", (list,), {})(), print,
     ],
 )  # fmt: skip
 def test_any_other_type_is_refused_with_its_path(value: Any) -> None:
@@ -113,9 +156,12 @@ def test_any_other_type_is_refused_with_its_path(value: Any) -> None:
     assert isinstance(caught.value, TypeError)
 
 
-@pytest.mark.parametrize("key", [True, 1.0, None, (1,), b"k", Level.ONE, Text("k"), 1 << 1024])
+@pytest.mark.parametrize(
+    "key",
+    [True, math.nan, None, b"k", Level.ONE, Text("k"), 1 << 1024, (1, 1 << 1024), ((1j,),), (math.nan,)],
+)
 def test_other_keys_are_refused(key: Any) -> None:
-    with pytest.raises(TreeError, match="^m/a: the keys of a checkpoint's dict are str or int, not this "):
+    with pytest.raises(TreeError, match="^m/a: the keys of a checkpoint's dict are str, int, .*, not this "):
         flatten({"m": {"a": {key: 1}}})
 
 
@@ -247,16 +293,35 @@ for _ in range(MAX_DEPTH + 2):
         ([], "the components are no object"),
         ({"m": {}}, "m: an object that is not one tag"),
         ({"m": {"dict": [], "list": []}}, "not one tag"),
-        ({"m": {"set": []}}, r"not one tag: \['set'\]"),
+        ({"m": {"bag": []}}, r"not one tag: \['bag'\]"),
+        ({"m": {"set": {}}}, "not one tag"),
+        ({"m": {"set": [1, 1]}}, "m: no set of different plain values"),
+        ({"m": {"frozenset": [[1]]}}, "m: no frozenset of different plain values"),
+        ({"m": {"set": [{"float": "NaN"}]}}, "m: no set of different plain values"),
+        ({"m": {"set": [{"leaf": "w"}]}}, "no tensor 'w'"),
+        ({"m": {"range": [0, 1]}}, "m: no range"),
+        ({"m": {"range": [0, 1, 0]}}, "m: no range"),
+        ({"m": {"range": [0, 1.5, 1]}}, "m: no range"),
+        ({"m": {"deque": [None]}}, "m: no deque"),
+        ({"m": {"deque": [None, 5]}}, "m: no deque"),
+        ({"m": {"deque": [1, [1, 2]]}}, "m: no deque"),
+        ({"m": {"deque": [-1, []]}}, "m: no deque"),
+        ({"m": {"deque": [2**63, []]}}, "m: no deque"),
+        ({"m": {"deque": ["1", []]}}, "m: no deque"),
+        ({"m": {"typed": ["torch.Size"]}}, "m: no type"),
+        ({"m": {"typed": [1, 2]}}, "m: no type"),
+        ({"m": {"typed": ["torch.Size", {"leaf": "w"}]}}, "no tensor 'w'"),
         ({"m": {"dict": {}}}, "not one tag"),
         ({"m": {"tuple": 1}}, "not one tag"),
         ({"m": {"dict": [1]}}, "not a list of pairs"),
         ({"m": {"dict": [[1, 2, 3]]}}, "not a list of pairs"),
-        ({"m": {"dict": [[None, 1]]}}, "a key that is neither str nor int"),
-        ({"m": {"dict": [[True, 1]]}}, "a key that is neither str nor int"),
-        ({"m": {"dict": [[{"int": "0x1" + "0" * 4000}, 1]]}}, "a key that is neither str nor int"),
-        ({"m": {"dict": [[[1], 1]]}}, "a key that is neither str nor int"),
+        ({"m": {"dict": [[None, 1]]}}, "a key that is no str, int, float or tuple"),
+        ({"m": {"dict": [[True, 1]]}}, "a key that is no str, int, float or tuple"),
+        ({"m": {"dict": [[{"int": "0x1" + "0" * 4000}, 1]]}}, "a key that is no str, int, float or tuple"),
+        ({"m": {"dict": [[[1], 1]]}}, "a key that is no str, int, float or tuple"),
         ({"m": {"dict": [[{"leaf": "w"}, 1]]}}, "no tensor 'w'"),
+        ({"m": {"dict": [[{"tuple": [[1]]}, 1]]}}, "a key that is no str, int, float or tuple"),
+        ({"m": {"dict": [[{"float": "NaN"}, 1]]}}, "a key that is no str, int, float or tuple"),
         ({"m": {"dict": [[1, 1], [1, 2]]}}, "a key stands twice"),
         ({"m": {"float": "1.0"}}, "m: '1.0' is no float"),
         ({"m": {"float": 1.0}}, "not one tag"),

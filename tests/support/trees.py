@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import struct
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from typing import Any
 
 from hypothesis import strategies as st
 
-from stopctl.store import Leaf
+from stopctl.store import Leaf, Typed
 from stopctl.store.tree import ITEMSIZE
 
 
@@ -35,10 +35,28 @@ SCALARS = (
 )  # fmt: skip
 
 
+KEYS = st.integers(-(2**80), 2**80) | ANY_TEXT | st.floats(allow_nan=False)
+MEMBERS = st.recursive(
+    KEYS | st.none() | st.booleans() | st.binary(max_size=3),
+    lambda inner: st.lists(inner, max_size=3).map(tuple) | st.frozensets(inner, max_size=3),
+    max_leaves=4,
+)
+"""What a set may hold."""
+ENDS = st.integers(-(2**70), 2**70)
+FIXED = (
+    st.sets(MEMBERS, max_size=4) | st.frozensets(MEMBERS, max_size=4)
+    | st.builds(range, ENDS, ENDS, ENDS.filter(bool))
+    | st.builds(Typed, ANY_TEXT, SCALARS | st.lists(SCALARS, max_size=3).map(tuple))
+)  # fmt: skip
+
+
 def _containers(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    dicts = st.dictionaries(ANY_TEXT | st.integers(), inner, max_size=4)
+    dicts = st.dictionaries(KEYS | st.lists(MEMBERS, max_size=3).map(tuple), inner, max_size=4)
     lists = st.lists(inner, max_size=4)
-    return lists | lists.map(tuple) | dicts | dicts.map(OrderedDict) | dicts.map(_counter)
+    deques = lists.flatmap(
+        lambda items: st.builds(deque, st.just(items), st.none() | st.integers(len(items), 9))
+    )
+    return lists | lists.map(tuple) | deques | dicts | dicts.map(OrderedDict) | dicts.map(_counter)
 
 
 def _counter(pairs: dict[Any, Any]) -> Counter[Any]:
@@ -52,7 +70,7 @@ def _counter(pairs: dict[Any, Any]) -> Counter[Any]:
 def components(draw: st.DrawFn) -> dict[str, Any]:
     """Components of a checkpoint; some of their arrays are tied."""
     tied = [draw(leaves(keys=st.just(("tied", i)))) for i in range(2)]
-    trees = st.recursive(SCALARS | leaves() | st.sampled_from(tied), _containers, max_leaves=12)
+    trees = st.recursive(SCALARS | FIXED | leaves() | st.sampled_from(tied), _containers, max_leaves=12)
     names = st.sampled_from(["model", "optimizer", "rng.python", "a b", "ü"])
     return draw(st.dictionaries(names, trees, max_size=3))
 
@@ -78,6 +96,14 @@ def same(one: Any, other: Any, ties: dict[Any, Any] | None = None) -> bool:
             same(list(pair), list(pendant), ties)
             for pair, pendant in zip(one.items(), other.items(), strict=True)
         )
-    if isinstance(one, list | tuple):
+    if type(one) is Typed:
+        return same([one.kind, one.value], [other.kind, other.value], ties)
+    if type(one) is range:
+        return (one.start, one.stop, one.step) == (other.start, other.stop, other.step)
+    if isinstance(one, set | frozenset):
+        return len(one) == len(other) and all(any(same(a, b) for b in other) for a in one)
+    if isinstance(one, deque) and one.maxlen != other.maxlen:
+        return False
+    if isinstance(one, list | tuple | deque):
         return len(one) == len(other) and all(same(a, b, ties) for a, b in zip(one, other, strict=True))
     return bool(one == other)

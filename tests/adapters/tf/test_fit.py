@@ -189,7 +189,8 @@ def test_all_logs_are_reported_but_those_of_several_values(tmp_path: Path) -> No
 def test_without_validation_data_the_error_lists_what_there_is(tmp_path: Path) -> None:
     work = Work()
     with pytest.raises(
-        ReportError, match="the report has no 'val_loss', which a rule watches; it has: loss$"
+        ReportError,
+        match="the report has no 'val_loss', which a rule watches; it has: loss: write goal=Minimize",
     ):
         work.model.fit(work.data, epochs=2, shuffle=False, verbose=0, callbacks=[work.control(tmp_path)])
     assert (work.model._initial_epoch, free(tmp_path)) == (None, True)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from stopctl import MismatchError, Patience, SettingError
+from stopctl import MismatchError, Patience, SettingError, TreeError
 from stopctl_tf import Run, load
 
 layers, optimizers = keras.layers, keras.optimizers
@@ -58,6 +58,20 @@ def test_extras_and_settings_are_passed_on(tmp_path: Path) -> None:
     assert again.numpy() == 2
     with pytest.raises(SettingError, match="restore_best_weights"):
         Run(tmp_path / "run", model=net(), restore_best_weights=True)
+
+
+@pytest.mark.parametrize("new", [True, False])
+def test_what_cannot_be_saved_is_refused_at_opening(tmp_path: Path, new: bool) -> None:
+    if not new:
+        with Run(tmp_path, model=tf.Module(), extra={"count": tf.Variable(0)}) as run:
+            for _ in run.epochs(1):
+                run.report(val_loss=1.0)
+    module = tf.Module()
+    run = Run(tmp_path, model=module, extra={"count": tf.Variable(0)})
+    module.words = tf.Variable(["a"])
+    for _ in range(2):  # and the lock is given back
+        with pytest.raises(TreeError, match="a checkpoint cannot hold a variable of dtype string"):
+            run.open()
 
 
 def test_load_builds_an_unbuilt_model(tmp_path: Path, fit: Callable[..., None]) -> None:

@@ -17,6 +17,7 @@ from torch.utils import data
 from stopctl import Every, MismatchError, SettingError
 from stopctl_torch import Run
 from stopctl_torch.accelerate import is_accelerates, plain
+from stopctl_torch.state import TorchState
 
 ROWS, BATCH, BATCHES, EPOCHS = 13, 4, 4, 2
 
@@ -78,6 +79,16 @@ def test_optimizer_and_scheduler_are_the_ones_inside():
     assert plain(optimizer) is optimizer
     assert is_accelerates(prepared)
     assert not is_accelerates(optimizer)
+
+
+def test_a_scheduler_may_drive_the_prepared_optimizer(tmp_path):
+    model, optimizer, _ = things()
+    model, prepared = accelerator().prepare(model, optimizer)
+    scheduler = torch.optim.lr_scheduler.StepLR(prepared, 2)
+    for given in (optimizer, prepared):
+        state = TorchState(model=model, optimizer=given, scheduler=scheduler)
+        assert {"optimizer", "scheduler"} <= state.capture().keys()
+        state.close()
 
 
 def test_a_checkpoint_loads_with_accelerate_and_without(tmp_path):

@@ -17,12 +17,14 @@ other = nn.Linear(2, 3)
 optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
 strange = torch.optim.SGD([*net.parameters(), *other.parameters()], lr=0.1)
 scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1)
+MODEL = "a torch.nn.Module, or a dict of them by name; a parameter by itself goes into extra={...}"
+
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
-    "no model": ({"model": None}, "model is None: pass a torch.nn.Module, or a dict of them by name"),
+    "no model": ({"model": None}, f"model is None: pass {MODEL}"),
     "weights for a model": (
         {"model": net.weight},
-        "model is a Parameter: pass a torch.nn.Module, or a dict of them by name",
+        f"model is a Parameter: pass {MODEL}",
     ),
     "class for a model": (
         {"model": nn.ReLU},
@@ -31,7 +33,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "empty dict": ({"model": {}}, "model={} is empty: give a model"),
     "dict of others": (
         {"model": {"a": net, "b": 3}},
-        "model.b is an int: pass a torch.nn.Module, or a dict of them by name",
+        f"model.b is an int: pass {MODEL}",
     ),
     "unnamed": ({"model": {"": net}}, "model={'': ...}: a name is a printable str without a slash"),
     "number for a name": ({"model": {0: net}}, "model={0: ...}: a name is a printable str without a slash"),
@@ -51,13 +53,13 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"model": other, "optimizer": optimizer},
         "optimizer: 2 of its 2 parameters belong to no model given here and would not be saved (the first has "
         "shape (2, 2)): build the optimizer from the model given here, or give all that it trains: "
-        'model={"net": net, "loss": loss}',
+        'model={"net": net, "loss": loss}, and a parameter of no module in extra={"temperature": parameter}',
     ),
     "optimizer of more than the model": (
         {"model": net, "optimizer": {"main": strange}},
         "optimizer.main: 2 of its 4 parameters belong to no model given here and would not be saved (the first "
         "has shape (3, 2)): build the optimizer from the model given here, or give all that it trains: "
-        'model={"net": net, "loss": loss}',
+        'model={"net": net, "loss": loss}, and a parameter of no module in extra={"temperature": parameter}',
     ),
     "empty optimizers": ({"model": net, "optimizer": {}}, "optimizer={} is empty: leave it out"),
     "scheduler alone": (
@@ -85,8 +87,23 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         'extra= is a dict of objects by name, not a Generator: write extra={"generator": ...}',
     ),
     "extra without a state": (
-        {"model": net, "extra": {"step": 3}},
-        "extra.step is an int: pass an object with state_dict() and load_state_dict(), or a torch.Generator",
+        {"model": net, "extra": {"hook": print}},
+        "extra.hook is a builtin_function_or_method: pass an object with state_dict() and load_state_dict(), a "
+        "tensor, a NumPy array, a generator, or a dict or list of these and of numbers, strings and None",
+    ),
+    "extra that nothing can be put into": (
+        {"model": net, "extra": {"lr": 0.1}},
+        "extra.lr is a float, into which no saved one can be put: put it into a dict that the loop reads it "
+        'from, extra={"loop": {"lr": ...}}',
+    ),
+    "extra tuple": (
+        {"model": net, "extra": {"hc": (torch.zeros(1), torch.zeros(1))}},
+        "extra.hc is a tuple, into which no saved one can be put: put it into a dict that the loop reads it "
+        'from, extra={"loop": {"hc": ...}}',
+    ),
+    "extra that is expanded": (
+        {"model": net, "extra": {"noise": torch.zeros(1).expand(3)}},
+        "extra.noise cannot be written to: pass a clone() or copy() of it, and use that",
     ),
     "optimizer for an extra": (
         {"model": net, "extra": {"second": optimizer}},
@@ -161,6 +178,7 @@ def test_a_ddp_model_has_the_names_of_the_model_inside(one_rank: None) -> None:
     names = TorchState(model=model).capture()["model"].keys()
     for given in (
         wrap(model),
+        nn.DataParallel(model),
         torch.compile(wrap(model), backend="eager"),
         wrap(torch.compile(model, backend="eager")),
     ):
@@ -178,6 +196,14 @@ def test_flattened_parameters_are_refused() -> None:
         SettingError, match=r"^model is a FullyShardedDataParallel, .*: write fully_shard\(model\)"
     ):
         TorchState(model=nn.Sequential(FullyShardedDataParallel()))
+
+
+def test_an_optimizer_may_train_parameters_given_in_extra() -> None:
+    net, temperature = nn.Linear(1, 1), nn.Parameter(torch.ones(1))
+    optimizer = torch.optim.SGD([*net.parameters(), temperature], lr=0.1)
+    state = TorchState(model=net, optimizer=optimizer, extra={"loop": {"t": temperature}})
+    assert state.capture()["optimizer"]["params"][0][-1] == "extra.loop/t F32 (1,)"
+    state.close()
 
 
 def test_a_compiled_model_has_the_names_of_the_model_inside() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from typing import Any
 
@@ -13,8 +13,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stopctl import TreeError
-from stopctl.ports import Leaf, Tree
+from stopctl import MismatchError, TreeError
+from stopctl.ports import Leaf, Tree, Typed
 from stopctl.store.tree import flatten
 from stopctl_torch.leaves import TENSORS, Encoder, decode
 
@@ -199,8 +199,32 @@ def test_plain_values_pass_through_with_their_types(reloaded: Reload, same: Same
         "betas": (0.9, 0.999),
         "milestones": Counter({3: 1, 7: 2}),
         "ordered": OrderedDict(b=1, a=[True, -0.0, float("inf"), float("nan"), b"\x00\xff", "text", 2**80]),
+        "torch": [torch.Size([2, 3]), torch.Size([]), torch.float32, torch.float8_e8m0fnu],
+        "others": [range(3), {1, "a"}, frozenset({2.5})],
+        (0.9, "a"): {0.5: torch.ones(1)},
+        "recent": deque([torch.zeros(2), 1], maxlen=3),
     }
     assert same(decode(reloaded({"x": Encoder()(value, "x")})["x"]), value)
+
+
+def test_a_generator_comes_back_where_it_stood(reloaded: Reload) -> None:
+    given = torch.Generator().manual_seed(3)
+    saved = reloaded({"x": Encoder()(given, "x")})["x"]
+    assert saved.kind == "torch.Generator(cpu)"
+    assert torch.equal(torch.randn(2, generator=decode(saved)), torch.randn(2, generator=given))
+
+
+@pytest.mark.parametrize(
+    "saved",
+    [
+        Typed("torch.Size", 3), Typed("torch.dtype", "float3"), Typed("torch.dtype", "nn"), Typed("torch.dtype", 1),
+        Typed("torch.Generator(cpu)", b"abc"), Typed("torch.Generator(moon)", b"abc"), Typed("torch.device", "cpu"),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_what_is_no_value_of_this_torch_is_refused(saved: Typed) -> None:
+    with pytest.raises(MismatchError, match=r"saved is no torch\.|a torch\.d\w+ was saved, which"):
+        decode({"x": saved})
 
 
 class Tagged(torch.Tensor):
@@ -224,8 +248,8 @@ class Tagged(torch.Tensor):
             "x/w: a lazy layer has no shape yet: run one batch through the model first",
         ),
         (
-            torch.zeros(2, dtype=torch.float8_e4m3fnuz),
-            "x/w: torch.float8_e4m3fnuz has no place in a checkpoint",
+            torch.empty(2, dtype=torch.float4_e2m1fn_x2),
+            "x/w: torch.float4_e2m1fn_x2 has no place in a checkpoint",
         ),
         (
             torch.Tensor._make_subclass(Tagged, torch.zeros(2)),

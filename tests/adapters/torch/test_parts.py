@@ -310,6 +310,34 @@ def test_a_generator_of_another_device_does_not_fit(reloaded: Reload) -> None:
         given.restore(saved)
 
 
+class Scaled(nn.Module):
+    """Has a buffer of which all rows are one."""
+
+    def __init__(self, *, whole: bool = False) -> None:
+        super().__init__()
+        base = torch.arange(3.0)
+        self.register_buffer("row", base)
+        self.register_buffer("rows", torch.randn(2, 3) if whole else base.expand(2, 3))
+        self.register_buffer("none", torch.ones(1, 0).expand(3, 0))
+
+
+def test_expanded_buffers_are_restored_and_stay_expanded_where_they_can(reloaded: Reload) -> None:
+    saved = Scaled()
+    saved.row.mul_(3.0)
+    other = nn.Sequential(Scaled())
+    before = other[0].rows
+    TorchState(model=other).restore(reloaded(TorchState(model=nn.Sequential(saved)).capture()))
+    assert torch.equal(other[0].rows, saved.rows)
+    assert other[0].rows is before
+    other[0].row.add_(1.0)
+    assert torch.equal(other[0].rows[1], other[0].row)  # one memory still
+    whole = Scaled(whole=True)
+    expanded = Scaled()
+    TorchState(model=expanded).restore(reloaded(TorchState(model=whole).capture()))
+    assert torch.equal(expanded.rows, whole.rows)
+    assert torch.equal(expanded.row, whole.row)
+
+
 class Listed:
     """An object whose state is no dict."""
 

@@ -13,6 +13,7 @@ from torch import nn
 import stopctl
 from stopctl import MismatchError, OrderError
 from stopctl.store import Reader
+from stopctl.team.restore import INSTEAD
 from stopctl_torch import Run
 
 
@@ -95,6 +96,7 @@ def test_a_model_that_does_not_fit_the_run_is_told_on_opening(tmp_path: Path) ->
     assert str(caught.value).splitlines()[1:] == [
         "  scheduler: saved, but not given",
         "  (allow_missing={'scheduler'} goes on without)",
+        INSTEAD,
     ]
     assert all(map(torch.equal, other["model"].parameters(), before))
     with Run(tmp_path / "run", **other, allow_missing={"scheduler"}) as run:
