@@ -122,35 +122,32 @@ class Holder(Protocol):
 
 
 @dataclass(slots=True)
-class _Held:
-    """A directory that this process has open: by which thread, and by whom once the opening is over."""
+class Held:
+    """A directory that this process has open, by which thread, and by whom."""
 
     store: Store
     thread: int
-    holder: weakref.ref[Holder] | None = None
+    holder: weakref.ref[Holder]
 
 
-_held: dict[str, _Held] = {}
-"""By real directory; what has been given back is passed over."""
-
-
-def hold(store: Store | Follower, holder: Holder) -> None:
-    """Say who has opened a run."""
-    for held in _held.values():
-        if held.store is store:
-            held.holder = weakref.ref(holder)
+HELD: dict[str, Held] = {}
+"""What this process has open, by real directory; whoever gives one back takes it out."""
 
 
 def _close_orphan(real: str) -> None:
     """Close what this process has open in a directory if nobody will; a save that was begun is finished."""
-    held = _held.get(real)
-    if held is None or not held.store.owned:
+    held = HELD.get(real)
+    if held is None:
         return
-    holder = None if held.holder is None else held.holder()
-    if held.thread != threading.get_ident() and (held.holder is None or holder is not None):
+    holder = held.holder()
+    if holder is not None and held.thread != threading.get_ident():
+        return
+    if not held.store.owned:  # in a forked child, or given back half-way
+        HELD.pop(real, None)
         return
     if holder is None or holder.closed:  # forgotten, or broken off while it opened
         held.store.close()
+        HELD.pop(real, None)
     elif holder.orphaned():
         holder.taken = True
         holder.close()
@@ -163,7 +160,7 @@ def _close_orphan(real: str) -> None:
     )
 
 
-def open_run(directory: Path, settings: Settings, state: State, ranks: Ranks) -> Opened:
+def open_run(directory: Path, settings: Settings, state: State, ranks: Ranks, holder: Holder) -> Opened:
     """Lock the directory and resume what is there; on any error the lock is given back, nothing has changed.
 
     Rank 0 locks, looks and begins; every rank restores. Other versions than the process before had are told
@@ -188,7 +185,7 @@ def open_run(directory: Path, settings: Settings, state: State, ranks: Ranks) ->
             store = _lock(directory, settings)
             locked.append(store)
             if not ranks.several:
-                _held[real] = _Held(store, threading.get_ident())
+                HELD[real] = Held(store, threading.get_ident(), weakref.ref(holder))
 
     try:
         if ranks.several:

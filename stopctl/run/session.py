@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ from stopctl.core.errors import DamagedError, Preempted, SettingError
 from stopctl.core.keep import ranked
 from stopctl.run.checkpoints import Checkpoints
 from stopctl.run.journal import Journal, disk_use, fields, line
-from stopctl.run.open import hold, open_run, slow_saves
+from stopctl.run.open import HELD, open_run, slow_saves
 from stopctl.run.saver import Saver
 from stopctl.run.settings import Settings
 from stopctl.run.signals import Watch
@@ -56,13 +57,13 @@ class Session:
         self._state = state
         self._lr_floor = 0.0 if settings.lr is None else settings.lr.min_lr
         self._ranks = ranks = settings.ranks(state)
+        self._real = os.path.realpath(directory)
         try:
-            opened = open_run(directory, settings, state, ranks)
+            opened = open_run(directory, settings, state, ranks, self)
         except BaseException:
             ranks.close()
             raise
         self._store = opened.store
-        hold(opened.store, self)
         self.controller = controller = opened.controller
         self.resumed = opened.resumed
         per_rank = state.per_rank() if ranks.several and isinstance(state, Ranked) else ()
@@ -185,6 +186,8 @@ class Session:
                 self._state.close()
             finally:
                 self._store.close()
+                if self._real in HELD and HELD[self._real].store is self._store:
+                    del HELD[self._real]
 
     def orphaned(self) -> bool:
         """Whether no code is at work with it in this thread: Ctrl-C in a notebook has ended that."""

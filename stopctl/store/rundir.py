@@ -37,7 +37,7 @@ def read_meta(files: Files, path: Path) -> dict[str, Any] | None:
         meta = strict.loads(data)
     except ValueError as error:
         raise DamagedError(f"{path / RUN}: {error}") from error
-    if type(meta) is not dict or not all(is_count(meta.get(name)) for name in ("format", "writer")):
+    if type(meta) is not dict or not all(map(is_count, (meta.get("format"), meta.get("writer")))):
         raise DamagedError(f"{path / RUN}: no object with the numbers format and writer")
     if meta["format"] > FORMAT:
         raise NotARunError(f"{path} has format {meta['format']}, this stopctl reads {FORMAT}: update it")

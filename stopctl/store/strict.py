@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any, Never, TypeAlias
 
 from stopctl.core.codec import float_to_json
@@ -24,7 +25,7 @@ def loads(data: bytes | bytearray | memoryview) -> JsonValue:
         text = bytes(data).decode("utf-8")
         if text.startswith("\ufeff"):
             raise ValueError("it begins with a BOM")
-        return _DECODER.decode(text)
+        return (_CAREFUL if _LONG.search(text) else _DECODER).decode(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
@@ -34,7 +35,7 @@ def plain(value: object, path: str) -> JsonValue:
     kind = type(value)
     if value is None or kind is bool or kind is str:
         return value
-    if kind is int and value.bit_length() <= 1024:  # type: ignore[attr-defined]
+    if kind is int and _is_moderate(value):  # type: ignore[arg-type]
         return value
     if kind is float:
         return value if math.isfinite(value) else float_to_json(value)  # type: ignore[arg-type]
@@ -67,6 +68,18 @@ def _finite(literal: str) -> float:
     return value
 
 
+def _whole(literal: str) -> int:
+    """No int that `float` refuses: whoever computes with it may have to make one of it."""
+    value = int(literal)
+    if not _is_moderate(value):
+        raise ValueError(f"the number {literal[:40]} overflows")
+    return value
+
+
+def _is_moderate(value: int) -> bool:
+    return value.bit_length() < 1024
+
+
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) != len(pairs):
@@ -74,7 +87,12 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return fields
 
 
+_LONG = re.compile(r"\d{300}")
 _DECODER = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_unique)
+_CAREFUL = json.JSONDecoder(
+    parse_constant=_no_constant, parse_float=_finite, parse_int=_whole, object_pairs_hook=_unique
+)
+"""Looks at each int, which takes time, and so only where there is a long number."""
 _ENCODERS = {
     sort_keys: json.JSONEncoder(allow_nan=False, separators=(",", ":"), sort_keys=sort_keys)
     for sort_keys in (False, True)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gc
 import os
+import queue
 import random
 import signal
 import threading
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -52,10 +54,11 @@ class Begun:
         monkeypatch.setattr(Checkpoints, "commit", committed)
 
 
-def train(directory, mode, numbers):
+def train(directory, mode, numbers, arm=lambda: None):
     state = {"w": {"small": np.zeros(3), "large": np.zeros(20_000)}}
     given = Overlapping(state) if mode == "overlap" else state
     with Run(directory, state=given, async_save=mode, **QUICK) as run:
+        arm()
         for epoch in run.epochs(EPOCHS):
             if mode == "overlap" and epoch > 1:
                 given.copied()
@@ -64,40 +67,38 @@ def train(directory, mode, numbers):
             run.report(val_loss=1.0 / epoch)
 
 
-def interrupted(call, after):
-    """Make the call; a real SIGINT comes after so many seconds, or, where that is sooner, at its end."""
-    sent = threading.Event()
+@pytest.fixture
+def ctrl_c():
+    """Sends a real SIGINT as many seconds after it is called."""
+    delays = queue.SimpleQueue()
 
     def send():
-        time.sleep(after)
-        os.kill(os.getpid(), signal.SIGINT)
-        sent.set()
+        while (after := delays.get()) is not None:
+            time.sleep(after)
+            os.kill(os.getpid(), signal.SIGINT)
 
     sender = threading.Thread(target=send)
-    try:
-        sender.start()
-        call()
-        time.sleep(60)
-        raise AssertionError("the signal was lost")
-    except KeyboardInterrupt:
-        pass
+    sender.start()
+    yield delays.put
+    delays.put(None)
     sender.join()
 
 
 @pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnraisableExceptionWarning"
-)  # a directory's listing, not closed
+)  # a listing that was not closed
 @pytest.mark.parametrize("mode", [False, True, "overlap"])
-def test_ctrl_c_at_random_moments_leaves_a_run_that_goes_on(tmp_path, monkeypatch, caplog, mode):
+def test_ctrl_c_at_random_moments_leaves_a_run_that_goes_on(tmp_path, monkeypatch, ctrl_c, mode):
     monkeypatch.setattr(snapshot, "LATE", 0)
-    chance, saves = random.Random(f"{mode}"), Begun(monkeypatch)
-    before = time.monotonic()
-    train(tmp_path / "whole", mode, [])
-    whole = time.monotonic() - before
+    chance, saves, began = random.Random(f"{mode}"), Begun(monkeypatch), []
+    train(tmp_path / "whole", mode, [], lambda: began.append(time.monotonic()))
+    whole = time.monotonic() - began[0]
     for moment in range(MOMENTS // 3 + 1):
         directory, numbers = tmp_path / str(moment), [0]
         saves.begun, saves.ended = [], []
-        interrupted(lambda at=directory, to=numbers: train(at, mode, to), chance.uniform(0, 1.2 * whole))
+        with pytest.raises(KeyboardInterrupt):
+            train(directory, mode, numbers, partial(ctrl_c, chance.uniform(0, 1.2 * whole)))
+            time.sleep(60)
         fresh = {"w": {"small": np.ones(3), "large": np.ones(20_000)}}
         with Run(directory, state=fresh, **QUICK) as run:
             assert saves.begun == saves.ended
@@ -110,7 +111,7 @@ def test_ctrl_c_at_random_moments_leaves_a_run_that_goes_on(tmp_path, monkeypatc
             assert fresh["w"]["large"][0] == (newest or 1)
             assert list(run.epochs(EPOCHS)) == list(range(newest + 1, EPOCHS + 1))
     gc.collect()
-    assert not [*signals._watching]
+    assert not signals._open_ones()
 
 
 def warnings_of(caplog):
