@@ -193,6 +193,8 @@ class _Expression:
                 return self._joined(self._part(left), sign, self._part(right), node)
             case ast.Call(func=ast.Name(id=name)) if name in self._known:
                 return self._called(node, self._known[name])
+            case ast.Constant(value=int() as value) if value.bit_length() >= 1024:
+                raise self._refused_at(node, "no number has so many digits")
             case ast.Constant(value=bool() | int() | float() | str() | None as value):
                 return value
             case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as value)):

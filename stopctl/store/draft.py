@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from stopctl.core.errors import OrderError, SaveError, SettingError
+from stopctl.core.errors import OrderError, SaveError, SettingError, TreeError
 from stopctl.store import safetensors, strict
 from stopctl.store.commit import TEMPORARY, check_room, link, put, withdraw
 from stopctl.store.fence import Fence
@@ -23,6 +23,7 @@ from stopctl.store.manifest import (
     NAME,
     PARTS,
     STATE,
+    STATE_LIMIT,
     TENSORS,
     CheckpointInfo,
     encode,
@@ -112,10 +113,16 @@ class Content(NamedTuple):
         """TreeError for what a checkpoint cannot hold."""
         skeleton, arrays = flatten(components)
         body = {"format": FORMAT, "components": skeleton, "state": strict.plain(state, "state")}
+        text = strict.dumps(body)
+        if len(text) > STATE_LIMIT:
+            raise TreeError(
+                f"the plain values of the state make {len(text)} bytes of JSON, more than {STATE_LIMIT}: put "
+                "numbers into arrays"
+            )
         return cls(
             {name: array for name, array in arrays.items() if isinstance(array, Leaf)},
             {name: array for name, array in arrays.items() if isinstance(array, Sharded)},
-            strict.dumps(body),
+            text,
         )
 
 

@@ -77,6 +77,9 @@ PARTS = "parts.json"
 """What each rank of a team has written besides, if any."""
 LIMIT, REASONS, COMPONENTS, VALUES = 2048, 400, 600, 150
 MAX_RANKS = 10**5
+MAX_WRITER = 10**18 - 1
+STATE_LIMIT = 1 << 30
+"""Bytes that state.json may have."""
 
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 NAME = re.compile(rf"epoch-(\d{{4,20}})-step-(\d{{9,20}})-w(\d{{4,18}})(?:-({LABEL.pattern}))?", re.ASCII)

@@ -24,7 +24,7 @@ from stopctl.store.files import (
     require_posix,
 )
 from stopctl.store.hashed import FileFact, read_file
-from stopctl.store.manifest import MANIFEST, NAME, PACKED, PARTS, STATE, CheckpointInfo
+from stopctl.store.manifest import MANIFEST, NAME, PACKED, PARTS, STATE, STATE_LIMIT, CheckpointInfo
 from stopctl.store.packed import unpack
 from stopctl.store.pins import read_pins
 from stopctl.store.rundir import CHECKPOINTS, FORMAT, JOURNAL, found_instead, read_meta
@@ -203,6 +203,8 @@ class Reader:
         return data if file != PACKED else unpack(data, info.unpacked or 0, file, named(state["components"]))
 
     def _state(self, name: str, fact: FileFact) -> dict[str, strict.JsonValue]:
+        if fact.size > STATE_LIMIT:
+            raise DamagedError(f"{STATE}: {fact.size} bytes, more than {STATE_LIMIT}")
         with as_damage(STATE, ROTTEN):
             data = read_file(self._files, self._folder / name / STATE, fact)
         try:

@@ -7,19 +7,20 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal, Self, TypeAlias
 
-from stopctl.core.errors import OrderError, SettingError
+from stopctl.core.errors import DamagedError, OrderError, SettingError
 from stopctl.store import commit, manifest, strict
 from stopctl.store.draft import Content, Draft, Writing
 from stopctl.store.fence import Fence
 from stopctl.store.files import DIRECTORY, FILES, Files, as_save_error, without_sync
 from stopctl.store.journal import Journal
 from stopctl.store.lock import RunLock, now
-from stopctl.store.manifest import NAME, CheckpointInfo, order
+from stopctl.store.manifest import MAX_WRITER, NAME, CheckpointInfo, order
 from stopctl.store.pins import NO_PINS, forget_pin, read_pins
 from stopctl.store.reader import Damage, Listing, Reader
 from stopctl.store.rundir import (
     FORMAT,
     JOURNAL,
+    RUN,
     make_directory,
     read_meta,
     refuse_no_run,
@@ -98,6 +99,7 @@ class Store(Reader):
         Raises:
             TreeError: `meta` is not plain JSON.
             OrderError: called twice.
+            DamagedError: there is no next number.
         """
         self._check_owned()
         if self._journal is not None:
@@ -108,6 +110,11 @@ class Store(Reader):
             writer: int = 1 + max(
                 [old.get("writer", 0), *(order(entry.name)[2] for entry in self._entries())]
             )
+            if writer > MAX_WRITER:
+                raise DamagedError(
+                    f"{self.path}: the writer's number {writer - 1}, in {RUN} or the name of a checkpoint, "
+                    "leaves none for this one: put it right by hand"
+                )
             ours = {"format": FORMAT, "writer": writer, "durability": self._durability}
             new = old | strict.plain(dict(meta), "run.json") | ours
             self._journal, left = start(self._files, self.path, new, new=self.meta is None)

@@ -113,6 +113,7 @@ def test_rules_are_read_as_written(text, rule):
         ("Patience(5, delta=1)", "column 13: Patience has no 'delta'; did you mean min_delta? its settings are"),
         ("Target()", "missing 1 required positional argument: 'target'; its settings are target, times, goal"),
         ("Patience()", "give exactly one length, such as Patience(10), which counts reports, or Patience(epochs"),
+        (f"Patience({'9' * 400})", "column 10: no number has so many digits"),
         ("Patience(0)", "write Patience(1) to stop at the first"),
         ("Smoothed(3, 0.3)", "give one stop rule"),
         ("Patience.mro()", "a rule is made of names with settings"),

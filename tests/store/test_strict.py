@@ -22,6 +22,7 @@ from stopctl.store import strict
         (b"{} {}", "Extra data"),
         (b'"\xff"', "utf-8"),
         (b"9" * 5000, "4300"),
+        (b'{"a":[-' + b"9" * 400 + b"]}", "the number -9999.* overflows"),
         (b"\xef\xbb\xbf{}", "BOM"),
     ],
 )

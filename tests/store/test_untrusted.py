@@ -22,9 +22,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stopctl import OnBest, Patience, Run, StopctlError
-from stopctl.core.errors import DamagedError
+from stopctl.core.errors import DamagedError, TreeError
 from stopctl.runs.choose import choose
-from stopctl.store import CheckpointInfo, Reader, Sharded, Store, manifest, partfile, safetensors
+from stopctl.store import CheckpointInfo, Reader, Sharded, Store, draft, manifest, partfile, safetensors
 from stopctl.store.files import FILES
 from stopctl.store.journal import Lines, newest_first
 from stopctl.store.tree import unflatten
@@ -432,8 +432,35 @@ def test_a_writer_number_at_its_limit_is_told(tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(original(), run)
     meta = json.loads((run / "run.json").read_text())
-    (run / "run.json").write_text(json.dumps(meta | {"writer": 2**63 - 1}))
-    looked_at(run)
+    for writer in (10**18 - 1, 2**63 - 1):
+        (run / "run.json").write_text(json.dumps(meta | {"writer": writer}))
+        before = (run / "run.json").read_bytes()
+        looked_at(run)
+        with (
+            pytest.raises(DamagedError, match=f"the writer's number {writer}, in run.json or"),
+            Run(run, **with_()),
+        ):
+            pass
+        assert (run / "run.json").read_bytes() == before
+
+
+def test_a_state_that_is_larger_than_any_is_damage_before_it_is_read(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(original(), run)
+    with (newest(run) / "state.json").open("r+b") as file:
+        file.truncate(10 << 30)  # sparse
+    files = json.loads((newest(run) / "manifest.json").read_bytes())["files"]
+    sign(newest(run), files={**files, "state.json": {**files["state.json"], "size": 10 << 30}})
+    with Run(run, **with_()) as opened:
+        assert opened.resumed.epoch == 2
+    monkeypatch.setattr(draft, "STATE_LIMIT", 100)
+    with Run(tmp_path / "other", **with_()) as opened:
+        for _ in opened.epochs(1):
+            with pytest.raises(TreeError, match="put numbers into arrays"):
+                opened.report(val_loss=1.0)
+            break
 
 
 def test_a_checkpoint_that_tells_of_tensors_it_does_not_have(tmp_path: Path) -> None:
