@@ -81,6 +81,9 @@ Format = Annotated[
     str | None,
     typer.Option(help="What text files are, where their content does not say it.", show_default=False),
 ]
+Unpack = Annotated[
+    int, typer.Option(metavar="MB", min=1, help="The most that a compressed log may have unpacked.")
+]
 ToCsv = Annotated[
     Path | None,
     typer.Option("--csv", metavar="FILE", help="Write all curves there, a row a value.", show_default=False),
@@ -101,6 +104,7 @@ def wanted(
     restart: str | None,
     empty: str | None,
     format: str | None,
+    unpack: int,
 ) -> Wanted:
     """What the options ask of logs.
 
@@ -119,7 +123,7 @@ def wanted(
     if empty not in (None, "nan"):
         raise SettingError(f"--empty {empty}: write --empty nan, or leave it out")
     division = Division(by, (name, value) if where is not None else None, restart, empty)
-    return Wanted(column, mode, mixed, division, format)
+    return Wanted(column, mode, mixed, division, format, unpack * 10**6)
 
 
 def say_judged(out: Console, curves: Sequence[Curve]) -> None:

@@ -20,6 +20,7 @@ from stopctl.cli.options import (
     Paths,
     Restart,
     ToCsv,
+    Unpack,
     Where,
     plain_curves,
     say_judged,
@@ -56,6 +57,7 @@ def replay(
     restart: Restart = None,
     empty: Empty = None,
     format: Format = None,
+    unpack: Unpack = 256,
     plot: Annotated[
         Path | None, typer.Option(metavar="PNG", help="Draw it, too; needs matplotlib.", show_default=False)
     ] = None,
@@ -85,7 +87,7 @@ def replay(
     from stopctl.runs.ruletext import import_rules, parse_stop
 
     rules = [parse_stop(*import_rules(text)) for text in stop]
-    read = read_curves(curves, wanted(column, mode, mixed, by, where, restart, empty, format))
+    read = read_curves(curves, wanted(column, mode, mixed, by, where, restart, empty, format, unpack))
     with bar("replaying", len(rules) * len(read.curves)) as tick:
         done = [replay_all(read.curves, rule, tick) for rule in rules]
     outcomes, summaries = [one for one, _ in done], [summary for _, summary in done]

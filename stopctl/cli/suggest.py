@@ -20,6 +20,7 @@ from stopctl.cli.options import (
     Paths,
     Restart,
     ToCsv,
+    Unpack,
     Where,
     plain_curves,
     say_judged,
@@ -49,6 +50,7 @@ def suggest(
     restart: Restart = None,
     empty: Empty = None,
     format: Format = None,
+    unpack: Unpack = 256,
     keep_cut: Annotated[
         bool, typer.Option("--keep-cut", help="Leave no curve out, also if an early stopper had cut it.")
     ] = False,
@@ -98,7 +100,7 @@ def suggest(
     grid = (*GRID, *(parse_stop(*import_rules(text)) for text in rule or ()))
     if mtbf_hours is not None and not 0 < mtbf_hours < float("inf"):
         raise SettingError(f"--mtbf-hours {mtbf_hours:g}: write the hours between two failures, > 0")
-    read = read_curves(curves, wanted(column, mode, mixed, by, where, restart, empty, format))
+    read = read_curves(curves, wanted(column, mode, mixed, by, where, restart, empty, format, unpack))
     with bar("trying rules", len(grid)) as tick:
         found = suggest(
             read.curves,

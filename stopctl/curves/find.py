@@ -12,7 +12,7 @@ from stopctl.curves.directions import TRAINING, VALIDATION, words
 from stopctl.curves.formats import read_text
 from stopctl.curves.mlflow import is_metric_file, is_mlflow_run, read_mlflow
 from stopctl.curves.recording import CurveError, Row, Table
-from stopctl.curves.source import STDIN, read_source
+from stopctl.curves.source import STDIN, UNPACK, read_source
 from stopctl.curves.tensorboard import is_event_file, read_events
 from stopctl.curves.yolo import add_settings
 from stopctl.runs.history import History, goal_of, history, seconds
@@ -90,12 +90,13 @@ def _saves(journal: History) -> list[tuple[float, int]]:
     ]
 
 
-def find(path: Path, format: str | None = None) -> Contents:
+def find(path: Path, format: str | None = None, unpack: int = UNPACK) -> Contents:
     """Read what a file or folder holds; search a folder that is no run, and go on over what cannot be read.
 
     Args:
         path: a run directory, a log, a folder; ``-``: standard input.
         format: of text files, where their content does not say it.
+        unpack: bytes that a compressed log may have unpacked.
 
     Raises:
         CurveError: nothing that is known, or not readable.
@@ -106,7 +107,7 @@ def find(path: Path, format: str | None = None) -> Contents:
     if path.is_dir():
         if (path / RUN).exists():
             return Contents([read_run(path)])
-        contents = _in_folder(path, format)
+        contents = _in_folder(path, format, unpack)
         if contents.errors and not contents.tables:
             raise contents.errors[0]
         if not contents.tables:
@@ -121,11 +122,12 @@ def find(path: Path, format: str | None = None) -> Contents:
         return Contents([read_mlflow(next(one for one in path.parents if is_mlflow_run(one)))])
     if path != STDIN and not path.exists():
         raise CurveError(f"{path} is not there")
-    return _text(path, format)
+    return _text(path, format, unpack)
 
 
-def _text(path: Path, format: str | None) -> Contents:
-    contents = Contents([_settled(table, path.parent) for table in read_text(read_source(path), format)])
+def _text(path: Path, format: str | None, unpack: int) -> Contents:
+    tables = read_text(read_source(path, unpack), format)
+    contents = Contents([_settled(table, path.parent) for table in tables])
     if path != STDIN and path.name == "results.csv" and contents.tables:
         events = [one for one in path.parent.iterdir() if is_event_file(one)]
         if events:
@@ -139,11 +141,11 @@ def _settled(table: Table, folder: Path) -> Table:
     return table
 
 
-def _in_folder(path: Path, format: str | None) -> Contents:
+def _in_folder(path: Path, format: str | None, unpack: int) -> Contents:
     """Read what is in and below a folder; leave out, with a sentence, whatever cannot be read."""
     contents = Contents()
     try:
-        contents += _of_folder(path, format)
+        contents += _of_folder(path, format, unpack)
     except StopctlError as error:
         contents.errors.append(error)
         contents.notes.append(f"left out: {error}")
@@ -154,7 +156,7 @@ def _in_folder(path: Path, format: str | None) -> Contents:
     return contents
 
 
-def _of_folder(path: Path, format: str | None) -> Contents:
+def _of_folder(path: Path, format: str | None, unpack: int) -> Contents:
     if (path / RUN).exists():
         return Contents([read_run(path)])
     if is_mlflow_run(path):
@@ -172,7 +174,7 @@ def _of_folder(path: Path, format: str | None) -> Contents:
         left = logs
     else:
         if logs:
-            contents += _text(logs[0], format)
+            contents += _text(logs[0], format, unpack)
         left = logs[1:]
     if left:
         names = ", ".join(one.name for one in left)
@@ -180,7 +182,7 @@ def _of_folder(path: Path, format: str | None) -> Contents:
     taken = {folder for folder, _, _ in parts}
     for folder in _newest(folders, contents):
         if folder not in taken:
-            below = _in_folder(folder, format)
+            below = _in_folder(folder, format, unpack)
             for table in below.tables:
                 if VERSION.fullmatch(folder.name):
                     table.series = str(path)

@@ -18,6 +18,7 @@ from stopctl.curves.directions import choose_column, choose_mode
 from stopctl.curves.division import AS_JUDGED, Division, runs, selected
 from stopctl.curves.find import find
 from stopctl.curves.recording import CurveError, Recording, Table, skipped
+from stopctl.curves.source import UNPACK
 
 LEAST = 3
 """Finite values without which nothing can be said on a curve."""
@@ -41,6 +42,7 @@ class Wanted:
         mixed: take losses and scores together.
         division: how tables of several runs are divided.
         format: of text files, where their content does not say it.
+        unpack: bytes that a compressed log may have unpacked.
     """
 
     column: str | None = None
@@ -48,6 +50,7 @@ class Wanted:
     mixed: bool = False
     division: Division = AS_JUDGED
     format: str | None = None
+    unpack: int = UNPACK
 
 
 def read_curves(paths: Sequence[str | os.PathLike[str]], wanted: Wanted = Wanted()) -> Curves:
@@ -97,7 +100,7 @@ class _Read:
         self.errors: list[StopctlError] = []
 
     def take(self, path: Path) -> None:
-        contents = find(path, self.wanted.format)
+        contents = find(path, self.wanted.format, self.wanted.unpack)
         self.notes += contents.notes
         self.errors += contents.errors
         alone = not path.is_dir() or len(contents.tables) == 1

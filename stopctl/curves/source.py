@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import codecs
 import gzip
+import io
 import sys
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from stopctl.core.words import size
 from stopctl.curves.recording import CurveError
 
 STDIN = Path("-")
 """What to give for standard input."""
+
+UNPACK = 256 * 10**6
+"""Bytes that a compressed log may have unpacked, unless more are asked for."""
 
 HEAD = 50
 """Lines by which a format is recognized."""
@@ -45,23 +50,39 @@ class Source:
         object.__setattr__(self, "head", tuple(line for line, _ in zip(said, range(HEAD), strict=False)))
 
 
-def read_source(path: Path) -> Source:
+def read_source(path: Path, unpack: int = UNPACK) -> Source:
     """Read a file, or standard input for ``-``.
 
+    Args:
+        path: the file.
+        unpack: bytes that a compressed one may have unpacked.
+
     Raises:
-        CurveError: it is not there, not ours to read, or no text.
+        CurveError: it is not there, not ours to read, no file, too large when it is unpacked, or no text.
     """
     name = "standard input" if path == STDIN else str(path)
     try:
+        if path != STDIN and path.exists() and not path.is_file():
+            raise CurveError(f"{name} is no file: what a program writes is read from standard input, -")
         data = sys.stdin.buffer.read() if path == STDIN else path.read_bytes()
         if path.suffix.lower() == ".gz" or data[:2] == b"\x1f\x8b":
-            data = gzip.decompress(data)
+            data = _unpacked(data, name, unpack)
     except (OSError, EOFError, zlib.error) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise CurveError(f"{name} cannot be read: {why}") from error
     text, notes = _decoded(data, name)
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     return Source(name, path, tuple(lines), notes)
+
+
+def _unpacked(data: bytes, name: str, limit: int) -> bytes:
+    with gzip.open(io.BytesIO(data)) as file:
+        text = file.read(limit + 1)
+    if len(text) > limit:
+        raise CurveError(
+            f"{name} has more than {size(limit)} when it is unpacked: write --unpack with the MB that it has"
+        )
+    return text
 
 
 def _decoded(data: bytes, name: str) -> tuple[str, tuple[str, ...]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import os
 import subprocess
@@ -201,3 +202,11 @@ def test_a_rule_of_ones_own_is_replayed_and_tried(tmp_path):
         cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert "Fourth(5) | NonFinite()" in [one["stop"] for one in json.loads(tried.stdout)["tried"]]
+
+
+def test_more_is_unpacked_where_that_is_asked_for(tmp_path, stopctl):
+    path = tmp_path / "a.csv.gz"
+    path.write_bytes(gzip.compress(b"epoch,val_loss\n1,3\n2,2\n3,1\n" + b" " * 2_000_000))
+    code, _, err = stopctl("replay", path, "--stop", "Patience(3)", "--unpack", "1")
+    assert (code, "more than 1.0 MB when it is unpacked" in err) == (2, True)
+    assert stopctl("replay", path, "--stop", "Patience(3)", "--unpack", "3")[0] == 0

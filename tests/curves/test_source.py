@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import sys
 
 import pytest
@@ -64,3 +65,26 @@ def test_what_is_no_text_says_why(tmp_path, name, data, message):
     (tmp_path / name).write_bytes(data)
     with pytest.raises(CurveError, match=message):
         read(tmp_path / name)
+
+
+def test_a_compressed_log_is_unpacked_up_to_what_it_may_have(tmp_path):
+    path = tmp_path / "a.csv.gz"
+    path.write_bytes(gzip.compress(TEXT.encode() + b" " * 2_000_000))
+    with pytest.raises(
+        CurveError, match=r"a\.csv\.gz has more than 2.0 MB when it is unpacked: write --unpack"
+    ):
+        read_source(path, 2 * 10**6)
+    assert read_source(path, 3 * 10**6).lines[1] == "1,3"
+
+
+@pytest.mark.parametrize("kind", ["fifo", "device", "directory"])
+def test_what_is_no_file_is_not_waited_for(tmp_path, kind):
+    path = tmp_path / "a.csv"
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        path.mkdir()
+    with pytest.raises(CurveError, match="is no file: what a program writes is read from standard input, -"):
+        read_source(path)
