@@ -53,7 +53,14 @@ class Samplers:
 
     def __init__(self, loader: data.DataLoader[Any], history: History) -> None:
         things = {k: v for k, v in rng.parts_in(loader).items() if not isinstance(v, rng.KINDS)}
-        self._keepers = {path: _keeper(thing) for path, thing in things.items()}
+        self._keepers: dict[str, Keeper] = {}
+        for path, thing in things.items():
+            stateful = type(thing) not in KNOWN and tells_state(thing)
+            if stateful:
+                self._keepers[path] = Stateful(thing)
+            if not stateful or hasattr(thing, "set_epoch"):
+                own = stateful or type(thing) in KNOWN
+                self._keepers[f"{path}.epoch" if stateful else path] = Keeper(thing, epoch_alone=own)
         self._history = history
         self._began: dict[str, Names] = {}
 
@@ -129,18 +136,24 @@ class Samplers:
 
 
 class Keeper:
-    """A sampler or dataset without ``state_dict()``: plain numbers in its ``vars()``."""
+    """A sampler or dataset without ``state_dict()``: plain numbers in its ``vars()``.
+
+    Args:
+        thing: the sampler or dataset.
+        epoch_alone: nothing but what was given to its ``set_epoch()``.
+    """
 
     kind = "counters"
 
-    def __init__(self, thing: Any) -> None:
+    def __init__(self, thing: Any, *, epoch_alone: bool = False) -> None:
         self._thing = thing
+        self._epoch_alone = epoch_alone
         self._by_hand = {"epoch"} if callable(getattr(thing, "set_epoch", None)) else set()
 
     def now(self) -> Names:
-        """All numbers, by attribute; of PyTorch's own samplers the epoch that the script has set."""
+        """The numbers, by attribute."""
         numbers = {k: v for k, v in vars_of(self._thing).items() if type(v) in (int, float)}
-        if type(self._thing) in KNOWN:
+        if self._epoch_alone:
             numbers = {k: v for k, v in numbers.items() if k in self._by_hand}
         return numbers
 
@@ -202,10 +215,6 @@ class Stateful(Keeper):
     def _put(self, names: Names) -> None:
         whole = decode({k: v for k, v in names.items() if k != "" or len(names) == 1})
         self._thing.load_state_dict(whole.get("") if whole.keys() == {""} else whole)
-
-
-def _keeper(thing: Any) -> Keeper:
-    return Stateful(thing) if type(thing) not in KNOWN and tells_state(thing) else Keeper(thing)
 
 
 def tells_state(thing: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from adapters.torch.test_loaders import (
     plain,
     process,
     saved_inside,
+    stateful,
 )
 from stopctl import Every, MismatchError, SettingError
 from stopctl_torch import Run
@@ -159,6 +161,57 @@ def test_a_sampler_that_is_given_in_extra_as_well_does_not_skip_twice(tmp_path, 
         assert process(tmp_path / str(crash), loader, again, **given) == straight
         assert again == seen
         one = sampler()
+
+
+def stepping(directory: Any, loader: Any, crash: int = -1) -> Any:
+    """Steps that draw before their batch and after it, over several epochs of the loader."""
+    random.seed(1)
+    np.random.seed(2)
+    torch.manual_seed(3)
+    model = torch.nn.Linear(3, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    source, seen = loader(), {}
+    given: dict[str, Any] = {"save": Every(steps=1), "stop": None, "durability": "process"}
+    with Run(directory, model=model, optimizer=optimizer, **given) as run:
+        data = run.batches(source)
+        assert (len(data), data.batch_size) == (BATCHES, source.batch_size)
+        for step in run.steps(2 * BATCHES + 2):
+            noise = torch.rand(())
+            if hasattr(source.sampler, "set_epoch"):
+                data.dataset.other = source.sampler.set_epoch(data.epoch)
+            rows, x = next(data)
+            if step == crash:
+                raise Crash
+            optimizer.zero_grad()
+            model(x + noise + torch.rand(())).sum().backward()
+            optimizer.step()
+            seen[step] = rows.tolist()
+    end = model.weight.detach().numpy().tobytes(), torch.get_rng_state().numpy().tobytes()
+    return seen, end
+
+
+STEPPING = {
+    "shuffled by the global generator": lambda: plain(shuffle=True)(),
+    "shuffled by its own": lambda: plain(shuffle=True, generator=torch.Generator().manual_seed(7))(),
+    "workers": lambda: plain(shuffle=True, num_workers=1)(),
+    "stateful": lambda: stateful(shuffle=True)(),
+    **{
+        kind: LOADERS[kind] for kind in LOADERS if kind.startswith("a sampler that") and "workers" not in kind
+    },
+    "a batch sampler that counts": LOADERS["a batch sampler that counts"],
+    "DistributedSampler": LOADERS["DistributedSampler"],
+}
+
+
+@pytest.mark.parametrize("kind", STEPPING)
+def test_steps_go_on_from_epoch_to_epoch_of_a_loader(tmp_path, kind):
+    straight, end = stepping(tmp_path / "straight", STEPPING[kind])
+    for crash in (5, 7) if kind == "workers" else (2, 5, 7, 9):  # 5 begins an epoch, and so does 9
+        with pytest.raises(Crash):
+            stepping(tmp_path / str(crash), STEPPING[kind], crash)
+        seen, again = stepping(tmp_path / str(crash), STEPPING[kind])
+        assert seen == {step: rows for step, rows in straight.items() if step >= crash}
+        assert again == end
 
 
 class Fixed(Counting):
