@@ -111,9 +111,10 @@ class Loop:
         self.going_on = session.in_loop = True
         if unit != "epoch":
             self._data_was_used()
-        self._find_laps()
         self._unit, self._planned = unit, n
         session.begin_loop(self.at())
+        if session.goes_on(self.at()):
+            self._find_laps()
         try:
             while session.goes_on(at := self.at()):
                 self._number, self._reported, self._feed, self._feeds = at.done + 1, None, None, {}
@@ -202,6 +203,10 @@ class Loop:
         if made.feed is not None:
             return self._bodies(made.feed, made.name)
         if self.going_on and self._unit == "epoch":
+            if made.laps is not None:
+                raise OrderError(
+                    "`for batch in data` after next(data): keep to one of them, or make two by name="
+                )
             self._one_use(made)
             return self._bodies(self._new_feed(made), made.name)
         return self._endless(made)
@@ -270,6 +275,8 @@ class Loop:
                 self._unmoved(position.done)
             feed.resume(position, first=first)
         place.enter(name, feed)
+        if first:
+            self._feed = feed
 
     def _bodies(self, feed: Feed, name: str) -> Iterator[Any]:
         session = self._session
@@ -341,8 +348,9 @@ class Loop:
         feed = self._feed
         if feed is not None and self._stopped_inside():
             return Decision(stop=session.stopped)
-        self._data_was_used()
         in_batch = feed is not None and feed.body
+        if not in_batch:
+            self._data_was_used()
         if feed is not None and in_batch:
             if not feed.whole(feed.done + 1):
                 raise OrderError(
@@ -419,8 +427,12 @@ class Loop:
             )
 
     def _data_was_used(self) -> None:
-        for position in self._session.place.waiting.values():
-            if not position.inside:
+        waiting = {name: each for name, each in self._session.place.waiting.items() if each.inside}
+        for name, position in waiting.items():
+            if (
+                self._feed is not None and name in self._feeds
+            ):  # beside others, which have no batch left for it
+                self._begin(self._feeds[name], name)
                 continue
             raise OrderError(
                 f"this run was saved inside epoch {position.epoch}, after batch {position.done}: in the loop "

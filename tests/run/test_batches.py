@@ -110,6 +110,14 @@ def beside(run, told):
     )
 
 
+def reported_beside(run, told):
+    other = run.batches(told, name="b")
+    for batch in run.batches([1, 2, 3, 4]):
+        yield batch, next(other, None)
+        if batch != 1:
+            run.report(val_loss=1.0)
+
+
 def shorter_beside(run, told):
     other = run.batches([7, 8], name="b")
     return ((batch, next(other, None)) for batch in run.batches([1, 2, 3, 4]))
@@ -120,7 +128,7 @@ def one_after_the_other(run, told):
     yield from ((2, batch) for batch in run.batches(told, name="b"))
 
 
-@pytest.mark.parametrize("kind", [paired, beside, shorter_beside, one_after_the_other])
+@pytest.mark.parametrize("kind", [paired, beside, reported_beside, shorter_beside, one_after_the_other])
 def test_several_data_an_epoch_go_on_together(tmp_path, kind):
     def train(directory, crash=-1):
         random.seed(2)
@@ -244,6 +252,20 @@ def nothing(run):
         next(data)
 
 
+def both_ways(run):
+    data = run.batches([1, 2])
+    for _ in run.epochs(1):
+        next(data)
+        list(data)
+
+
+def by_next_after(run):
+    data = run.batches([1, 2])
+    for _ in run.epochs(1):
+        for _ in data:
+            next(data)
+
+
 def twice_by_name(run):
     for _ in run.epochs(1):
         run.batches([1], name="a")
@@ -264,6 +286,8 @@ def twice_by_name(run):
         (accumulated, OrderError, "accumulate=...) with next(data), which counts no steps"),
         (made_twice, OrderError, "a second time before the loop"),
         (nothing, SettingError, "got a list that gives no batch"),
+        (both_ways, OrderError, "`for batch in data` after next(data): keep to one"),
+        (by_next_after, OrderError, "the position of one is saved; give each"),
         (twice_by_name, OrderError, "run.batches() of name='a' a second time in epoch 1: give each"),
     ],
 )
@@ -300,6 +324,45 @@ def test_a_run_inside_its_data_must_go_on_with_it(tmp_path):
         next(iter(run.steps(4)))
     with opened(tmp_path, {"w": 0}, allow_missing={DATA}) as run:
         assert list(run.steps(3)) == [3]
+
+
+def test_a_report_may_come_before_the_other_data_is_asked_for(tmp_path):
+    def train(crash):
+        with opened(tmp_path, {"w": 0}) as run:
+            for _ in run.epochs(1):
+                other = run.batches([5, 6, 7], name="other")
+                for batch in run.batches([1, 2, 3]):
+                    if batch == crash:
+                        raise Crash
+                    if run.resumed is None:
+                        next(other)
+                    run.report(val_loss=1.0)
+                left.extend(other)
+                run.report(val_loss=1.0)
+
+    left = []
+    with pytest.raises(Crash):
+        train(2)
+    train(None)
+    assert left == [6, 7]
+
+
+def test_each_loop_may_have_data_of_its_own(tmp_path):
+    def train(crash=None):
+        seen = []
+        with opened(tmp_path / str(crash is None), {"w": 0}) as run:
+            for n in (2, 5):
+                data = run.batches([1, 2, 3, 4])
+                for step in run.steps(n):
+                    if step == crash and run.resumed is None:
+                        raise Crash
+                    seen.append((step, next(data)))
+        return seen
+
+    with pytest.raises(Crash):
+        train(4)
+    assert train() == [(1, 1), (2, 2), (3, 1), (4, 2), (5, 3)]
+    assert train(4) == [(4, 2), (5, 3)]
 
 
 def test_a_save_that_comes_before_the_data_is_asked_for_keeps_its_position(tmp_path):
