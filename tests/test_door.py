@@ -71,6 +71,17 @@ def told(tmp_path_factory):
         lines.append(f"stopctl.EarlyStopper({call})")
     calls[len(lines) + 1] = ("right", "epochs", "len")
     lines.append('n: int = len(stopctl.Run("runs/a", state={}).epochs(5))')
+    batches = 'stopctl.Run("runs/a", state={}).batches([1, 2])'
+    for kind, line in (
+        ("right", f"item: int = next({batches})"),
+        ("right", f"items: list[tuple[int, int]] = list(enumerate({batches}))"),
+        ("right", f"size: tuple[int, Any] = (len({batches}), {batches}.batch_size)"),
+        ("wrong", f"word: str = next({batches})"),
+        ("wrong", batches.replace("])", '], steps="3")')),
+        ("wrong", f"{batches}.batchsize"),
+    ):
+        calls[len(lines) + 1] = (kind, "batches", line)
+        lines.append(line)
     (folder / "user.py").write_text("\n".join(lines) + "\n")
     (folder / "mypy.ini").write_text(
         "[mypy]\nstrict = true\nexplicit_package_bases = true\nnamespace_packages = true\n"

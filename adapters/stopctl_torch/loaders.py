@@ -9,17 +9,14 @@ Worker processes are seeded from the same generators, and so repeat what they dr
 from __future__ import annotations
 
 import logging
-import random
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-import torch
 from torch.utils import data
 
 from stopctl import MismatchError, SettingError
 from stopctl.ports import Batches, Generators, Tree, detached, has_state
-from stopctl_torch import accelerate, rng
+from stopctl_torch import accelerate, rng, samplers, workers
 from stopctl_torch.leaves import Encoder, decode
 
 
@@ -41,9 +38,9 @@ class Watched:
 
     def __next__(self) -> Any:
         """The next item."""
-        before = _positions() if self._begun else None
+        before = rng.positions() if self._begun else None
         item = next(self._inner)
-        if before is not None and before != _positions():
+        if before is not None and before != rng.positions():
             raise SettingError(
                 f"{self._what} draws from a shared random generator while it is iterated, so its position in "
                 f"run.batches() cannot be found again: {self._instead}"
@@ -52,27 +49,16 @@ class Watched:
         return item
 
 
-def _positions() -> tuple[Any, ...]:
-    numpy = np.random.get_state(legacy=False)["state"]
-    words = [part.tobytes() if isinstance(part, np.ndarray) else part for part in numpy.values()]
-    return random.getstate(), torch.get_rng_state().numpy().tobytes(), words
-
-
 log = logging.getLogger("stopctl")
 
-KNOWN_SAMPLERS = (
-    data.BatchSampler,
-    data.RandomSampler,
-    data.SequentialSampler,
-    data.SubsetRandomSampler,
-    data.WeightedRandomSampler,
-    data.distributed.DistributedSampler,
-)
-"""Samplers that draw when they are iterated, and then only from generators of their own."""
 
-
-def batches(source: Any, generators: Generators) -> Batches | None:
+def batches(source: Any, generators: Generators, history: samplers.History) -> Batches | None:
     """The batches of a DataLoader, None for anything else.
+
+    Args:
+        source: perhaps a DataLoader.
+        generators: the shared ones.
+        history: what the run has seen of its samplers and dataset.
 
     Raises:
         SettingError: a loader whose position cannot be found again.
@@ -81,23 +67,28 @@ def batches(source: Any, generators: Generators) -> Batches | None:
         return None
     _check_workers(source)
     if accelerate.is_accelerates(source):
-        return accelerate.Prepared(source, generators, KNOWN_SAMPLERS)
+        return accelerate.Prepared(source, generators, samplers.KNOWN)
     if has_state(source):
-        return StatefulBatches(source, generators) if not source.num_workers else Replayed(source, generators)
+        return (
+            StatefulBatches(source, generators)
+            if not source.num_workers
+            else Replayed(source, generators, history)
+        )
     if type(source).__iter__ is not data.DataLoader.__iter__:
         raise SettingError(
             f"run.batches() got a {type(source).__name__}, a DataLoader with an __iter__() of its own, whose "
             "position cannot be saved: pass a plain DataLoader, or an object that is none and has "
             "state_dict() and load_state_dict()"
         )
-    return Replayed(source, generators)
+    return Replayed(source, generators, history)
 
 
 def _check_workers(source: data.DataLoader[Any]) -> None:
-    if source.num_workers and source.persistent_workers:
+    kind = type(source).__name__
+    if workers.persistent(source) and (has_state(source) or accelerate.is_accelerates(source)):
         raise SettingError(
-            "run.batches() got a DataLoader with persistent_workers=True: its workers carry their random "
-            "state from epoch to epoch, and it cannot be saved; write persistent_workers=False"
+            f"run.batches() got a {kind} with persistent_workers=True: its workers carry their state from "
+            "epoch to epoch, and it cannot be saved; write persistent_workers=False"
         )
     if source.num_workers and not getattr(source, "in_order", True):
         raise SettingError(
@@ -112,46 +103,77 @@ class Replayed:
     Args:
         loader: the user's.
         generators: the shared ones; those that loader, samplers and dataset hold join them.
+        history: what the run has seen of its samplers and dataset.
     """
 
-    def __init__(self, loader: data.DataLoader[Any], generators: Generators) -> None:
+    def __init__(
+        self, loader: data.DataLoader[Any], generators: Generators, history: samplers.History
+    ) -> None:
         self._loader = loader
         self._shared = generators
         self._generators = rng.generators_in(loader)
+        self._samplers = samplers.Samplers(loader, history)
         self._began: Tree = None
         self.length = _length(loader)
 
     def begin(self, epoch: int) -> Iterator[Any]:
-        """Remember where the generators stand, and iterate."""
-        self._began = detached({"shared": self._shared.capture(), "own": self._generators.capture()})
+        """Remember where generators and samplers stand, and iterate."""
+        self._remember()
         return self._iterate()
+
+    def _remember(self) -> None:
+        self._began = detached({"shared": self._shared.capture(), "own": self._generators.capture()})
+        if workers.persistent(self._loader):
+            self._began["workers"] = workers.started(self._loader)
+        self._samplers.begin()
 
     def resume(self, epoch: int, done: int, saved: Tree) -> Iterator[Any]:
         """Iterate as when the epoch began, and drop the batches that were done."""
         self._generators.check(saved["own"])
+        keepers = saved.get("samplers", {})  # which the first versions did not write
         if not done:
+            self._begin_workers(saved)
             self._generators.load(saved["own"])
+            self._samplers.load_moved(keepers)
             return self.begin(epoch)
         self._same(saved["loader"])
         self._began = detached(saved["began"])
+        self._begin_workers(self._began)
         self._shared.load(self._began["shared"])
         self._generators.load(self._began["own"])
+        self._samplers.load_began(keepers)
+        self._samplers.begin()
         batches = self._iterate()
         skipped = self._skippable(batches)
         for i in range(done):
             if next(skipped, skipped) is skipped:
                 raise MismatchError(f"the run was saved after batch {done}, but the loader has only {i}")
         self._generators.load(saved["own"])
+        self._samplers.load_now(keepers)
         return batches
 
+    def _begin_workers(self, then: Tree) -> None:
+        """Have workers that live on where there were some then, and none where there were none."""
+        if workers.persistent(self._loader):
+            self._loader._iterator = None
+            if then.get("workers"):
+                shared, own = detached(self._shared.capture()), detached(self._generators.capture())
+                workers.iterate(self._loader)  # draws a seed for them, and what it reads ahead
+                self._shared.load(shared)
+                self._generators.load(own)
+
     def capture(self, done: int) -> Tree:
-        """Where the generators stood when this epoch began, and where the loader's own stand now."""
-        began = self._began if done else None
-        return {
-            "began": began,
+        """Where generators and samplers stood when this epoch began, and where the loader's own stand now."""
+        tree = {
+            "began": self._began if done else None,
             "own": detached(self._generators.capture()),
             "loader": _settings(self._loader),
         }
+        if workers.persistent(self._loader):
+            tree["workers"] = workers.started(self._loader)
+        if keepers := self._samplers.capture(done):
+            tree["samplers"] = keepers
+        return tree
 
     def _same(self, saved: Tree) -> None:
         """Other workers give the batches the same rows; anything else gives them other ones."""
@@ -176,14 +198,15 @@ class Replayed:
         return rows
 
     def _iterate(self) -> Iterator[Any]:
-        loader, batches = self._loader, iter(self._loader)
+        loader = self._loader
+        batches = workers.iterate(loader) if workers.persistent(loader) else iter(loader)
         if isinstance(loader.dataset, data.IterableDataset):
             if not loader.num_workers:
                 what = f"{type(loader.dataset).__name__}.__iter__()"
                 return Watched(batches, what, "num_workers=1 gives it generators of its own")
         elif not _draws_at_its_start(loader):
             sampler = loader.sampler if loader.batch_sampler is None else loader.batch_sampler
-            inner = getattr(sampler, "sampler", sampler) if type(sampler) in KNOWN_SAMPLERS else sampler
+            inner = getattr(sampler, "sampler", sampler) if type(sampler) in samplers.KNOWN else sampler
             batches._sampler_iter = Watched(
                 batches._sampler_iter,
                 f"{type(inner).__name__}.__iter__()",
@@ -244,8 +267,8 @@ def _settings(loader: data.DataLoader[Any]) -> dict[str, Any]:
 
 
 def _draws_at_its_start(loader: data.DataLoader[Any]) -> bool:
-    samplers = [loader.sampler, loader.batch_sampler, getattr(loader.batch_sampler, "sampler", None)]
-    return all(sampler is None or type(sampler) in KNOWN_SAMPLERS for sampler in samplers)
+    used = [loader.sampler, loader.batch_sampler, getattr(loader.batch_sampler, "sampler", None)]
+    return all(sampler is None or type(sampler) in samplers.KNOWN for sampler in used)
 
 
 def _length(loader: data.DataLoader[Any]) -> int | None:

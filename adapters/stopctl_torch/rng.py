@@ -43,28 +43,33 @@ class Held:
             _set(each, decode(saved[name]))
 
 
-def generators_in(loader: data.DataLoader[Any]) -> Held:
+def generators_in(loader: Any) -> Held:
     """Those of the loader, its samplers and its dataset, and of what the dataset is made of (Subset, ...)."""
-    generators: dict[str, Any] = {}
+    return Held({path: each for path, each in parts_in(loader).items() if isinstance(each, KINDS)})
+
+
+def parts_in(loader: Any) -> dict[str, Any]:
+    """Generators, samplers and datasets by the attributes that lead to them from a loader, each once."""
+    parts: dict[str, Any] = {}
     seen: set[int] = set()
 
-    def look(thing: Any, path: str) -> None:
-        if isinstance(thing, KINDS):
-            if id(thing) not in seen:
-                seen.add(id(thing))
-                generators[path] = thing
-        elif isinstance(thing, data.Dataset | data.Sampler) and id(thing) not in seen:
-            seen.add(id(thing))
-            for name, value in vars(thing).items():
-                if isinstance(value, list | tuple) and len(value) < 100:
-                    for i, part in enumerate(value):
-                        look(part, f"{path}.{name}[{i}]")
-                else:
-                    look(value, f"{path}.{name}")
+    def look(thing: Any, path: str, *, inside: bool = True) -> None:
+        if id(thing) in seen or (inside and not isinstance(thing, (*KINDS, data.Dataset, data.Sampler))):
+            return
+        seen.add(id(thing))
+        parts[path] = thing
+        attributes = {} if isinstance(thing, KINDS) else getattr(thing, "__dict__", {})
+        for name, value in attributes.items():
+            if isinstance(value, list | tuple) and len(value) < 100:
+                for i, part in enumerate(value):
+                    look(part, f"{path}.{name}[{i}]")
+            else:
+                look(value, f"{path}.{name}")
 
-    for name in ("generator", "dataset", "sampler", "batch_sampler"):
-        look(getattr(loader, name, None), name)
-    return Held(generators)
+    look(getattr(loader, "generator", None), "generator")
+    for name in ("dataset", "sampler", "batch_sampler"):
+        look(getattr(loader, name, None), name, inside=False)
+    return parts
 
 
 def _state(generator: Any) -> Any:
@@ -75,6 +80,19 @@ def _state(generator: Any) -> Any:
     if isinstance(generator, np.random.RandomState):
         return dict(generator.get_state(legacy=False))
     return generator.getstate()
+
+
+def position(generator: Any) -> str:
+    """Where it stands, to be compared."""
+    state = _state(generator)
+    return repr(state.tolist() if isinstance(state, torch.Tensor) else state)
+
+
+def positions() -> tuple[Any, ...]:
+    """Where the shared generators of the CPU stand, to be compared."""
+    numpy = np.random.get_state(legacy=False)["state"]
+    words = [part.tobytes() if isinstance(part, np.ndarray) else part for part in numpy.values()]
+    return random.getstate(), torch.get_rng_state().numpy().tobytes(), words
 
 
 def _set(generator: Any, state: Any) -> None:

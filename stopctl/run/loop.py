@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Generator, Iterator, Mapping
+from types import FrameType
 from typing import Any
 
 from stopctl.core.decision import Decision
-from stopctl.core.errors import OrderError
+from stopctl.core.errors import OrderError, SettingError
+from stopctl.run.batches import BatchIterator
+from stopctl.run.callsite import callsite, is_left
 from stopctl.run.journal import standing
 from stopctl.run.progressbar import with_bar
 from stopctl.run.session import Session
-from stopctl.state.data import Feed, batches_of, generators_of
-from stopctl.state.protocols import State, Watched
+from stopctl.state.data import Feed, Laps, batches_of, generators_of, total_of
+from stopctl.state.protocols import Batches, State, Watched
 from stopctl.team.inputs import Counters
 
 
@@ -28,7 +32,9 @@ class Loop:
         self._unit, self._planned = "epoch", 0
         self._number: int | None = None  # the pass we are in
         self._reported: Mapping[str, int] | None = None  # the state's version at the report we stand at
-        self._feed: Feed | None = None  # the batches of this pass
+        self._feed: Feed | None = None  # the batches of this pass, of several data those at work
+        self._feeds: dict[str, Feed] = {}  # all that were asked for in this pass, by name
+        self._made: dict[str, BatchIterator[Any]] = {}  # before the loop
 
     @property
     def batch(self) -> int:
@@ -57,14 +63,16 @@ class Loop:
         epoch, step = self._epoch, self._step
         if number is not None:
             epoch, step = (number, step) if self._unit == "epoch" else (epoch, number)
-        inside = self._session.place.inside if self._feed is None else self._feed.inside
+        inside = self._inside() if self._feeds else self._session.place.inside
         return Counters(epoch, step, self._unit, self._planned, inside)
 
     def failed(self) -> tuple[Counters, bool]:
         """Where an error has ended the loop, and whether that was a whole pass but for its report."""
-        inside = self._feed is not None and self._feed.inside
-        whole = self._number is not None and self._reported is None and not inside
+        whole = self._number is not None and self._reported is None and not self._inside()
         return self.at(self._number if whole else None), whole
+
+    def _inside(self) -> bool:
+        return any(feed.inside for feed in self._feeds.values())
 
     def passes(self, unit: str, n: int, *, bar: bool = False) -> Passes:
         """The passes still to do."""
@@ -105,9 +113,11 @@ class Loop:
             self._data_was_used()
         self._unit, self._planned = unit, n
         session.begin_loop(self.at())
+        if session.goes_on(self.at()):
+            self._find_laps()
         try:
             while session.goes_on(at := self.at()):
-                self._number, self._reported, self._feed = at.done + 1, None, None
+                self._number, self._reported, self._feed, self._feeds = at.done + 1, None, None, {}
                 yield self._number
                 self._end_pass(self._number)
         finally:
@@ -128,62 +138,165 @@ class Loop:
         """Count ``n`` optimizer steps."""
         if not self.going_on or self._unit != "epoch":
             raise OrderError("run.step() counts steps inside run.epochs(n); run.steps(n) counts its own")
+        self._see_break(sys._getframe(1))
         if self.batch:
             raise OrderError("run.step() inside run.batches(): each of its batches is counted as one step")
         if self._reported is not None:
             raise OrderError("run.step() after run.report(): report() is the last thing in the pass")
         self._step += n
 
-    def batches(self, source: Any, steps: int | None, accumulate: int) -> Iterator[Any]:
-        """Give the batches of this pass, from the saved position on."""
-        session, number = self._session, self._number
-        if not self.going_on or number is None or self._unit != "epoch":
+    def batches(self, source: Any, steps: int | None, accumulate: int, name: str) -> BatchIterator[Any]:
+        """The batches of this pass, from the saved position on; before the loop, those of all passes."""
+        made: BatchIterator[Any] = BatchIterator(self, source, steps, accumulate, name)
+        if not self.going_on:
+            made.length = total_of(self._checked(made), steps)
+            self._made[name] = made
+            return made
+        if self._unit != "epoch":
+            raise OrderError(
+                "run.batches() inside run.steps(n): write `data = run.batches(data)` once, before the loop, "
+                "and `next(data)` in each step"
+            )
+        made.feed = self._new_feed(made)
+        return made
+
+    def _checked(self, made: BatchIterator[Any]) -> Batches:
+        batches = batches_of(self._state, made.source, made.limit)
+        if made.limit is not None and batches.length is not None and made.limit > batches.length:
+            raise SettingError(
+                f"run.batches(steps={made.limit}) got a {type(made.source).__name__} of {batches.length} "
+                f"batches an epoch: write steps={batches.length} or less, or none; several of its epochs are "
+                "gone through by `data = run.batches(data)` before run.steps(n) and next(data) in each step"
+            )
+        return batches
+
+    def _new_feed(self, made: BatchIterator[Any]) -> Feed:
+        session, number, name = self._session, self._number, made.name
+        if number is None or self._unit != "epoch":
             raise OrderError(
                 "run.batches() outside a loop of epochs: write `for epoch in run.epochs(n):` around"
             )
         if self._reported is not None:
             raise OrderError("run.batches() after run.report(): report() is the last thing in the pass")
-        if self._feed is not None:
+        if name in self._feeds:
+            named = f"of name={name!r} " if name else ""
             raise OrderError(
-                f"run.batches() a second time in epoch {number}: the position of one loop is saved; "
-                "chain the data, or give each its own epoch"
+                f"run.batches() {named}a second time in epoch {number}: give each data of an epoch a name of "
+                "its own, run.batches(data, name=...)"
             )
         session.find_drops(number - 1, self._planned)
+        batches = self._checked(made)
         feed = Feed(
-            batches_of(self._state, source, steps),
+            batches,
             generators_of(self._state),
-            source=type(source).__name__,
+            source=type(made.source).__name__,
             number=number,
-            limit=steps,
-            group=accumulate,
+            limit=made.limit,
+            group=made.group,
         )
-        self._feed = feed
-        return self._bodies(feed)
+        made.length = total_of(batches, made.limit)
+        self._feeds[name] = feed
+        return feed
 
-    def _begin(self, feed: Feed) -> None:
+    def iterate(self, made: BatchIterator[Any]) -> Iterator[Any]:
+        """The batches of an epoch; outside run.epochs(n) one after the other, wherever they are asked for."""
+        if made.feed is not None:
+            return self._bodies(made.feed, made.name)
+        if self.going_on and self._unit == "epoch":
+            if made.laps is not None:
+                raise OrderError(
+                    "`for batch in data` after next(data): keep to one of them, or make two by name="
+                )
+            self._one_use(made)
+            return self._bodies(self._new_feed(made), made.name)
+        return self._endless(made)
+
+    def _endless(self, made: BatchIterator[Any]) -> Iterator[Any]:
+        while True:
+            yield self.next_batch(made)
+
+    def next_batch(self, made: BatchIterator[Any]) -> Any:
+        """The next batch of data that goes on from pass to pass."""
+        if not self.going_on or self._number is None:
+            raise OrderError("next(data) outside a loop: call it inside run.steps(n) or run.epochs(n)")
+        if self._reported is not None:
+            raise OrderError("next(data) after run.report(): report() is the last thing in the pass")
+        if made.laps is None:
+            self._one_use(made)
+            made.laps = self._new_laps(made)
+        return made.laps.next()
+
+    def _new_laps(self, made: BatchIterator[Any]) -> Laps:
+        if made.group != 1:
+            raise OrderError(
+                "run.batches(accumulate=...) with next(data), which counts no steps: leave it out"
+            )
+        source = type(made.source).__name__
+        laps = Laps(self._checked(made), generators_of(self._state), source=source, limit=made.limit)
+        if (position := self._session.place.waiting.get(made.name)) is not None:
+            if position.inside:
+                self._data_was_used()
+            laps.resume(position)
+        self._session.place.enter(made.name, laps)
+        return laps
+
+    def _one_use(self, made: BatchIterator[Any]) -> None:
+        if self._made.get(made.name) is not made or (made.laps is None and made.name in self._feeds):
+            raise OrderError(
+                "run.batches() a second time before the loop: the position of one is saved; give each data a "
+                "name of its own, run.batches(data, name=...)"
+            )
+
+    def _find_laps(self) -> None:
+        """Go on where data stood that goes on from pass to pass, before anything else is done."""
+        for name, position in list(self._session.place.waiting.items()):
+            made = self._made.get(name)
+            if position.lap is not None and made is not None and made.laps is None:
+                made.laps = self._new_laps(made)
+            elif position.lap is not None and position.done:
+                named = f", name={name!r}" if name else ""
+                raise OrderError(
+                    f"this run was saved inside its data, after batch {position.done} of the data's epoch "
+                    f"{position.lap}: write `data = run.batches(data{named})` before the loop and next(data) "
+                    "in it, which goes on there (allow_missing={'run.data'} begins the data anew)"
+                )
+
+    def _begin(self, feed: Feed, name: str) -> None:
         """Find the saved position, if there is one; nothing of the user's runs after this."""
-        place = self._session.place
-        if place.position is None:
+        place, first = self._session.place, self._feed is None
+        position = place.waiting.get(name)
+        if position is not None and position.over:
+            feed.inside = False
+            return
+        if position is None:
             feed.begin()
         else:
-            self._unmoved(place.position.done)
-            feed.resume(place.position)
-        place.enter(feed)
+            if first:
+                self._unmoved(position.done)
+            feed.resume(position, first=first)
+        place.enter(name, feed)
+        if first:
+            self._feed = feed
 
-    def _bodies(self, feed: Feed) -> Iterator[Any]:
+    def _bodies(self, feed: Feed, name: str) -> Iterator[Any]:
         session = self._session
-        self._still_in(feed)
-        self._begin(feed)
+        self._still_in(feed, name)
+        self._begin(feed, name)
         try:
             for batch in self._fetched(feed):
-                feed.body = True
+                main = self._feed is None or self._feed is feed or not self._feed.body
+                if main:
+                    self._feed, feed.body, feed.site = feed, True, callsite(sys._getframe(1))
+                else:  # beside those of another, whose step it is
+                    feed.done += 1
                 yield batch
-                self._still_in(feed)
-                self._end_batch(feed)
+                self._still_in(feed, name)
+                if main:
+                    self._end_batch(feed)
                 if session.stopped:
                     return
         finally:
-            if self._feed is feed and feed.inside:
+            if self._feeds.get(name) is feed and feed.inside:
                 self._leave(feed)
 
     def _fetched(self, feed: Feed) -> Iterator[Any]:
@@ -195,18 +308,19 @@ class Loop:
             except StopIteration:
                 return
             except Exception:
-                if feed.done and feed.whole(feed.done):
+                if feed.done and feed.whole(feed.done) and not self.batch:
                     self._session.data_failed(self.at())
                 raise
             yield batch
 
-    def _still_in(self, feed: Feed) -> None:
-        if self._feed is not feed or not feed.inside:
+    def _still_in(self, feed: Feed, name: str) -> None:
+        if self._feeds.get(name) is not feed or not feed.inside:
             raise OrderError(f"a batch of epoch {feed.number} was asked for after that epoch's loop was left")
 
     def _leave(self, feed: Feed) -> None:
         """End the loop over the batches, at its end or where the user left it."""
-        self._reported = None
+        if self._feed is feed:
+            self._reported = None
         if self._session.stopped:
             feed.freeze()
         else:
@@ -228,13 +342,15 @@ class Loop:
         session, number = self._session, self._number
         if not self.going_on or number is None:
             raise OrderError("report() outside a loop: call it inside run.epochs(n) or run.steps(n)")
+        self._see_break(sys._getframe(1))
         if self._reported is not None:
             raise OrderError(f"report() was called twice in {self.where}: report all metrics at once")
         feed = self._feed
         if feed is not None and self._stopped_inside():
             return Decision(stop=session.stopped)
-        self._data_was_used()
         in_batch = feed is not None and feed.body
+        if not in_batch:
+            self._data_was_used()
         if feed is not None and in_batch:
             if not feed.whole(feed.done + 1):
                 raise OrderError(
@@ -244,8 +360,8 @@ class Loop:
             at = self.at()
             at = at._replace(step=at.step + 1)
         else:
-            if feed is not None:
-                feed.leave()
+            for each in self._feeds.values():
+                each.leave()
             at = self.at(number)
         watched, epoch = self._watched, self._unit == "epoch" and not in_batch
         version = dict(self._state.version() if watched is None else watched.mark(epoch=epoch))
@@ -265,14 +381,21 @@ class Loop:
         self._number = None
         if self._stopped_inside():
             return
-        if self._feed is not None:
-            self._feed.leave()
+        for feed in self._feeds.values():
+            feed.leave()
+        self._session.place.next_pass()
         self._count(number)
         self._session.pass_done(self.at())
 
+    def _see_break(self, frame: FrameType) -> None:
+        """Leave the batches whose loop was left while somebody still holds its iterator, such as a bar."""
+        feed = self._feed
+        if feed is not None and feed.body and feed.inside and is_left(feed.site, frame):
+            self._leave(feed)
+
     def _stopped_inside(self) -> bool:
         """Whether the run has stopped between two batches of this pass, which it does not complete then."""
-        return self._feed is not None and self._feed.inside and self._session.stopped is not None
+        return self._inside() and self._session.stopped is not None
 
     def restored(self) -> None:
         """The state was restored: what moved by that is no fault."""
@@ -304,8 +427,13 @@ class Loop:
             )
 
     def _data_was_used(self) -> None:
-        position = self._session.place.position
-        if position is not None and position.done:
+        waiting = {name: each for name, each in self._session.place.waiting.items() if each.inside}
+        for name, position in waiting.items():
+            if (
+                self._feed is not None and name in self._feeds
+            ):  # beside others, which have no batch left for it
+                self._begin(self._feeds[name], name)
+                continue
             raise OrderError(
                 f"this run was saved inside epoch {position.epoch}, after batch {position.done}: in the loop "
                 "of epochs write `for batch in run.batches(data):`, which goes on at the next one "

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import Any, Self, TypeVar, Unpack, overload
 
 from stopctl.core.decision import Decision, Stop
-from stopctl.core.errors import BestNotSaved, OrderError, Preempted
+from stopctl.core.errors import BestNotSaved, OrderError, Preempted, SettingError
 from stopctl.core.outlook import Outlook
 from stopctl.core.progress import Progress
 from stopctl.core.values import count
+from stopctl.run.batches import BatchIterator
 from stopctl.run.loop import Loop, Passes
 from stopctl.run.session import Session
 from stopctl.run.settings import RunSettings, checked_settings, checked_state
@@ -21,6 +22,7 @@ from stopctl.state.protocols import State
 from stopctl.store import CheckpointInfo
 
 log = logging.getLogger("stopctl")
+T = TypeVar("T")
 
 
 class Run:
@@ -152,31 +154,54 @@ class Run:
         """Count ``n`` optimizer steps inside an epoch; ``run.batches()`` counts its own."""
         self._open_loop().step(count(n, "step(n): n", least=1))
 
-    def batches(self, source: Any, *, steps: int | None = None, accumulate: int = 1) -> Iterator[Any]:
+    @overload
+    def batches(
+        self, source: Iterable[T], *, steps: int | None = None, accumulate: int = 1, name: str | None = None
+    ) -> BatchIterator[T]: ...
+
+    @overload
+    def batches(
+        self, source: Any, *, steps: int | None = None, accumulate: int = 1, name: str | None = None
+    ) -> BatchIterator[Any]: ...
+
+    def batches(
+        self, source: Any, *, steps: int | None = None, accumulate: int = 1, name: str | None = None
+    ) -> BatchIterator[Any]:
         """The batches of this epoch that are still to be done; each is one step once its body is over.
 
         Between two batches the save rules, ``After`` and signals are asked. A run that was saved there and is
         opened again goes on at the next batch; what stands before this call in the epoch is done again.
         ``report()`` as the last thing of a body counts its batch as done; several an epoch are allowed.
 
+        Called once before the loop, ``data = run.batches(loader)``, it goes on from pass to pass:
+        ``next(data)`` in each ``run.steps(n)`` gives the next batch, through one epoch of the loader after
+        the other, and counts no step of its own. The position is saved as well.
+
+        What it returns knows its ``len()``, ``dataset`` and ``batch_size``, and may be wrapped, as by tqdm.
+
         Args:
             source: a sequence or NumPy array of batches, a stopctl.Indices, anything iterable with
                 ``state_dict()`` and ``load_state_dict()``, or a loader of the framework; docs/resume.md tells
                 which are exact.
-            steps: batches an epoch, where that is not all of them; needed for endless iterators.
+            steps: batches an epoch, where that is not all of them, at most as many as there are; needed for
+                endless iterators.
             accumulate: batches whose gradients are added up to one optimizer step: they count as one, and the
                 run is asked and saved between such groups only, as gradients are not saved. A smaller group
                 at the end of the epoch is a step as well.
+            name: of a second source, and every further one: each has a position of its own. A batch that is
+                drawn in the body of another source's loop belongs to that body's step.
 
         Raises:
-            SettingError: a source whose position cannot be saved.
-            OrderError: outside ``run.epochs(n)``, a second time in an epoch, or after its report.
+            SettingError: a source whose position cannot be saved, or that has fewer batches than ``steps``.
+            OrderError: inside ``run.steps(n)``, a second time in an epoch, or after its report.
             MismatchError: the run was saved inside this epoch with other data.
             Preempted, SaveError: between two batches, as in ``report()``.
         """
         limit = None if steps is None else count(steps, "batches(steps=...): steps", least=1)
         group = count(accumulate, "batches(accumulate=...): accumulate", least=1)
-        return self._open_loop().batches(source, limit, group)
+        if name is not None and not (isinstance(name, str) and name):
+            raise SettingError(f"batches(name={name!r}): write a name, such as 'unlabelled'")
+        return self._open_loop().batches(source, limit, group, name or "")
 
     @property
     def batch(self) -> int:

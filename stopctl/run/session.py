@@ -272,7 +272,7 @@ class Session:
         """
         if self._drops_found or not isinstance(self._state, LearningRate):
             return
-        if self.place.position is None or not self.place.inside:
+        if not any(position.inside for position in self.place.waiting.values()):
             self._drops = self._state.lr_drops(max(number, 1), planned)
             self._drops_found = number > 0
 

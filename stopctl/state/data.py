@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from stopctl.core.errors import MismatchError, SettingError, StateError
@@ -190,6 +190,9 @@ class Position:
         length: its batches an epoch, None where nobody knows.
         saved: what `Batches.capture` gave.
         generators: where the random generators stood; None between two epochs.
+        lap: of data that goes on from pass to pass, the epoch of its own that the next batch belongs to.
+        over: this epoch has had its last batch of this data; the state is one before its next epoch.
+        named: those of the other data, by ``name=``.
     """
 
     epoch: int
@@ -198,10 +201,20 @@ class Position:
     length: int | None
     saved: Tree
     generators: Tree
+    lap: int | None = None
+    over: bool = False
+    named: Mapping[str, Position] = field(default_factory=dict)
 
-    def tree(self) -> Tree:
-        """The component."""
-        return {name: getattr(self, name) for name in self.__slots__}
+    @property
+    def inside(self) -> bool:
+        """Whether it is one between two batches of an epoch of the run."""
+        return self.done > 0 and self.lap is None
+
+    def tree(self) -> dict[str, Tree]:
+        """The component, without the other data."""
+        tree = {name: getattr(self, name) for name in REQUIRED}
+        more = {"lap": self.lap} if self.lap is not None else {"over": True} if self.over else {}
+        return {**tree, **more}
 
     @classmethod
     def of(cls, tree: Tree, epoch: int) -> Position:
@@ -212,15 +225,22 @@ class Position:
         """
         fields = dict(tree) if isinstance(tree, dict) else {}
         fields.pop("drop", None)  # which the first versions wrote here
-        counts = [fields.get(name) for name in ("epoch", "done")]
-        length = fields.get("length")
-        fits = fields.keys() == set(cls.__slots__) and isinstance(fields["source"], str)
-        if not fits or any(type(n) is not int or n < 0 for n in (*counts, 0 if length is None else length)):
+        named, over, lap = fields.pop("named", {}), fields.pop("over", False), fields.pop("lap", None)
+        optional = [n for n in (fields.get("length"), lap) if n is not None]
+        fits = fields.keys() == set(REQUIRED) and isinstance(fields["source"], str)
+        fits = fits and type(over) is bool and isinstance(named, dict)
+        counts = [fields.get("epoch"), fields.get("done"), *optional]
+        if not fits or any(type(n) is not int or n < 0 for n in counts):
             raise StateError(f"the saved {DATA} is no position inside the data")
         if fields["epoch"] != epoch + 1:
             raise StateError(f"the saved {DATA} belongs to epoch {fields['epoch']}, not to {epoch + 1}")
         copies = {name: detached(fields[name]) for name in ("saved", "generators")}
-        return cls(**{**fields, **copies})
+        others = {name: cls.of(each, epoch) for name, each in named.items()}
+        return cls(**{**fields, **copies}, lap=lap, over=over, named=others)
+
+
+REQUIRED = ("epoch", "done", "source", "length", "saved", "generators")
+"""The keys that each saved position has."""
 
 
 class Feed:
@@ -256,15 +276,19 @@ class Feed:
         self._frozen: Tree = None
         self.group = group
         self._limit = limit
-        lengths = [n for n in (batches.length, limit) if n is not None]
-        self._total = min(lengths, default=None)
+        self._total = total_of(batches, limit)
+        self.site: Site = ()
 
     def begin(self) -> None:
         """Begin with the first batch."""
         self._iterator = self._batches.begin(self.number)
 
-    def resume(self, position: Position) -> None:
+    def resume(self, position: Position, *, first: bool = True) -> None:
         """Go on from the saved position.
+
+        Args:
+            position: the saved one.
+            first: it is the first data of this pass: the generators stand where it was saved after this.
 
         Raises:
             MismatchError: it was saved with other data.
@@ -275,18 +299,11 @@ class Feed:
             else:
                 self.begin()
             return
-        for what, saved, given in (
-            ("a", position.source, self._source),
-            ("data of this many batches:", position.length, self._batches.length),
-        ):
-            if saved != given:
-                raise MismatchError(
-                    f"the run was saved inside epoch {position.epoch} with {what} {saved}, run.batches() got "
-                    f"{given}: pass the same data (allow_missing={{{DATA!r}}} begins that epoch anew)"
-                )
+        check_source(position, self._source, self._batches)
         self.done = position.done
+        now = position.generators if first else detached(self._generators.capture())
         self._iterator = self._batches.resume(self.number, position.done, position.saved)
-        self._generators.load(position.generators)
+        self._generators.load(now)
 
     def __iter__(self) -> Iterator[Any]:
         """Give the batches until the data says that it is at its end; the loop counts ``done``."""
@@ -332,29 +349,143 @@ class Feed:
         return position.tree()
 
 
+def total_of(batches: Batches, limit: int | None) -> int | None:
+    """Batches a pass, None where nobody knows."""
+    return min((n for n in (batches.length, limit) if n is not None), default=None)
+
+
+def check_source(position: Position, source: str, batches: Batches) -> None:
+    """Raise MismatchError unless a position inside an epoch was saved with such data."""
+    where = f"epoch {position.epoch}" if position.lap is None else f"epoch {position.lap} of its data"
+    for what, saved, given in (
+        ("a", position.source, source),
+        ("data of this many batches:", position.length, batches.length),
+    ):
+        if saved != given:
+            raise MismatchError(
+                f"the run was saved inside {where} with {what} {saved}, run.batches() got "
+                f"{given}: pass the same data (allow_missing={{{DATA!r}}} begins that epoch anew)"
+            )
+
+
+class Laps:
+    """The batches of data that goes on from pass to pass, through one epoch of its own after the other.
+
+    Args:
+        batches, generators, source, limit: as of a `Feed`.
+    """
+
+    inside = False  # whatever the data's epoch, this run is between two of its passes
+
+    def __init__(self, batches: Batches, generators: Generators, *, source: str, limit: int | None) -> None:
+        self.epoch = 1  # that the next batch belongs to
+        self.done = 0
+        self._batches = batches
+        self._generators = generators
+        self._source = source
+        self._limit = limit
+        self._iterator: Iterator[Any] | None = None
+        self._saved: Position | None = None  # between two epochs of the data, until the next one begins
+
+    def resume(self, position: Position) -> None:
+        """Go on from the saved position; the shared generators stay where they are.
+
+        Raises:
+            MismatchError: it was saved with other data.
+        """
+        self.epoch = position.lap or 1
+        if not position.done:
+            self._saved = position if position.source == self._source else None
+            return
+        check_source(position, self._source, self._batches)
+        now = detached(self._generators.capture())
+        self._iterator = self._batches.resume(self.epoch, position.done, position.saved)
+        self._generators.load(now)
+        self.done = position.done
+
+    def next(self) -> Any:
+        """The next batch, of the next epoch of the data where this one is over.
+
+        Raises:
+            SettingError: the data gives no batch at all, or more than it says.
+        """
+        for _ in range(2):
+            if self._iterator is None:
+                self._iterator = self._begin()
+            batch = next(self._iterator, END)
+            if batch is not END:
+                self.done += 1
+                if self.done == total_of(self._batches, self._limit):
+                    self._end()
+                return batch
+            if not self.done:
+                break
+            self._end()
+        raise SettingError(f"run.batches() got a {self._source} that gives no batch")
+
+    def _begin(self) -> Iterator[Any]:
+        saved, self._saved = self._saved, None
+        return (
+            self._batches.begin(self.epoch)
+            if saved is None
+            else self._batches.resume(self.epoch, 0, saved.saved)
+        )
+
+    def _end(self) -> None:
+        """End an epoch of the data, at its last batch where that is known: what comes after belongs to it."""
+        if self.done == self._batches.length and next(self._iterator or iter(()), END) is not END:
+            raise SettingError(f"run.batches() got a {self._source} of {self.done} batches that gives more")
+        self.epoch, self.done, self._iterator = self.epoch + 1, 0, None
+
+    def tree(self) -> dict[str, Tree]:
+        """The component for a checkpoint of the present state."""
+        saved = self._batches.capture(self.done) if self._saved is None else self._saved.saved
+        position = Position(1, self.done, self._source, self._batches.length, saved, None, lap=self.epoch)
+        return position.tree()
+
+
+END = object()
+
+Site = tuple[tuple[int, Any, int], ...]
+"""Where the code stood that asked for a batch, see `stopctl.run.callsite`."""
+
+
 class Place:
-    """Where an opened run stands in its data: at the position it was saved at, then in the feed of a pass.
+    """Where an opened run stands in its data: at positions that it was saved at, then in feeds and laps.
 
     Attributes:
-        position: of the checkpoint, until the first feed has gone on from there.
+        waiting: the positions that have not been gone on from, by ``name=``.
     """
 
     def __init__(self, position: Position | None) -> None:
-        self.position = position
-        self._feed: Feed | None = None
+        named = {} if position is None else {"": replace(position, named={}), **position.named}
+        self.waiting: dict[str, Position] = {
+            name: each for name, each in named.items() if each.source or each.done
+        }
+        self._live: dict[str, Feed | Laps] = {}
 
-    def enter(self, feed: Feed) -> None:
-        """Begin the batches of a pass, or go on with them."""
-        self._feed, self.position = feed, None
+    def enter(self, name: str, live: Feed | Laps) -> None:
+        """Begin with the batches of a pass, or go on with them."""
+        self._live[name] = live
+        self.waiting.pop(name, None)
+
+    def next_pass(self) -> None:
+        """What was over in this pass begins again in the next."""
+        self.waiting = {name: replace(each, over=False) for name, each in self.waiting.items()}
 
     @property
     def inside(self) -> bool:
         """Whether the present state is one between two batches of an epoch."""
-        if self._feed is not None:
-            return self._feed.inside
-        return self.position is not None and self.position.done > 0
+        return any(each.inside for each in (*self._live.values(), *self.waiting.values()))
 
     def component(self, completed: int) -> dict[str, Tree]:
         """What a checkpoint after so many epochs holds of it, by name; nothing where the run uses no data."""
-        place = self._feed or self.position
-        return {} if place is None else {DATA: {**place.tree(), "epoch": completed + 1}}
+        inside, trees = self.inside, {}
+        for name, each in {**self._live, **self.waiting}.items():
+            trees[name] = tree = {**each.tree(), "epoch": completed + 1}
+            if inside and isinstance(each, Feed) and not each.inside and each.number == completed + 1:
+                tree["over"] = True
+        if not trees:
+            return {}
+        main = trees.pop("", None) or Position(completed + 1, 0, "", None, None, None).tree()
+        return {DATA: {**main, "named": trees} if trees else main}

@@ -101,12 +101,13 @@ INSTEAD = (
 
 def check_ranks(info: CheckpointInfo, position: Position | None, ranks: Ranks) -> None:
     """MismatchError where as many ranks as there are cannot go on at a position inside an epoch."""
-    if position is not None and position.done and info.ranks != ranks.size:
-        raise MismatchError(
-            f"{info.name} was saved by {info.ranks} ranks inside epoch {position.epoch}, after batch "
-            f"{position.done} of each; {ranks.size} cannot go on there: start as many, or begin that epoch "
-            f"anew with allow_missing={{{DATA!r}}}"
-        )
+    for each in () if position is None or info.ranks == ranks.size else (position, *position.named.values()):
+        if each.done:
+            raise MismatchError(
+                f"{info.name} was saved by {info.ranks} ranks inside epoch {each.lap or each.epoch}, after "
+                f"batch {each.done} of each; {ranks.size} cannot go on there: start as many, or begin that "
+                f"epoch anew with allow_missing={{{DATA!r}}}"
+            )
 
 
 def _load(store: Store | Follower, ranks: Ranks, info: CheckpointInfo) -> tuple[dict[str, Tree], Any]:

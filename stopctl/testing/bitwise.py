@@ -17,6 +17,9 @@ CONTROLLER = "controller"
 CLOCK = {"seconds", "save_blocked", "save_took", "proposals"}
 """What a controller's state knows of time: it may differ."""
 
+BEST_SAVED = {"seconds", "best", "bests"}
+"""What it knows of its checkpoints, which a run that was saved once more may know otherwise."""
+
 PATHS = "paths"
 """In TensorFlow's components: what variables are called, for people; Keras numbers them in a process."""
 
@@ -118,7 +121,8 @@ def _leaves(one: Leaf, other: Leaf) -> str | None:
 def _timeless(state: Any) -> Any:
     """A controller's state without what the clock has written."""
     kept = {name: value for name, value in state.items() if name not in CLOCK}
-    return {**kept, "committed": {**state["committed"], "seconds": None}}
+    newest = dict.fromkeys(state["committed"].keys() & BEST_SAVED)
+    return {**kept, "committed": {**state["committed"], **newest}}
 
 
 def _unnumbered(tree: Any) -> Any:

@@ -147,7 +147,7 @@ def test_any_epochs_batches_rhythms_and_crashes(
         crashes,
         source=lambda: SOURCES[kind](batches),
         epochs=epochs,
-        steps=steps,
+        steps=steps and min(steps, batches),
         evaluate_every=evaluate_every,
         settings={
             "save": Every(steps=every) | OnBest(),
@@ -574,9 +574,9 @@ def stale(run):
 @pytest.mark.parametrize(
     ("misuse", "text"),
     [
-        (lambda run: run.batches([1]), "run.batches() outside a loop of epochs: write `for epoch in"),
-        (lambda run: [run.batches([1]) for _ in run.steps(1)], "run.batches() outside a loop of epochs"),
-        (two_loops, "run.batches() a second time in epoch 1: the position of one loop is saved"),
+        (lambda run: next(run.batches([1])), "next(data) outside a loop: call it inside run.steps(n)"),
+        (lambda run: [run.batches([1]) for _ in run.steps(1)], "once, before the loop, and `next(data)`"),
+        (two_loops, "run.batches() a second time in epoch 1: give each data of an epoch a name"),
         (after_report(lambda run: run.batches([1])), "run.batches() after run.report()"),
         (in_body(lambda run: run.step()), "run.step() inside run.batches(): each of its batches is counted"),
         (in_body(lambda run: run.save("x")), "save('x') in the middle of batch 1 of epoch 1: call it after"),

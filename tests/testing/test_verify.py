@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import subprocess
 import sys
@@ -10,6 +11,8 @@ import numpy as np
 import pytest
 
 from stopctl import Every, Indices, Run, SettingError
+from stopctl.state.dictstate import DictState
+from stopctl.state.protocols import Notice
 from stopctl.testing.interrupt import Interrupted
 from stopctl.testing.verify import verify_resume
 
@@ -37,10 +40,16 @@ def fresh(**more):
 
 @pytest.mark.parametrize("batches", [False, True])
 def test_an_exact_loop_passes_and_the_report_tells_what_was_compared(batches, tmp_path):
-    proof = verify_resume(lambda directory: loop(directory, state=fresh(), batches=batches), tmp_path)
+    budget = 0 if batches else 30
+    proof = verify_resume(
+        lambda directory: loop(directory, state=fresh(), batches=batches), tmp_path, budget=budget
+    )
     assert (proof.boundaries, proof.checkpoints[-1]) == (24, (6, 24)) if batches else (6, (6, 0))
-    assert 1 < proof.after < proof.boundaries
-    assert proof.resumed_from in {path.name for path in (tmp_path / "resumed" / "checkpoints").iterdir()}
+    assert sorted(proof.after) == ([1, 4, 13, 23] if batches else [1, 2, 3, 4, 5])
+    assert {path.name for path in (tmp_path / "resumed").iterdir()} == {str(after) for after in proof.after}
+    for after, name in zip(proof.after, proof.resumed_from, strict=True):
+        done = after - (after == proof.after[0])  # what was not saved is lost there, and done again
+        assert f"-step-{done:09}-" in name if batches else name.startswith(f"epoch-{done:04}-")
     assert {"w", "momentum", "rng.numpy", "rng.python"} <= set(proof.components)
 
 
@@ -48,9 +57,16 @@ def test_the_middle_boundary_that_loses_work_is_taken_or_the_one_that_is_asked_f
     def train(directory):
         loop(directory, state=fresh())
 
-    assert verify_resume(train).after == 5  # of 3 and 5, which save nothing; 1 has nothing to go on from
+    assert verify_resume(train).after == (
+        5,
+        1,
+        4,
+        2,
+        3,
+    )  # of 3 and 5, which save nothing; 1 has nothing to go on from
+    assert verify_resume(train, budget=0).after == (5, 1)
     for after in (2, 3, 4, 5):
-        assert verify_resume(train, after=after).after == after
+        assert verify_resume(train, after=after).after == (after,)
 
 
 def test_the_loop_is_called_with_other_generators_the_second_time():
@@ -60,7 +76,7 @@ def test_the_loop_is_called_with_other_generators_the_second_time():
         seen.append((random.random(), np.random.random()))
         loop(directory, state=fresh())
 
-    verify_resume(train)
+    verify_resume(train, after=2)
     assert seen[0] == seen[1]
     assert all(one != other for one, other in zip(seen[0], seen[2], strict=True))
 
@@ -111,6 +127,27 @@ def test_averages_that_are_not_given_are_found_by_what_is_reported():
     assert "averaged weights (extra={'ema': ema})" in str(caught.value)
 
 
+class Seeing(DictState):
+    """A State that sees what is wrong."""
+
+    def __init__(self, values):
+        super().__init__(values)
+        self.notices = [Notice("the scheduler is not given: write scheduler="), Notice("x", logging.INFO)]
+
+
+def test_what_the_run_has_noticed_is_the_likely_cause():
+    def train(directory):
+        state, rng = fresh(), np.random.default_rng(5)
+        with Run(directory, state=Seeing(state), save=Every(epochs=1), stop=None) as run:
+            for _ in run.epochs(3):
+                state["w"] = state["w"] + rng.random()
+                run.report(val_loss=1.0)
+
+    with pytest.raises(AssertionError) as caught:
+        verify_resume(train)
+    assert str(caught.value).endswith("\n  likely: the scheduler is not given: write scheduler=")
+
+
 def test_draws_before_the_batches_of_an_epoch_are_found():
     def train(directory):
         state = {"w": 0.0}
@@ -143,6 +180,7 @@ def test_a_loop_that_is_never_the_same_is_told_apart():
         ({"after": 1}, lambda d: loop(d, state=fresh()), "boundary 1 has no checkpoint"),
         ({"after": 6}, lambda d: loop(d, state=fresh()), "the run has 6 boundaries"),
         ({"after": True}, lambda d: loop(d, state=fresh()), "after=True"),
+        ({"budget": "10"}, lambda d: loop(d, state=fresh()), "budget='10': write a finite number"),
         ({}, "no_such_script.py", "there is no such script"),
     ],
 )
@@ -187,8 +225,8 @@ with Run(sys.argv[1], state=state, stop=None, save=Every(epochs=2)) as run:
 def test_a_script_is_run_in_processes_of_its_own(tmp_path):
     good, bad, broken = (tmp_path / f"{name}.py" for name in ("good", "bad", "broken"))
     good.write_text(SCRIPT.format(draw="np.random.normal"))
-    proof = verify_resume(good)
-    assert (proof.after, proof.boundaries, proof.checkpoints[-1]) == (5, 6, (6, 0))
+    proof = verify_resume(good, budget=0)
+    assert (proof.after, proof.boundaries, proof.checkpoints[-1]) == ((5, 1), 6, (6, 0))
     bad.write_text(SCRIPT.format(draw="np.random.default_rng(2).normal"))
     with pytest.raises(AssertionError, match=r"\n  w: 3 of 3 elements differ"):
         verify_resume(str(bad))

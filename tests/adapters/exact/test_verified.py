@@ -60,6 +60,50 @@ def test_what_is_not_given_is_named(fault, first, likely):
     assert likely in str(caught.value).partition("likely: ")[2]
 
 
+schedules = torch.optim.lr_scheduler
+FORGOTTEN = {
+    **{f"StepLR({n})": lambda o, n=n: schedules.StepLR(o, n, 0.5) for n in (2, 3, 4, 5, 8)},
+    **{f"CyclicLR({n})": lambda o, n=n: schedules.CyclicLR(o, 0.01, 0.1, n) for n in (1, 2, 4)},
+    **{
+        f"warm restarts({n}, {m})": lambda o, n=n, m=m: schedules.CosineAnnealingWarmRestarts(o, n, m)
+        for n, m in ((2, 1), (3, 1), (4, 1), (1, 2))
+    },
+    **{f"a counter({n})": n for n in (2, 3, 4, 7)},
+    **{f"unfrozen({n})": n for n in (2, 5, 7)},
+}
+
+
+def forgetful(directory, what, every):
+    """Eight epochs of a loop that moves something and does not give it."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Linear(2, 1))
+    model[0].requires_grad_("unfrozen" not in what)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    made, counter = FORGOTTEN[what], 0
+    scheduler = made(optimizer) if callable(made) else None
+    settings = {"stop": None, "save": Every(epochs=every), "durability": "process"}
+    with Run(directory, model=model, optimizer=optimizer, **settings) as run:
+        for epoch in run.epochs(8):
+            if "unfrozen" in what and epoch == made:
+                model[0].requires_grad_(True)
+            counter += 1
+            optimizer.zero_grad()
+            scale = 2 if "counter" in what and counter % made == 0 else 1
+            (model(torch.randn(4, 3)).square().mean() * scale).backward()
+            optimizer.step()
+            if scheduler is not None:
+                scheduler.step()
+            run.report(val_loss=1.0 / epoch)
+
+
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")
+@pytest.mark.parametrize("every", [1, 4])
+@pytest.mark.parametrize("what", FORGOTTEN)
+def test_what_a_loop_forgets_is_found_whatever_its_period(what, every):
+    with pytest.raises(AssertionError, match="resume is not exact"):
+        verify_resume(lambda directory: forgetful(directory, what, every), budget=0)
+
+
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")  # other tests' threads
 def test_the_workers_of_a_loader_outlive_sigusr1_so_that_the_run_is_saved_at_the_next_batch(tmp_path):
     model = torch.nn.Linear(2, 1)

@@ -178,6 +178,36 @@ def test_a_seeded_order_is_taken(tmp_path, source):
             run.report(val_loss=1.0)
 
 
+def repeated(epoch: Any) -> Any:
+    return iter(tf.data.Dataset.from_tensor_slices(X).batch(BATCH).repeat().prefetch(2)), 3
+
+
+@pytest.mark.parametrize("source", [known, repeated, by_epoch])
+def test_steps_go_on_from_epoch_to_epoch_of_a_dataset(tmp_path, source):
+    def train(directory: Any, crash: int = -1) -> dict[int, Any]:
+        model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+        epoch, seen = tf.Variable(1, dtype=tf.int64), {}
+        dataset, steps = source(epoch)
+        with Run(directory, model=model, save=Every(steps=1), stop=None, durability="process") as run:
+            data = run.batches(dataset, steps=steps)
+            for step in run.steps(10):
+                epoch.assign(data.epoch)
+                rows = next(data).numpy().tolist()
+                if step == crash:
+                    raise Crash
+                seen[step] = rows
+        return seen
+
+    straight = train(tmp_path / "straight")
+    assert len(straight) == 10
+    for crash in (3, 5, 7):
+        with pytest.raises(Crash):
+            train(tmp_path / str(crash), crash)
+        assert train(tmp_path / str(crash)) == {
+            step: rows for step, rows in straight.items() if step >= crash
+        }
+
+
 def test_an_iterator_needs_its_number_of_steps(tmp_path):
     with Run(tmp_path, model=tf.Variable(1.0), save=None, durability="process") as run:
         for _ in run.epochs(1):

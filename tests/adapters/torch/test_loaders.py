@@ -157,6 +157,8 @@ def process(
     model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Dropout(0.5), torch.nn.Linear(4, 1))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     source, left = loader(), crash_after
+    if given := settings.pop("extra", None):
+        settings["extra"] = {"given": given(source)}
     with Run(
         directory,
         model=model,
@@ -168,6 +170,8 @@ def process(
     ) as run:
         for epoch in run.epochs(EPOCHS):
             torch.rand(2)  # before the batches: is done again, and must not matter
+            if hasattr(getattr(source, "sampler", None), "set_epoch"):
+                source.sampler.set_epoch(epoch)
             for rows, x in run.batches(source):
                 if left == 0:
                     raise Crash
@@ -256,7 +260,6 @@ class Shard(data.DataLoader):
 @pytest.mark.parametrize(
     ("loader", "text"),
     [
-        (plain(num_workers=1, persistent_workers=True), "write persistent_workers=False"),
         (plain(num_workers=1, in_order=False), "write in_order=True"),
         (
             lambda: data.DataLoader(Noisy(), BATCH, sampler=Lazy(True)),
