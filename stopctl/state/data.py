@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -354,7 +354,7 @@ class Place:
             return self._feed.inside
         return self.position is not None and self.position.done > 0
 
-    def component(self, completed: int) -> dict[str, Tree]:
+    def component(self, completed: Callable[[], int]) -> dict[str, Tree]:
         """What a checkpoint after so many epochs holds of it, by name; nothing where the run uses no data."""
         place = self._feed or self.position
-        return {} if place is None else {DATA: {**place.tree(), "epoch": completed + 1}}
+        return {} if place is None else {DATA: {**place.tree(), "epoch": completed() + 1}}
