@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from stopctl.export import load_exported
     from stopctl.run.run import Run
     from stopctl.run.settings import RunSettings
+    from stopctl.runs.peek import Peek, peek
+    from stopctl.runs.weights import Weights
     from stopctl.state.data import Indices
     from stopctl.store import CheckpointInfo
 
@@ -58,6 +60,8 @@ _HOMES = {
     "stopctl.state.data": "Indices",
     "stopctl.run.run": "Run",
     "stopctl.run.settings": "RunSettings",
+    "stopctl.runs.peek": "Peek peek",
+    "stopctl.runs.weights": "Weights",
     "stopctl.store": "CheckpointInfo",
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names.split()}
@@ -89,6 +93,7 @@ __all__ = [
     "OnBest",
     "OrderError",
     "Patience",
+    "Peek",
     "Preempted",
     "Progress",
     "Reason",
@@ -108,7 +113,9 @@ __all__ = [
     "Target",
     "TeamError",
     "TreeError",
+    "Weights",
     "load_exported",
+    "peek",
 ]
 
 __version__ = "0.1.0"

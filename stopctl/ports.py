@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from stopctl.core.errors import MismatchError, TreeError
 from stopctl.runs.choose import choose
+from stopctl.runs.weights import averages, check_fit, fit, left_out_told
 from stopctl.state.arguments import named, what
 from stopctl.state.arrays import array_leaf, detached, leaf_array
+from stopctl.state.config import FROZEN, LR, RATES, begins_anew
 from stopctl.state.data import has_state
 from stopctl.state.generators import generator, typed
 from stopctl.state.protocols import (
     Batches,
+    Configured,
     DataSource,
+    Described,
     Generators,
     Held,
     LearningRate,
@@ -20,6 +24,7 @@ from stopctl.state.protocols import (
     Overlap,
     Ranked,
     State,
+    Structure,
     Team,
     Watched,
 )
@@ -29,8 +34,13 @@ from stopctl.store.compare import differences
 from stopctl.store.tree import Leaf, Piece, Sharded, Tree, Typed, flatten, tree_leaves, tree_map
 
 __all__ = [
+    "FROZEN",
+    "LR",
+    "RATES",
     "Batches",
+    "Configured",
     "DataSource",
+    "Described",
     "Filling",
     "Generators",
     "Held",
@@ -47,20 +57,26 @@ __all__ = [
     "Ranked",
     "Sharded",
     "State",
+    "Structure",
     "Team",
     "Tree",
     "TreeError",
     "Typed",
     "Watched",
     "array_leaf",
+    "averages",
+    "begins_anew",
+    "check_fit",
     "choose",
     "detached",
     "differences",
     "differing",
+    "fit",
     "flatten",
     "generator",
     "has_state",
     "leaf_array",
+    "left_out_told",
     "misfits",
     "named",
     "tree_leaves",

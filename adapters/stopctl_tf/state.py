@@ -11,8 +11,8 @@ import numpy as np
 import tensorflow as tf
 
 from stopctl import SettingError
-from stopctl.ports import Batches, Held, Team, Tree
-from stopctl_tf import arguments, datasets, leaves, rates, strategies
+from stopctl.ports import Batches, Described, Held, Structure, Team, Tree
+from stopctl_tf import arguments, config, datasets, leaves, rates, strategies
 from stopctl_tf.leaves import dtype_name
 from stopctl_tf.parts import OptimizerPart, Part, Place, VariablesPart
 from stopctl_tf.restore import restore
@@ -93,7 +93,26 @@ class TfState:
         """Name all leaves: none needs a copy and nobody waits, see `stopctl_tf.leaves`."""
         return leaves.held({name: components[name] for name in (*self._parts, WORKER) if name in components})
 
-    def restore(self, components: Mapping[str, Tree], *, allow_missing: Collection[str] = ()) -> None:
+    def settings(self) -> Described:
+        """What the script gave the optimizers."""
+        return config.settings(self._keras_optimizers())
+
+    def structure(self) -> Structure:
+        """The layers of Keras models, and which of them are frozen."""
+        things = {name: part.thing for name, part in self._variables.items()}
+        return config.structure(things, self._keras_optimizers())
+
+    def too_short(self, passes: int, before: int, planned: int) -> list[str]:
+        """Nothing: no state has a schedule, the script's is what trains."""
+        return []
+
+    def restore(
+        self,
+        components: Mapping[str, Tree],
+        *,
+        allow_missing: Collection[str] = (),
+        anew: Collection[str] = (),
+    ) -> None:
         """Assign all components, or change nothing; functions already traced go on with the same variables.
 
         Raises:
@@ -103,8 +122,11 @@ class TfState:
         parts = self._present()
         if WORKER not in parts:
             components = {name: tree for name, tree in components.items() if name != WORKER}
+        given = config.given_rates(self._keras_optimizers(), anew)
         with strategies.scope(self._strategy()):
             restore(parts, components, {*allow_missing, WORKER})
+            for rate, value in given:
+                rate.assign(value)
 
     def batches(self, source: Any, steps: int | None) -> Batches | None:
         """The batches of a ``tf.data.Dataset``, or of an iterator of one.
@@ -169,7 +191,11 @@ class TfState:
         }
 
     def close(self) -> None:
-        """Give nothing back: this State hooks into nothing."""
+        """Hook off nothing; what the optimizers have now is not what a later run's script gives them."""
+        config.leave(self._keras_optimizers())
+
+    def _keras_optimizers(self) -> dict[str, Any]:
+        return {name: part.thing for name, part in self._optimizers.items()}
 
     def _present(self) -> dict[str, Part]:
         """All parts, with this worker's own where there are several."""

@@ -55,6 +55,7 @@ class Marks:
 
     Attributes:
         kept: the values of the newest report; none once it is restored.
+        steps: how often each optimizer has stepped since this was made, by its call.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class Marks:
         self._optimizers = optimizers
         self._schedulers = {f"{name}.step()": scheduler for name, scheduler in schedulers.items()}
         self._extras = extras
-        self._steps = {f"{name}.step()": 0 for name in optimizers}
+        self.steps = {f"{name}.step()": 0 for name in optimizers}
         self._watch = None if watch is None else weakref.ref(watch)
         self._hooks: list[Any] = []
         self.kept: list[Mark] = []
@@ -80,7 +81,7 @@ class Marks:
     def version(self) -> Mapping[str, int]:
         """How often every optimizer and scheduler has stepped; counts on after a close."""
         self._attach()
-        counters = dict(self._steps)
+        counters = dict(self.steps)
         for call, scheduler in self._schedulers.items():
             if (epoch := last_epoch(scheduler)) is not None:
                 counters[call] = epoch
@@ -123,7 +124,7 @@ class Marks:
 
     def _attach(self) -> None:
         if not self._hooks:
-            counted = zip(self._steps, self._optimizers.values(), strict=True)
+            counted = zip(self.steps, self._optimizers.values(), strict=True)
             self._hooks = [o.register_step_post_hook(self._count(call)) for call, o in counted]
             if self._watch is not None:
                 hook = register_optimizer_step_post_hook(_told(self._watch))
@@ -132,7 +133,7 @@ class Marks:
 
     def _count(self, call: str) -> Any:
         def stepped(*_: object) -> None:
-            self._steps[call] += 1
+            self.steps[call] += 1
 
         return stepped
 

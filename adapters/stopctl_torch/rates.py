@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from typing import Any
 
 import torch
-from torch.optim.lr_scheduler import ChainedScheduler, MultiStepLR, SequentialLR, StepLR
+from torch.optim.lr_scheduler import (
+    ChainedScheduler,
+    CosineAnnealingLR,
+    MultiStepLR,
+    OneCycleLR,
+    PolynomialLR,
+    SequentialLR,
+    StepLR,
+)
 
 Passes = tuple[int, ...] | range
 
@@ -70,6 +78,48 @@ def _steps(scheduler: Any, end: int) -> Passes:
 def _together(parts: Iterable[Passes]) -> Passes:
     drops = [part for part in parts if part]
     return drops[0] if len(drops) == 1 else tuple(sorted({each for part in drops for each in part}))
+
+
+ENDS = {
+    OneCycleLR: ("total_steps", "fails"),
+    CosineAnnealingLR: ("T_max", "raises the rate again"),
+    PolynomialLR: ("total_iters", "leaves the rate at 0"),
+}
+"""What says how long a schedule is, and what its next step does."""
+
+
+def too_short(schedulers: Mapping[str, Any], passes: int, before: int, planned: int) -> list[str]:
+    """A sentence for each schedule that was as long as the plan and no longer is, with what to write.
+
+    Args:
+        schedulers: by component, torch's, or anything.
+        passes: completed, >= 1, from which it follows how many steps a pass has.
+        before: the last pass that was planned when the run was saved.
+        planned: the one that is now.
+    """
+    lines = []
+    for name, scheduler in schedulers.items():
+        now, (length, argument, then) = getattr(scheduler, "last_epoch", None), _length(scheduler)
+        if type(now) is not int or now < 1 or length is None:
+            continue
+        needed, then_needed = (math.ceil(Fraction(now, passes) * plan) for plan in (planned, before))
+        if then_needed <= length < needed:
+            lines.append(
+                f"{name} was saved with {argument} and ends after step {length}, but the plan has {needed}: "
+                f"the next step {then}; give a longer one with anew={{{name!r}}}, which begins it anew, or "
+                "plan as many passes as it has"
+            )
+    return lines
+
+
+def _length(scheduler: Any) -> tuple[int | None, str, str]:
+    """The steps of a schedule, None where it has no end; the argument that says so; what comes after."""
+    if type(scheduler) is SequentialLR and scheduler._schedulers:
+        length, argument, then = _length(scheduler._schedulers[-1])
+        return (None if length is None else length + (scheduler._milestones or [0])[-1]), argument, then
+    attribute, then = ENDS.get(type(scheduler), ("", ""))
+    length = getattr(scheduler, attribute, None) if attribute else None
+    return length, f"{attribute}={length}", then
 
 
 NEXT_TO_NOTHING = 1e-8

@@ -13,8 +13,21 @@ import numpy as np
 import torch
 
 from stopctl import SettingError
-from stopctl.ports import Batches, Held, Notice, NumpyRng, PythonRng, Team, Tree, flatten, has_state
-from stopctl_torch import arguments, loaders, rates
+from stopctl.ports import (
+    Batches,
+    Described,
+    Held,
+    Notice,
+    NumpyRng,
+    PythonRng,
+    Structure,
+    Team,
+    Tree,
+    flatten,
+    has_state,
+)
+from stopctl_torch import arguments, config, loaders, rates
+from stopctl_torch.attributes import Attributes
 from stopctl_torch.leaves import Encoder
 from stopctl_torch.marks import Marks
 from stopctl_torch.optimizers import OptimizerPart
@@ -107,6 +120,9 @@ class TorchState:
         if self._watch is not None:
             self._watch.counters = self.version
         self._histories: WeakKeyDictionary[Any, History] = WeakKeyDictionary()  # of each DataLoader
+        self._modules = modules
+        looked_at = {**modules, **{k: v for k, v in others.items() if k not in values}}
+        self._attributes = None if watch == "off" else Attributes(looked_at)
         self._overlapping = Overlapping(modules.values(), self._optimizers.values())
 
     def capture(self) -> dict[str, Tree]:
@@ -132,7 +148,27 @@ class TorchState:
         self._overlapping.attach(wait)
         return self._overlapping.held(components)
 
-    def restore(self, components: Mapping[str, Tree], *, allow_missing: Collection[str] = ()) -> None:
+    def settings(self) -> Described:
+        """What the script gave optimizers and schedulers."""
+        return config.settings(self._optimizers, self._schedulers)
+
+    def structure(self) -> Structure:
+        """The layers of the modules, and which parameters are frozen.
+
+        Where training has begun, ``notices`` tell once what else of them moves and is saved nowhere.
+        """
+        if self._attributes is not None and any(self._marks.steps.values()):
+            self.notices.extend(self._attributes.moved())
+            self._attributes = None
+        return config.structure(self._modules, self._schedulers)
+
+    def restore(
+        self,
+        components: Mapping[str, Tree],
+        *,
+        allow_missing: Collection[str] = (),
+        anew: Collection[str] = (),
+    ) -> None:
         """Load all components, or change nothing.
 
         A key that the groups of an optimizer, a scheduler or a scaler gained or lost since is no misfit: one
@@ -145,7 +181,12 @@ class TorchState:
         self._marks.kept = []
         new = {name: part for name, part in self._parts.items() if name in {*allow_missing} - {*components}}
         flatten(outline(new, self.notices), data=False)
+        things = (self._optimizers, self._schedulers)
+        if anew:
+            components = config.anew_components(components, *things, anew)
         keys = load_checked(self._parts, components, free={*allow_missing, CUDA})
+        if anew:
+            config.follow(*things, anew)
         if keys.saved:
             text = f"saved, but not given, so loaded: {', '.join(keys.saved)}"
             self.notices.append(Notice(text, logging.INFO))
@@ -204,6 +245,10 @@ class TorchState:
         """The passes before the planned end after which the rate drops by a step, past ones too."""
         return rates.lr_drops(self._schedulers.values(), passes, planned)
 
+    def too_short(self, passes: int, before: int, planned: int) -> list[str]:
+        """A sentence for each schedule that was as long as the plan and no longer is."""
+        return rates.too_short(self._schedulers, passes, before, planned)
+
     def versions(self) -> Mapping[str, str]:
         """PyTorch, its threads, NumPy, Python, and the CUDA devices in use."""
         versions = {
@@ -219,6 +264,7 @@ class TorchState:
 
     def close(self) -> None:
         """Take all hooks off."""
+        config.leave(self._optimizers, self._schedulers)
         self._overlapping.close()
         self._marks.close()
         if self._watch is not None:

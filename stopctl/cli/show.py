@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,7 +90,10 @@ def _plain(run: ReadRun, rules: list[str], notes: list[str]) -> dict[str, Any]:
         "noticed": [{"text": text, "level": level} for text, level in run.history.noticed().items()],
         "versions": meta.get("versions"),
         "created": meta.get("created"),
-        "notes": meta.get("notes"),
+        "notes": dict(run.notes[-1][1]) if run.notes else None,
+        "notes_before": [
+            {"epoch": at.epoch, "step": at.step, "notes": notes} for at, notes in run.notes[:-1]
+        ],
     }
 
 
@@ -112,9 +117,23 @@ def _show(run: ReadRun, rules: list[str], notes: list[str]) -> None:
     drops = [f"epoch {d['epoch']}, step {d['step']}: times {figure(d['factor'])}" for d in _drops(run)]
     _section(out, "learning-rate drops", drops)
     _section(out, "noticed", [text for text, level in run.history.noticed().items() if level != "info"])
-    user = run.reader.meta.get("notes")
-    if isinstance(user, dict):
-        _section(out, "notes", [f"{name}: {value}" for name, value in user.items()])
+    _section(out, "notes", list(_notes(run)))
+
+
+def _notes(run: ReadRun) -> Iterator[str]:
+    """Those that trained, and where one was another before."""
+    from stopctl.runs.history import where
+
+    newest = run.notes[-1][1] if run.notes else {}
+    for name in {**{name: None for _, notes in run.notes for name in notes}, **newest}:
+        line = f"{name}: {newest.get(name, 'none')}"
+        pairs = itertools.pairwise(run.notes)
+        before = [
+            (notes.get(name), end) for (_, notes), (end, later) in pairs if notes.get(name) != later.get(name)
+        ]
+        yield line + "".join(
+            f" ({'none' if value is None else value} until {where(end)})" for value, end in before
+        )
 
 
 def heading(one: Standing) -> list[Text]:

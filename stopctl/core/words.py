@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -79,3 +80,30 @@ def position(goal: str, now: Any, unit: str, stopped: object) -> str:
         best = f"best {figure(now.best)} in epoch {now.best_epoch}, step {now.best_step}"
     ended = "goes on" if stopped is None else f"stopped: {stopped}"
     return f"{counted(now.reports, unit)} of {goal}, {where}; {best}; {ended}"
+
+
+SECRET = {"password", "passwd", "passphrase", "pwd", "secret", "credential", "token", "key", "apikey"}
+"""Words in the name of a note, or their plurals, that say that it is not for everybody's eyes."""
+
+
+def masked(notes: object) -> object:
+    """Notes as pages and logs show them, at any depth: not those whose names say that they are secret.
+
+    A number under a plural, such as ``max_tokens``, counts something and is shown.
+
+    >>> masked({"api_key": "hf_x", "max_tokens": 512, "nested": [{"dbPassword": "x"}], "tokenizer": "bpe"})
+    {'api_key': '(masked)', 'max_tokens': 512, 'nested': [{'dbPassword': '(masked)'}], 'tokenizer': 'bpe'}
+    """
+    if isinstance(notes, list):
+        return [masked(value) for value in notes]
+    if not isinstance(notes, dict):
+        return notes
+    return {
+        name: "(masked)" if _is_secret(name, isinstance(value, int | float)) else masked(value)
+        for name, value in notes.items()
+    }
+
+
+def _is_secret(name: str, number: bool) -> bool:
+    words = [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)]
+    return any(word in SECRET or (word.removesuffix("s") in SECRET and not number) for word in words)

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stopctl.core.errors import SettingError
-from stopctl.runs.choose import choose, weights
+from stopctl.runs.choose import choose
 from stopctl.runs.history import goal_of
+from stopctl.runs.weights import averages, weights
 from stopctl.state.arrays import numbers
 from stopctl.store import CheckpointInfo, Leaf, Reader, Tree
 from stopctl.store.tree import tree_leaves
@@ -106,10 +107,11 @@ def read(directory: str | Path, which: str = "best", *, only: Collection[str] | 
     tensors: dict[str, Weight] = {}
     left_out: list[str] = []
     first: dict[Hashable, str] = {}
-    for component, tree in wanted.items():
+    for component, whole in wanted.items():
+        tree = averages(whole)
         framework = _framework(tree)
         for inner, value in _walk(tree, "", _MARKS[framework]):
-            name = _prefix(component) + inner if inner else component
+            name = (_prefix(component) if tree is whole else "") + inner if inner else component
             if not isinstance(value, Leaf) or _is_no_weight(framework, inner, value):
                 left_out.append(name)
                 continue

@@ -11,9 +11,9 @@ from typing import Any
 
 from stopctl.core.codec import float_to_json
 from stopctl.core.errors import StopctlError
-from stopctl.core.words import figure
+from stopctl.core.words import figure, masked
 from stopctl.report.slider import Question, question
-from stopctl.report.words import decisions, ending, masked, reasons, summary, texts
+from stopctl.report.words import decisions, ending, reasons, summary, texts
 from stopctl.runs.checkpoints import Kept, kept, planned
 from stopctl.runs.history import History, Place, best_of, place, seconds, value_of
 from stopctl.runs.standing import read_run
@@ -111,7 +111,7 @@ def page_run(directory: str | os.PathLike[str], name: str = "") -> PageRun:
         reasons=tuple(_reasons(history, unit)),
         facts={
             "rules": {"goal": repr(goal), **texts(meta.get("rules"))},
-            "notes": texts(masked(meta.get("notes"))),
+            "notes": texts(masked(run.notes[-1][1] if run.notes else None)),
             "made with": texts(meta.get("versions")),
         },
         drawn={

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -30,7 +29,7 @@ def reasons(history: History) -> dict[Place, str]:
         if moment.event in ("saved", "save_failed"):
             what = "saved" if moment.event == "saved" else "the save failed"
             text = f"{what}: {moment.line.get('why')}"
-        elif moment.event not in ("report", "boundary", "noticed"):
+        elif moment.event not in ("report", "boundary", "noticed", "changed"):
             continue
         if text:
             by_place.setdefault(moment.place, []).append(text)
@@ -69,33 +68,6 @@ def ending(history: History, standing: Standing, unit: str) -> str:
     if standing.state in ("new", "running"):
         return f"{'Running' if standing.state == 'running' else 'Not begun'}: {newest}."
     return f"Not ended, {standing.reason}: {newest}."
-
-
-SECRET = {"password", "passwd", "passphrase", "pwd", "secret", "credential", "token", "key", "apikey"}
-"""Words in the name of a note, or their plurals, that say that it is not for everybody's eyes."""
-
-
-def masked(notes: object) -> object:
-    """Notes as the page shows them, at any depth: not those whose names say that they are secret.
-
-    A number under a plural, such as ``max_tokens``, counts something and is shown.
-
-    >>> masked({"api_key": "hf_x", "max_tokens": 512, "nested": [{"dbPassword": "x"}], "tokenizer": "bpe"})
-    {'api_key': '(masked)', 'max_tokens': 512, 'nested': [{'dbPassword': '(masked)'}], 'tokenizer': 'bpe'}
-    """
-    if isinstance(notes, list):
-        return [masked(value) for value in notes]
-    if not isinstance(notes, dict):
-        return notes
-    return {
-        name: "(masked)" if _is_secret(name, isinstance(value, int | float)) else masked(value)
-        for name, value in notes.items()
-    }
-
-
-def _is_secret(name: str, number: bool) -> bool:
-    words = [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)]
-    return any(word in SECRET or (word.removesuffix("s") in SECRET and not number) for word in words)
 
 
 def texts(value: object) -> dict[str, str]:

@@ -23,11 +23,11 @@ log = logging.getLogger("stopctl")
 def best_saved(controller: Controller, infos: Sequence[CheckpointInfo]) -> None:
     """Tell the machine the best finite value among good checkpoints, for each goal that ranks them."""
     best = ranked(infos, controller.goal)[:1]
-    others = {goal.key: ranked(infos, controller.goal, goal)[:1] for goal in controller.others}
-    controller.saved_best(
-        best[0].value if best else None,
-        {key: first[0].values[key] for key, first in others.items() if first},
-    )
+    others = {}
+    for goal in controller.others:
+        for first in ranked(infos, controller.goal, goal)[:1]:
+            others[goal.key] = first.values[goal.key]
+    controller.saved_best(best[0].value if best else None, others)
 
 
 def set_aside(store: Store, name: str, why: str) -> None:

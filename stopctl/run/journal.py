@@ -116,8 +116,8 @@ class Journal:
         """Tell the log; for people once, whatever the number of ranks."""
         log.log(self._level, text, *args)
 
-    def notice(self, notice: Notice) -> None:
-        """Tell what was noticed, each text once: the log, and the journal with a line ``noticed``.
+    def notice(self, notice: Notice, event: str = "noticed", **fields: Any) -> None:
+        """Tell what was noticed, each text once: the log, and the journal with a line of this ``event``.
 
         Of several ranks rank 0 does, and waits for no other: what only another one sees stands in its log
         alone, at DEBUG.
@@ -131,7 +131,7 @@ class Journal:
         self._noticed.add(text)
         log.log(level if self._ranks.leads else logging.DEBUG, "%s: %s", self._store.path, text)
         if self._ranks.leads:
-            self._write("noticed", {"text": text, "level": logging.getLevelName(level).lower()})
+            self._write(event, {"text": text, "level": logging.getLevelName(level).lower(), **fields})
 
     def _write(self, event: str, fields: Mapping[str, Any]) -> None:
         counters: dict[str, Any] = {}

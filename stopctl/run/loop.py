@@ -23,7 +23,7 @@ class Loop:
     """Drives a session through passes and batches, and owns their counters; Run is its public face."""
 
     def __init__(self, session: Session, state: State) -> None:
-        progress = session.controller.progress
+        progress = session.begun
         self.going_on = False
         self._session = session
         self._state = state

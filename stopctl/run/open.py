@@ -16,9 +16,10 @@ from stopctl.core.errors import DamagedError, OrderError, StateError
 from stopctl.core.goal import Goal
 from stopctl.run.checkpoints import best_saved, set_aside
 from stopctl.run.settings import Settings
-from stopctl.runs.choose import candidates, starting_weights, weights
-from stopctl.runs.history import goal_of
-from stopctl.state.data import Position
+from stopctl.runs.choose import candidates
+from stopctl.runs.history import OPENINGS, goal_of, saved_once
+from stopctl.runs.weights import Weights, left_out_told, weights
+from stopctl.state.config import Config
 from stopctl.state.protocols import Outlined, State
 from stopctl.store import CheckpointInfo, Store, flatten
 from stopctl.store.shield import Shield
@@ -85,7 +86,8 @@ class Opened:
         first: what the journal's first line says besides: the parent run, the ranks.
         resumed: the checkpoint that was restored, None for a new run.
         seconds: spent so far, by the larger of that checkpoint and the journal's newest line.
-        position: where that checkpoint stands in the data, None where nothing is known of data.
+        config: what trains beside arrays.
+        resumption: what the restore has found; None for a new run.
     """
 
     store: Store | Follower
@@ -94,7 +96,8 @@ class Opened:
     first: dict[str, Any]
     resumed: CheckpointInfo | None
     seconds: float
-    position: Position | None = None
+    config: Config
+    resumption: Restored | None = None
 
 
 @dataclass(slots=True)
@@ -216,10 +219,11 @@ def _open(store: Store | Follower, directory: Path, settings: Settings, state: S
     looked = ranks.lead(f"looking into {directory}", lambda: _look(store, directory, goal, resume), _fields)
     here = looked.mine or _inventory(looked.results[0], directory)
     controller = settings.controller()
+    config = Config.given(state, settings.notes, settings.anew)
     first: dict[str, Any] = {"ranks": ranks.size} if ranks.several else {}
     resumed: Restored | None = None
     if here.good or here.broken:
-        resumed = _resume(store, directory, here, settings, controller, state, ranks)
+        resumed = _resume(store, directory, here, settings, controller, config, state, ranks)
     else:
         parent = settings.start_from_run
         where = f"beginning with {parent or 'the objects given'}"
@@ -235,10 +239,11 @@ def _open(store: Store | Follower, directory: Path, settings: Settings, state: S
     if ranks.several:
         _join(store, ranks, begun.results[0])
     if resumed is None:
-        return Opened(store, controller, (), first, None, here.seconds)
+        return Opened(store, controller, (), first, None, here.seconds, config)
     good = tuple(info for info in here.good if info.name not in here.broken)
     seconds = max(resumed.info.seconds, here.seconds)
-    return Opened(store, controller, good, first, resumed.info, seconds, resumed.position)
+    config = resumed.trained.config
+    return Opened(store, controller, good, first, resumed.info, seconds, config, resumed)
 
 
 def _join(store: Store | Follower, ranks: Ranks, number: int) -> None:
@@ -255,7 +260,7 @@ def _look(store: Store | Follower, directory: Path, goal: Goal, resume: str) -> 
     """Look what there is, and refuse it where ``resume`` or the goal says so."""
     listing = store.list()
     if not listing.good and not listing.damaged:
-        lost = next((line.get("name") for line in store.newest_lines() if line.get("event") == "saved"), None)
+        lost = saved_once(store)
         if lost is not None:
             raise DamagedError(
                 f"{directory}: the journal tells of saved checkpoints (the last is {lost}), but none is "
@@ -279,13 +284,15 @@ def _resume(
     here: Inventory,
     settings: Settings,
     controller: Controller,
+    config: Config,
     state: State,
     ranks: Ranks,
 ) -> Restored:
     """Restore the newest checkpoint that loads; ``here.broken`` learns of those that do not."""
-    newest_first = candidates(here.good, "latest", controller.goal)
+    newest_first = candidates(here.good, "latest", settings.goal)
+    missing = settings.allow_missing
     resumed, broken = restore_first(
-        store, ranks, state, newest_first, allow_missing=settings.allow_missing, controller=controller
+        store, ranks, state, newest_first, allow_missing=missing, config=config, controller=controller
     )
     here.broken.update(broken)
     if resumed is None:
@@ -306,7 +313,7 @@ def _begin(
 ) -> int:
     """Mark the run as this writer's, set aside what is damaged, tell changes; return its number."""
     before = dict(store.meta or {})
-    writer: int = store.begin(_merged(store.meta, meta))
+    writer: int = store.begin(_merged(store.meta, meta, None if resumed is None else resumed.info))
     _set_late_ones_aside(store, {*(info.name for info in here.good), *here.broken})
     for name, why in here.broken.items():
         set_aside(store, name, why)
@@ -334,7 +341,7 @@ def _inventory(fields: Mapping[str, Any], directory: Path) -> Inventory:
 
 
 def _begin_with(
-    parent: str | Path | None, state: State, allow_missing: Collection[str]
+    parent: str | Path | Weights | None, state: State, allow_missing: Collection[str]
 ) -> dict[str, str] | None:
     """Try whether the user's objects can be saved, and put the best weights of another run into them, if any.
 
@@ -345,11 +352,14 @@ def _begin_with(
     flatten(given, data=False)
     if parent is None:
         return None
-    info, saved = starting_weights(parent)
-    others = given.keys() - weights(given).keys()
-    state.restore(saved, allow_missing={*allow_missing, *others})
-    log.info("begins with the best weights of %s: %s, value %s", parent, info.name, info.value)
-    return {"directory": str(Path(parent).absolute()), "checkpoint": info.name}
+    wanted = parent if isinstance(parent, Weights) else Weights(parent)
+    ours = weights(given if wanted.exact else state.capture())
+    info, (saved, left_out) = wanted.fitted(ours)
+    if left_out:
+        log.warning("of the weights of %s %s", wanted.directory, left_out_told(left_out))
+    state.restore(saved, allow_missing={*allow_missing, *(given.keys() - ours.keys())})
+    log.info("begins with the weights of %s: %s, value %s", wanted.directory, info.name, info.value)
+    return {"directory": str(Path(wanted.directory).absolute()), "checkpoint": info.name}
 
 
 def _set_late_ones_aside(store: Store, known: Collection[str]) -> None:
@@ -370,13 +380,25 @@ def _seconds(store: Store | Follower) -> float:
 
 
 def _same_goal(meta: dict[str, Any] | None, goal: Goal, directory: Path) -> None:
-    if meta is not None and goal_of(meta).key != goal.key:
+    if meta is not None and meta.get("goal") != goal.to_json() and goal_of(meta).key != goal.key:
         raise StateError(
             f"{directory} was begun with goal={goal_of(meta)!r}, but goal={goal!r} was "
             "given: give the saved goal, or use another directory"
         )
 
 
-def _merged(before: dict[str, Any] | None, now: dict[str, Any]) -> dict[str, Any]:
-    """run.json's next content: how the run was created stays as it was."""
-    return {**(before or {}), **now, "created": (before or {}).get("created", now["created"])}
+def _merged(
+    before: dict[str, Any] | None, now: dict[str, Any], resumed: CheckpointInfo | None
+) -> dict[str, Any]:
+    """run.json's next content: how the run was created stays as it was, and so do the notes of before."""
+    before = before or {}
+    merged = {**before, **now, "created": before.get("created", now["created"])}
+    openings = before.get(OPENINGS)
+    openings = [each for each in openings if isinstance(each, dict)] if isinstance(openings, list) else []
+    if not openings and isinstance(before.get("notes"), dict):  # written by an older stopctl
+        openings = [{"epoch": 0, "step": 0, "notes": before["notes"]}]
+    notes = now.get("notes")
+    if notes is not None and (not openings or openings[-1].get("notes") != notes):
+        at = (0, 0) if resumed is None else (resumed.epoch, resumed.step)
+        openings = [*openings, {"epoch": at[0], "step": at[1], "notes": notes}]
+    return {**merged, OPENINGS: openings} if openings else merged

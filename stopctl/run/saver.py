@@ -15,7 +15,8 @@ from stopctl.core.decision import Reason, Save
 from stopctl.core.errors import DamagedError, SaveError, TeamError
 from stopctl.run.checkpoints import Checkpoints
 from stopctl.run.settings import Settings
-from stopctl.state.protocols import Overlap, State
+from stopctl.state.config import CONFIG, MODELS, Config
+from stopctl.state.protocols import Configured, Overlap, State
 from stopctl.state.snapshot import Buffers, Changed, Snapshot
 from stopctl.state.task import Task
 from stopctl.store import CheckpointInfo, Tree
@@ -56,6 +57,7 @@ class Saver:
         checkpoints: where they go.
         state: whose arrays may perhaps be copied while training goes on.
         capture: what is saved, by component, as it is now.
+        config: what trains beside it.
         settings: how to save.
         note: writes a journal line.
 
@@ -69,6 +71,7 @@ class Saver:
         checkpoints: Checkpoints,
         state: State,
         capture: Callable[[], dict[str, Tree]],
+        config: Config,
         settings: Settings,
         note: Callable[..., None],
     ) -> None:
@@ -76,6 +79,9 @@ class Saver:
         self._controller = controller
         self._checkpoints = checkpoints
         self._capture = capture
+        self._configured = state if isinstance(state, Configured) else None
+        self._config = config
+        self._record: dict[str, Any] | None = None  # of it, once something is saved
         self._settings = settings
         self._note = note
         self._buffers = Buffers()
@@ -168,8 +174,14 @@ class Saver:
 
     def _new(self, save: Save, number: int | None, label: str | None = None, pinned: bool = False) -> Job:
         progress = self._controller.progress
+        if self._record is None:
+            self._record = self._config.record()
+        record = self._record
+        if self._configured is not None:
+            record = {**record, MODELS: self._configured.structure()}
+        kept = self._controller.state_dict(counting=save)
         facts = {
-            "state": self._controller.state_dict(counting=save),
+            "state": {**kept, CONFIG: record} if record else kept,
             "epoch": progress.epoch,
             "step": progress.step,
             "seconds": progress.seconds,

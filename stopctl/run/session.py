@@ -18,14 +18,15 @@ from stopctl.run.open import HELD, open_run, slow_saves
 from stopctl.run.saver import Saver
 from stopctl.run.settings import Settings
 from stopctl.run.signals import Watch
+from stopctl.state.config import restructured, structure_told, told
 from stopctl.state.data import Place
-from stopctl.state.protocols import LearningRate, Notice, Notices, Ranked, State
+from stopctl.state.protocols import Configured, LearningRate, Notice, Notices, Ranked, State
 from stopctl.store import CheckpointInfo, Tree
 from stopctl.store.shield import Shield
 from stopctl.team.inputs import Alone, Counters, Now, Sharing
 from stopctl.team.leave import Parting
 from stopctl.team.ranks import RankFailed
-from stopctl.team.restore import restore_first
+from stopctl.team.restore import Restored, restore_first
 
 log = logging.getLogger("stopctl")
 
@@ -70,7 +71,11 @@ class Session:
         self._checkpoints = Checkpoints(
             opened.store, settings, opened.checkpoints, opened.resumed, ranks, per_rank
         )
-        self.place = Place(opened.position)
+        self._config = opened.config
+        self._resumption = resumption = opened.resumption
+        self.place = Place(None if resumption is None else resumption.position)
+        self._reshaped: dict[str, tuple[str, str]] = {}  # what differs of the models, until it is told
+        self._looks = 0
         self.restored = dict(state.version())
         self._failed_at: float | None = None
         self._watch = Watch()
@@ -82,10 +87,13 @@ class Session:
         self._journal = Journal(opened.store, ranks, settings.audience, controller, self._inputs)
         self._notices: list[Notice] = state.notices if isinstance(state, Notices) else []
         note = self._journal.note
-        self._drops, self._drops_found = controller.progress.lr_drops, False
+        self.begun = progress = controller.progress
+        self._drops, self._drops_found = progress.lr_drops, False
         self._journaled = self._drops  # those that the journal tells of already
-        self._saver = Saver(controller, self._checkpoints, state, self._capture, settings, note)
-        self._journal.say("opened %s: %s", directory, disk_use(self.checkpoints))
+        self._saver = Saver(
+            controller, self._checkpoints, state, self._capture, opened.config, settings, note
+        )
+        self._journal.say("opened %s: %s", directory, disk_use(self._checkpoints.infos(progress.best)))
         try:
             self._begin(opened.first)
         except BaseException:
@@ -112,6 +120,16 @@ class Session:
             self._journal.note("resume", checkpoint=self.resumed.name, **first)
             self._journal.say("resumed from %s", self.resumed.name)
         self._tell_notices()
+        if (resumption := self._resumption) is not None:
+            if resumption.trained.stays or resumption.trained.anew:
+                for surprise, text, differ in resumption.trained.sentences():
+                    self._changed(text, logging.WARNING if surprise else logging.INFO, differ=differ)
+            if resumption.models and isinstance(self._state, Configured):
+                now = self._state.structure()
+                self._reshaped = {} if now == resumption.models else restructured(resumption.models, now)
+
+    def _changed(self, text: str, level: int = logging.WARNING, **fields: Any) -> None:
+        self._journal.notice(Notice(text, level), "changed", **fields)
 
     def _tell_notices(self) -> list[str]:
         """Tell what the State has noticed; returns what is to end the run."""
@@ -245,6 +263,8 @@ class Session:
             version: how far the user's objects are, should another rank fail.
         """
         self._saver.take(wait=self.preempted)
+        if self._reshaped:
+            self._look_again()
         try:
             versions = None if at.inside else dict(version)
             metrics = self._inputs.report(at, metrics, versions, self._can_lower())
@@ -253,6 +273,19 @@ class Session:
             raise self._parting.failed(failure, at) from None
         now = self._inputs.now()
         return Judged(self._decide(at, now, metrics), at, now, metrics)
+
+    def _look_again(self) -> None:
+        """See what of the models still differs; a loop that sets it in its passes has done so by now."""
+        assert isinstance(self._state, Configured)
+        assert self._resumption is not None
+        again = restructured(self._resumption.models, self._state.structure())
+        differ = {path: texts for path, texts in self._reshaped.items() if again.get(path) == texts}
+        self._reshaped, self._looks = differ, self._looks + 1
+        if differ and self._looks == 2:
+            self._changed(
+                structure_told(differ), differ={path: list(texts) for path, texts in differ.items()}
+            )
+            self._reshaped = {}
 
     def _decide(self, at: Counters, now: Now, metrics: Mapping[str, object]) -> Decision:
         if not at.inside or not at.done:  # how many steps a pass has is known at its end
@@ -293,6 +326,26 @@ class Session:
         if not self.goes_on(at):
             why = self.controller.stopped or f"all {at.planned} {at.unit}s are done"
             self._journal.say("%s is finished: %s", self._store.path, why)
+        if self._resumption is not None and (at.epoch, at.step) == (
+            self._resumption.info.epoch,
+            self._resumption.info.step,
+        ):
+            self._tell_plan(self._resumption, at)
+
+    def _tell_plan(self, resumption: Restored, at: Counters) -> None:
+        """Tell, once the plan is known, whether what was saved is fit for it."""
+        stays, before = resumption.trained.stays, self.begun.planned
+        if not self.goes_on(at):
+            if stays:
+                self._changed(
+                    f"the run is finished, nothing was trained with what is given now ({told(stays)}): give "
+                    "another directory to train with it"
+                )
+        elif isinstance(self._state, Configured) and before is not None and at.planned > before:
+            for text in (
+                self._state.too_short(at.done, before, at.planned) if at.done and not at.inside else ()
+            ):
+                self._changed(text)
 
     def goes_on(self, at: Counters) -> bool:
         """Whether another pass comes."""
@@ -389,7 +442,9 @@ class Session:
     def restore(self, infos: Sequence[CheckpointInfo]) -> CheckpointInfo:
         """Restore the first of ``infos`` that loads; set damaged ones aside."""
         missing = self._settings.allow_missing
-        restored, broken = restore_first(self._store, self._ranks, self._state, infos, allow_missing=missing)
+        restored, broken = restore_first(
+            self._store, self._ranks, self._state, infos, allow_missing=missing, config=self._config
+        )
         for name, why in broken.items():
             self._checkpoints.set_aside(name, why)
         if broken:
@@ -405,8 +460,7 @@ class Session:
 
     def _capture(self) -> dict[str, Tree]:
         """All components, and the position in the data where ``run.batches()`` is used."""
-        completed = self.controller.progress.epoch
-        return {**self._state.capture(), **self.place.component(completed)}
+        return {**self._state.capture(), **self.place.component(lambda: self.controller.progress.epoch)}
 
     def _retry(self, at: Counters, now: Now) -> bool:
         """Whether to try a save: not for a while after one has failed in this epoch."""

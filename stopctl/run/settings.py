@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 from collections.abc import Collection, Iterable, Mapping
@@ -18,9 +17,11 @@ from stopctl.core.keep import Best, KeepPolicy, Last, goals_of
 from stopctl.core.keywords import refuse_unknown
 from stopctl.core.lr import ReduceOnPlateau
 from stopctl.core.policy import SavePolicy, StopPolicy, checked_rule
+from stopctl.runs.weights import Weights
 from stopctl.sinks.observer import Audience, Observer
 from stopctl.state.dictstate import DictState
 from stopctl.state.protocols import LearningRate, Ranked, State, Team
+from stopctl.store import strict
 from stopctl.team.ranks import Ranks
 from stopctl.team.reduce import Reduce, checked_reduce
 
@@ -54,9 +55,12 @@ class RunSettings(TypedDict, total=False):
         lr: when to lower the learning rate, or None; PyTorch's and TensorFlow's Run do it.
         resume: "auto" goes on where the newest good checkpoint stands, or starts; "require" never starts;
             "never" never resumes. The table is in docs/semantics.md.
-        notes: your own settings, plain JSON, kept in run.json.
+        notes: your own settings, plain JSON, kept in run.json; of every opening that gave others.
         allow_missing: names of components that may lack in the checkpoint or in what is given.
+        anew: names of components, or "lr" for the settings of the optimizers alone, that are taken from the
+            script and not from the checkpoint; once, see docs/resume.md.
         start_from_run: another run, whose best weights a new run begins with; a resumed one ignores it.
+            ``Weights(directory, strict=False, rename=...)`` takes what fits.
         take_over: take the run from a process that still has it open; that one then saves no more.
         durability: "full", or "process" without fsync: saves outlive this process, but not a power cut.
         verify_writes: read every file of a checkpoint back before it counts as saved.
@@ -82,7 +86,8 @@ class RunSettings(TypedDict, total=False):
     resume: Literal["auto", "require", "never"]
     notes: Mapping[str, Any] | None
     allow_missing: Collection[str]
-    start_from_run: str | Path | None
+    anew: Collection[str]
+    start_from_run: str | Path | Weights | None
     take_over: bool
     durability: Literal["full", "process"]
     verify_writes: bool
@@ -117,7 +122,8 @@ class Settings:
     resume: Literal["auto", "require", "never"] = "auto"
     notes: Mapping[str, Any] | None = None
     allow_missing: Collection[str] = ()
-    start_from_run: str | Path | None = None
+    anew: Collection[str] = ()
+    start_from_run: str | Path | Weights | None = None
     take_over: bool = False
     durability: Literal["full", "process"] = "full"
     verify_writes: bool = False
@@ -157,13 +163,13 @@ class Settings:
         for name in ("take_over", "verify_writes"):
             if type(getattr(self, name)) is not bool:
                 raise SettingError(f"{name}={getattr(self, name)!r}: write True or False")
-        if self.start_from_run is not None and not isinstance(self.start_from_run, str | Path):
+        if self.start_from_run is not None and not isinstance(self.start_from_run, str | Path | Weights):
             raise SettingError(f"start_from_run={self.start_from_run!r}: write another run's directory")
         checked_rule(self.keep, KeepPolicy, "keep", "Last(2) | Best(1)")
         self.controller()
-        if isinstance(self.allow_missing, str):
-            name = self.allow_missing
-            raise SettingError(f"allow_missing={name!r}: write a set of names, such as {{{name!r}}}")
+        for setting in ("allow_missing", "anew"):
+            if isinstance(name := getattr(self, setting), str):
+                raise SettingError(f"{setting}={name!r}: write a set of names, such as {{{name!r}}}")
         if self.notes is not None and not isinstance(self.notes, Mapping):
             raise SettingError(f"notes={self.notes!r}: write a dict of plain JSON")
         try:
@@ -199,7 +205,7 @@ class Settings:
     def same(self) -> dict[str, Any]:
         """What must be equal on all ranks."""
         names = ("goal", "stop", "save", "keep", "lr", "resume", "reduce")
-        return {name: repr(getattr(self, name)) for name in names}
+        return {**{name: repr(getattr(self, name)) for name in names}, "anew": repr(sorted(self.anew))}
 
     def store_options(self) -> dict[str, Any]:
         """How to open the store."""
@@ -214,4 +220,4 @@ class Settings:
             "versions": dict(state.versions()),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        return meta if self.notes is None else {**meta, "notes": copy.deepcopy(dict(self.notes))}
+        return meta if self.notes is None else {**meta, "notes": strict.plain(dict(self.notes), "notes")}

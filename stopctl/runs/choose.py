@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -96,17 +96,3 @@ def _try_to_load(
         except DamagedError as error:
             errors[info.name] = str(error)
     return None, errors
-
-
-def starting_weights(directory: str | Path) -> tuple[CheckpointInfo, dict[str, Tree]]:
-    """The best checkpoint of another run, and the weights that it holds; the errors are those of `choose`."""
-    info, components = choose(directory)
-    return info, weights(components)
-
-
-def weights(components: Mapping[str, Tree]) -> dict[str, Tree]:
-    """The models ("model", "model.encoder"); where there are none, all but generators and position."""
-    models = {name: tree for name, tree in components.items() if name.partition(".")[0] == "model"}
-    return models or {
-        name: tree for name, tree in components.items() if not name.startswith(("rng.", "run."))
-    }

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from stopctl.core.errors import DamagedError, SettingError
 from stopctl.core.goal import Goal, goal_from_json
 from stopctl.store import Reader
-from stopctl.store.journal import Line, number, sentence
+from stopctl.store.journal import Line, mapping, number, sentence
 
 
 class Place(NamedTuple):
@@ -113,7 +113,7 @@ class History:
 
     def noticed(self) -> dict[str, str]:
         """What was noticed of the program, each line once, with its level."""
-        lines = [moment.line for moment in self.standing() if moment.event == "noticed"]
+        lines = [moment.line for moment in self.standing() if moment.event in ("noticed", "changed")]
         return {str(line.get("text")): str(line.get("level")) for line in lines}
 
     def newest(self) -> Moment | None:
@@ -146,6 +146,33 @@ def best_reported(reader: Reader, goal: Goal) -> float | None:
     lines = reports(reader)
     best = best_of(lines, goal)
     return None if best is None else value_of(lines[best], goal)
+
+
+def saved_once(reader: Reader) -> str | None:
+    """The newest checkpoint that the journal tells of, whether it is there or not."""
+    lines = (line for line in reader.newest_lines() if line.get("event") == "saved")
+    return next((str(line.get("name")) for line in lines), None)
+
+
+OPENINGS = "openings"
+"""In run.json: every opening that gave other notes than the one before, with the place where it began."""
+
+
+def notes_that_trained(meta: Mapping[str, Any], until: Place) -> list[tuple[Place, Mapping[str, Any]]]:
+    """The notes that a run was trained with until then, oldest first, each with the place where it began.
+
+    An opening has trained nothing if a later one began where it had, or before.
+    """
+    told = [each for each in meta.get(OPENINGS) or () if isinstance(each, dict)]
+    told = [each for each in told if all(type(each.get(name)) is int for name in ("epoch", "step"))]
+    begun = [(place(each), mapping(each.get("notes"))) for each in told]
+    trained = [
+        (at, notes)
+        for i, (at, notes) in enumerate(begun)
+        if at < until and all(at < later for later, _ in begun[i + 1 :])
+    ]
+    notes = meta.get("notes")
+    return trained or ([(Place(0, 0), notes)] if not told and isinstance(notes, dict) else [])
 
 
 def best_of(reports: Sequence[Line], goal: Goal) -> int | None:

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from stopctl.core.errors import StopctlError
 from stopctl.core.goal import Goal
 from stopctl.core.keep import ranked
-from stopctl.runs.history import History, best_of, goal_of, history, seconds, value_of
+from stopctl.runs.history import (
+    History,
+    Place,
+    best_of,
+    goal_of,
+    history,
+    notes_that_trained,
+    place,
+    seconds,
+    value_of,
+)
 from stopctl.store import FILES, CheckpointInfo, Files, Listing, Reader
 from stopctl.store.journal import mapping
 from stopctl.store.lock import read_lock
@@ -118,6 +129,16 @@ class ReadRun:
     listing: Listing
     standing: Standing
 
+    @property
+    def notes(self) -> list[tuple[Place, Mapping[str, Any]]]:
+        """The notes that it was trained with, oldest first, each with the place where it began."""
+        newest = max((place(line) for line in self.history.reports()), default=Place(0, 0))
+        notes = self.reader.meta.get("notes")
+        given: list[tuple[Place, Mapping[str, Any]]] = []
+        if isinstance(notes, dict):
+            given = [(Place(0, 0), notes)]
+        return notes_that_trained(self.reader.meta, newest) or given
+
     def best(self) -> CheckpointInfo | None:
         """The checkpoint with the best finite value."""
         finite = ranked(self.listing.good, self.goal)
@@ -185,7 +206,9 @@ def _state(past: History, listing: Listing, process: Holder | None) -> tuple[str
         return "stopped", str(mapping(stop["stop"]).get("text"))
     if past.finished():
         return "finished", "all planned passes are done"
-    last = next((m for m in reversed(standing) if m.event not in ("close", "restored", "noticed")), None)
+    last = next(
+        (m for m in reversed(standing) if m.event not in ("close", "restored", "noticed", "changed")), None
+    )
     if last is not None and last.event == "preempted":
         return "preempted", last.text
     if not listing.good and not any(m.event in ("report", "boundary") for m in standing):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -478,14 +478,15 @@ class Place:
         """Whether the present state is one between two batches of an epoch."""
         return any(each.inside for each in (*self._live.values(), *self.waiting.values()))
 
-    def component(self, completed: int) -> dict[str, Tree]:
+    def component(self, completed: Callable[[], int]) -> dict[str, Tree]:
         """What a checkpoint after so many epochs holds of it, by name; nothing where the run uses no data."""
-        inside, trees = self.inside, {}
-        for name, each in {**self._live, **self.waiting}.items():
-            trees[name] = tree = {**each.tree(), "epoch": completed + 1}
-            if inside and isinstance(each, Feed) and not each.inside and each.number == completed + 1:
-                tree["over"] = True
-        if not trees:
+        places = {**self._live, **self.waiting}
+        if not places:
             return {}
-        main = trees.pop("", None) or Position(completed + 1, 0, "", None, None, None).tree()
+        inside, epoch, trees = self.inside, completed() + 1, {}
+        for name, each in places.items():
+            trees[name] = tree = {**each.tree(), "epoch": epoch}
+            if inside and isinstance(each, Feed) and not each.inside and each.number == epoch:
+                tree["over"] = True
+        main = trees.pop("", None) or Position(epoch, 0, "", None, None, None).tree()
         return {DATA: {**main, "named": trees} if trees else main}

@@ -5,9 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from stopctl.store import Leaf, Tree
+
+Described: TypeAlias = dict[str, dict[str, Any]]
+"""By component, then by name: plain JSON, all numbers finite."""
+
+Structure: TypeAlias = dict[str, dict[str, list[str]]]
+"""By component, then by what is there: the paths; most layers of a model are like others."""
 
 
 class State(Protocol):
@@ -118,6 +124,51 @@ class Outlined(Protocol):
 
         Raises:
             TreeError: something that a checkpoint cannot hold, with its path.
+        """
+        ...
+
+
+@runtime_checkable
+class Configured(Protocol):
+    """What a State can do besides whose objects have settings beside their arrays."""
+
+    def settings(self) -> Described:
+        """What a restore brings back of settings: learning rates, options, the length of a schedule.
+
+        Asked before a restore, so that it is what the script gave; what has not moved since a run of this
+        process has used it is not, and is left out.
+        """
+        ...
+
+    def structure(self) -> Structure:
+        """What the models are now beside their arrays: one short text, and the paths that it is true of.
+
+        That is the layers (``"Dropout(p=0.5)"``), and parameters that are not trained (``"frozen"``).
+        """
+        ...
+
+    def restore(
+        self,
+        components: Mapping[str, Tree],
+        *,
+        allow_missing: Collection[str] = (),
+        anew: Collection[str] = (),
+    ) -> None:
+        """As `State.restore`; ``anew`` names what begins with the script's settings.
+
+        "lr": every optimizer, with its moments restored. A component (it is not among ``components``), or
+        the kind of several: what belongs to it and is kept elsewhere, as the rates that a schedule begins
+        with are kept by its optimizer.
+        """
+        ...
+
+    def too_short(self, passes: int, before: int, planned: int) -> list[str]:
+        """A sentence for each schedule that was as long as the plan and no longer is, with what to write.
+
+        Args:
+            passes: completed, >= 1, from which it follows how many scheduler steps a pass has.
+            before: the last pass that was planned when the run was saved.
+            planned: the one that is now.
         """
         ...
 

@@ -198,6 +198,7 @@ SENTENCES = {
     "preempted": "preempted by {signal}",
     "restored": "restored {name}",
     "noticed": "noticed: {text}",
+    "changed": "changed: {text}",
 }
 
 

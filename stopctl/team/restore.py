@@ -7,17 +7,28 @@ from typing import Any, NamedTuple
 
 from stopctl.core.controller import Controller
 from stopctl.core.errors import DamagedError, MismatchError, StateError
+from stopctl.state.config import CONFIG, MODELS, Config, Trained, begins_anew
 from stopctl.state.data import DATA, Position
-from stopctl.state.protocols import Ranked, State
+from stopctl.state.protocols import Configured, Ranked, State
 from stopctl.store import CheckpointInfo, Store, Tree
 from stopctl.team.follower import Follower
 from stopctl.team.ranks import Ranks
 
 
 class Restored(NamedTuple):
-    """What went on: the checkpoint, what changed in the rules since, and where it stands in the data."""
+    """What went on.
+
+    Attributes:
+        info: the checkpoint.
+        trained: what trains from now on beside arrays, and what the script gave otherwise.
+        models: what the models were beside their arrays.
+        notes: what changed in the rules since.
+        position: where it stands in the data.
+    """
 
     info: CheckpointInfo
+    trained: Trained
+    models: Any
     notes: tuple[str, ...] = ()
     position: Position | None = None
 
@@ -29,6 +40,7 @@ def restore_first(
     infos: Sequence[CheckpointInfo],
     *,
     allow_missing: Collection[str],
+    config: Config,
     controller: Controller | None = None,
 ) -> tuple[Restored | None, dict[str, str]]:
     """Restore the first of ``infos`` that loads on every rank; all ranks call it with the same ones.
@@ -39,6 +51,7 @@ def restore_first(
         state: what is restored.
         infos: in the order in which they are tried.
         allow_missing: as for `State.restore`.
+        config: what the script gives beside arrays, and what of that is given anew.
         controller: restored as well, and the position in the data is read; None leaves both as they are.
 
     Returns:
@@ -53,10 +66,10 @@ def restore_first(
         try:
             components, saved = _load(store, ranks, info)
             if not ranks.several:
-                return _put(info, components, saved, state, ranks, allow_missing, controller), broken
+                return _put(info, components, saved, state, ranks, allow_missing, config, controller), broken
             done = ranks.agree(
                 f"restoring {info.name}",
-                lambda: _put(info, components, saved, state, ranks, allow_missing, controller),  # noqa: B023
+                lambda: _put(info, components, saved, state, ranks, allow_missing, config, controller),  # noqa: B023
             )
             return done.mine, broken
         except DamagedError as error:
@@ -71,22 +84,30 @@ def _put(
     state: State,
     ranks: Ranks,
     allow_missing: Collection[str],
+    config: Config,
     controller: Controller | None,
 ) -> Restored:
     """Put a checkpoint into the controller, which checks its part, and then into the user's objects."""
-    new = _new_to(info, state, ranks)
+    new = {*_new_to(info, state, ranks)}
     data = None if DATA in new else components.get(DATA)
-    restored = Restored(info)
+    record = saved.get(CONFIG) if isinstance(saved, dict) else None
+    trained = config.after(record)
+    restored = Restored(info, trained, record.get(MODELS) if isinstance(record, dict) else None)
     if controller is not None:
         if not isinstance(saved, dict):
             raise StateError(f"{info.name}: the controller's state is {saved!r}, not an object")
+        saved = dict(saved)
+        saved.pop(CONFIG, None)
         notes = controller.load_state_dict(saved)
-        begins_anew = data is None or DATA in allow_missing
-        restored = Restored(info, notes, None if begins_anew else Position.of(data, info.epoch))
+        no_data = data is None or DATA in allow_missing
+        restored = restored._replace(notes=notes, position=None if no_data else Position.of(data, info.epoch))
         check_ranks(info, restored.position, ranks)
+    if anew := trained.anew:
+        new |= {name for name in {*components, *state.capture()} if begins_anew(name, anew)}
     trees = {name: tree for name, tree in components.items() if name != DATA and name not in new}
+    given = {"anew": anew} if anew and isinstance(state, Configured) else {}
     try:
-        state.restore(trees, allow_missing={*allow_missing, *new})
+        state.restore(trees, allow_missing={*allow_missing, *new}, **given)
     except MismatchError as error:
         error.args = (f"{error}\n{INSTEAD}",)
         raise

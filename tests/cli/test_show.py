@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from stopctl import Patience, StopPolicy
+from stopctl import Patience, Run, StopPolicy
 from stopctl.store import manual
 from support.ran import files_of, ran
 
@@ -35,6 +35,26 @@ def test_control_characters_of_notes_and_reasons_are_shown_as_text(tmp_path, sto
     assert "\n  k\\x1b[2J: \\x1b]0;title\\x07\\x9b31m\\n  seed: 3\n" in out
     assert "best: \\x1b[31mred" in out
     assert all(line.isprintable() for line in out.split("\n"))
+
+
+def test_the_notes_are_those_that_trained_and_what_they_were_before(tmp_path, stopctl):
+    def train(epochs, until=None, **notes):
+        with Run(tmp_path / "run", state={}, stop=None, notes=notes) as run:
+            for epoch in run.epochs(epochs):
+                run.report(val_loss=1.0)
+                if epoch == until:
+                    break
+
+    train(4, 2, lr=0.1, seed=1)
+    train(2, lr=0.3)  # finished: it trains nothing
+    train(4, lr=0.2, seed=1, more="x")
+    _, out, _ = stopctl("show", tmp_path / "run")
+    assert "  lr: 0.2 (0.1 until epoch 2)\n  seed: 1\n  more: x (none until epoch 2)\n" in out
+    told = json.loads(stopctl("show", tmp_path / "run", "--json")[1])
+    assert told["notes"] == {"lr": 0.2, "seed": 1, "more": "x"}
+    assert told["notes_before"] == [{"epoch": 0, "step": 0, "notes": {"lr": 0.1, "seed": 1}}]
+    openings = json.loads((tmp_path / "run" / "run.json").read_text())["openings"]
+    assert [(each["epoch"], each["notes"]["lr"]) for each in openings] == [(0, 0.1), (2, 0.3), (2, 0.2)]
 
 
 def test_json_has_the_same(tmp_path, stopctl):

@@ -21,7 +21,7 @@ from stopctl import (
     Target,
 )
 from stopctl.core.decision import ENDS, STOPS, preempted, requested
-from stopctl.core.words import counted, figure, of_metric, on_one_line, size
+from stopctl.core.words import counted, figure, masked, of_metric, on_one_line, size
 
 
 @pytest.mark.parametrize(
@@ -122,3 +122,11 @@ def test_another_metric_is_named_first():
 )
 def test_control_characters_are_written_as_python_writes_them(text, shown):
     assert on_one_line(text) == shown
+
+
+def test_notes_that_only_sound_like_secrets_are_shown():
+    notes = {"max_tokens": 512, "tokenizer": "bpe", "monkey": "a", "keyboard": "b", "keys": 3, "k": None}
+    assert masked(notes) == notes
+    assert masked({"password": 1234, "keys": "x"}) == {"password": "(masked)", "keys": "(masked)"}
+    assert masked(["a"]) == ["a"]
+    assert masked(None) is None
