@@ -18,7 +18,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 FIRST = 3
 """Reports of an opening after which the values are looked at in any case."""
 
-EPOCHS, STEPS = 0.05, 0.005
+EPOCHS, STEPS = 0.05, 0.002
 """What later looks may take of all time, where a report ends an epoch, and where it ends a step."""
 
 SOME = 64

@@ -92,7 +92,8 @@ NOT_EXACT = (
         "weights swapped out again after `report()`",
         "both",
         "the averages stay in place of the weights",
-        why_not="what is there at `report()` is saved: swap at the beginning of the pass, as below",
+        why_not="what is there at `report()` is saved: swap at the beginning of the pass, as below (PyTorch: "
+        "an error)",
     ),
     Case(
         "gradients that were not applied",

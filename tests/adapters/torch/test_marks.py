@@ -116,7 +116,7 @@ def test_what_moves_after_the_report_is_an_error(
     passes = []
 
     def train() -> None:
-        with Run(tmp_path, stop=None, watch=watch, **given) as run, torch.no_grad():
+        with Run(tmp_path, stop=None, watch=watch, durability="process", **given) as run, torch.no_grad():
             for epoch in run.epochs(3):
                 passes.append(epoch)
                 if epoch == 1 and late is not gone:

@@ -22,6 +22,7 @@ from stopctl.store import Reader
 from stopctl_torch import Run, TorchState
 
 EPOCHS = 6
+QUICK: dict[str, Any] = {"stop": None, "save": None, "durability": "process"}
 
 
 def step(model: Any, *optimizers: Any, scale: Callable[[Any], Any] = lambda loss: loss) -> None:
@@ -39,7 +40,7 @@ def adam(model: Any) -> torch.optim.Adam:
 
 def epochs(directory: Path, body: Callable[[int], object], watch: Any = "warn", **given: Any) -> None:
     """A loop of epochs of this body."""
-    with Run(directory, stop=None, save=None, watch=watch, **given) as run:
+    with Run(directory, watch=watch, **QUICK, **given) as run:
         for epoch in run.epochs(EPOCHS):
             body(epoch)
             run.report(val_loss=1.0)
@@ -311,7 +312,7 @@ def adversarial(directory: Path) -> None:
     maker, critic = nn.Linear(2, 2), nn.Linear(2, 1)
     o, p = adam(maker), adam(critic)
     given = {"model": {"maker": maker, "critic": critic}, "optimizer": {"maker": o, "critic": p}}
-    with Run(directory, stop=None, save=None, watch="raise", **given) as run:
+    with Run(directory, watch="raise", **QUICK, **given) as run:
         for number in run.steps(9):
             step(nn.Sequential(maker, critic), o if number % 3 == 0 else p)
             o.param_groups[0]["lr"] = 0.1 / number
@@ -322,7 +323,7 @@ def accumulating(directory: Path) -> None:
     """Passes without a step, beside a probe that is trained for one evaluation each."""
     model = nn.Linear(2, 1)
     o = adam(model)
-    with Run(directory, model=model, optimizer=o, stop=None, save=None, watch="raise") as run:
+    with Run(directory, model=model, optimizer=o, watch="raise", **QUICK) as run:
         for number in run.steps(12):
             model(torch.ones(1, 2)).sum().backward()
             if number % 4 == 0:
@@ -402,9 +403,9 @@ def several_runs(directory: Path) -> None:
     more, step_more = scheduler(True)
     wrapped, step_wrapped = inner_optimizer(True)
     with (
-        Run(directory / "a", stop=None, save=None, watch="raise", **given) as a,
-        Run(directory / "b", stop=None, save=None, watch="raise", **more) as b,
-        Run(directory / "c", stop=None, save=None, watch="raise", **wrapped) as c,
+        Run(directory / "a", watch="raise", **QUICK, **given) as a,
+        Run(directory / "b", watch="raise", **QUICK, **more) as b,
+        Run(directory / "c", watch="raise", **QUICK, **wrapped) as c,
     ):
         for epoch, *_ in zip(a.epochs(EPOCHS), b.epochs(EPOCHS), c.epochs(EPOCHS), strict=True):
             body(epoch)
@@ -473,7 +474,7 @@ def test_raise_ends_the_run_at_the_boundary_and_what_it_has_done_is_there(tmp_pa
 def test_batches_of_an_epoch_are_passes_enough(tmp_path: Path) -> None:
     for name, make in (("a", optimizer), ("b", averaged), ("c", scheduler)):
         given, body = make(False)
-        with Run(tmp_path / name, stop=None, save=None, **given) as run:
+        with Run(tmp_path / name, **QUICK, **given) as run:
             for _ in run.epochs(1):
                 for batch in run.batches([1, 2, 3, 4, 5]):
                     body(batch)
@@ -493,7 +494,7 @@ def test_off_looks_for_nothing_and_another_word_is_an_error(tmp_path: Path) -> N
 def test_an_opening_later_looks_again_and_nothing_is_kept_alive(tmp_path: Path) -> None:
     before = len(_global_optimizer_post_hooks)
     given, body = optimizer(False)
-    run = Run(tmp_path, stop=None, save=None, **given)
+    run = Run(tmp_path, **QUICK, **given)
     for planned in (3, 6):
         with run:
             for epoch in run.epochs(planned):
@@ -526,10 +527,29 @@ def test_what_is_gone_or_cannot_tell_is_no_omission(tmp_path: Path) -> None:
     given, body = inner_module(False)
     box = Busy(given["extra"]["box"].held["it"], False)
     dying = [torch.amp.GradScaler("cpu"), swa_utils.AveragedModel(given["model"])]
-    with Run(tmp_path, stop=None, save=None, watch="raise", **{**given, "extra": {"box": box}}) as run:
+    with Run(tmp_path, watch="raise", **QUICK, **{**given, "extra": {"box": box}}) as run:
         for epoch in run.epochs(4):
             body(epoch)
             box.busy = False
             run.report(val_loss=1.0)
             box.busy = True
             dying = dying[:1] if epoch == 1 else []
+
+
+def test_a_watch_that_fails_ends_itself_and_not_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Odd(torch.optim.SGD):
+        """Equal to others of its kind, so that it can be in no set."""
+
+        def __eq__(self, other: object) -> bool:
+            return isinstance(other, Odd)
+
+    def broken() -> Any:
+        raise AttributeError("no such thing")
+
+    given, body = averaged(False)
+    odd = Odd(given["model"].parameters(), lr=0.1)
+    monkeypatch.setattr("stopctl_torch.watch.gc.get_objects", broken)
+    epochs(tmp_path, lambda epoch: (body(epoch), odd.step()), **given)
+    assert noticed(tmp_path) == [(1, "the watch has ended here: AttributeError: no such thing")]
