@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import time
 import weakref
+from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from stopctl.ports import has_state
 
 FIRST = 3
 """Reports of an opening after which the values are looked at in any case."""
@@ -50,7 +54,7 @@ class Marks:
 
     Args:
         modules, optimizers, schedulers: the given ones, by component name.
-        extras: the others, by component name: dicts and lists, and objects with ``state_dict()``.
+        extras: the others, by component name: objects with ``state_dict()``, and values.
         watch: told of every step of any optimizer of this process, if given.
 
     Attributes:
@@ -113,7 +117,7 @@ class Marks:
         if not moved:
             return None
         more = f" and {len(moved) - 1} more" if len(moved) > 1 else ""
-        return f"{moved[0].component}/{moved[0].name}{more}"
+        return f"{moved[0].component}/{moved[0].name}".rstrip("/") + more
 
     def close(self) -> None:
         """Take all hooks off, and hold no value."""
@@ -145,13 +149,17 @@ class Marks:
         for place in places[self._looks % stride :: stride]:
             yield from _marked(*place)
         for component, thing in self._extras.items():
-            deep = isinstance(thing, dict | list)
-            yield from _walk(component, "", thing if deep else getattr(thing, "__dict__", {}), deep=deep)
+            if has_state(thing):
+                attributes = getattr(thing, "__dict__", {})
+                for key in list(attributes):
+                    yield from _marked(component, key, attributes, key)
+            else:
+                yield from _walk(component, "", {"": thing}, "")
 
     def _is_saved(self, mark: Mark) -> bool:
         """Whether a checkpoint would have it."""
         thing = {**self._extras, **self._modules}[mark.component]
-        if isinstance(thing, dict | list):
+        if not has_state(thing):
             return True
         try:
             state = thing.state_dict()
@@ -200,31 +208,35 @@ def leaves(tree: Any, key: Any = "") -> Iterator[tuple[Any, Any]]:
         yield key, tree
 
 
-def _walk(component: str, prefix: str, slots: Any, *, deep: bool) -> Iterator[Mark]:
-    """The numbers and tensors of an extra; of one that is an object, those it holds itself."""
-    for key, value in list(slots.items() if isinstance(slots, dict) else enumerate(slots)):
-        name = f"{prefix}{key}"
-        if deep and isinstance(value, dict | list):
-            yield from _walk(component, f"{name}/", value, deep=True)
-        else:
-            yield from _marked(component, name, slots, key)
+def _walk(component: str, name: str, slots: Any, key: Any) -> Iterator[Mark]:
+    """The numbers, tensors and arrays in nested dicts, lists and deques."""
+    value = slots[key]
+    if not isinstance(value, dict | list | deque):
+        yield from _marked(component, name, slots, key)
+        return
+    for each in list(value) if isinstance(value, dict) else range(len(value)):
+        yield from _walk(component, f"{name}/{each}" if name else str(each), value, each)
 
 
 def _marked(component: str, name: str, slots: Any, key: Any) -> Iterator[Mark]:
     value = slots[key]
     if type(value) in (int, float):
         yield Mark(component, name, slots, key, value)
-    elif isinstance(value, torch.Tensor) and (sample := _sample(value)) is not None:
-        yield Mark(component, name, slots, key, value, value._version, sample)
+    elif (sample := _sample(value)) is not None:
+        version = value._version if isinstance(value, torch.Tensor) else -1
+        yield Mark(component, name, slots, key, value, version, sample)
 
 
-def _sample(tensor: torch.Tensor) -> torch.Tensor | None:
-    """Some elements; None of a tensor whose elements or versions cannot be told here: sharded ones, say."""
-    plain = type(tensor) in (torch.Tensor, torch.nn.Parameter) and tensor.layout is torch.strided
-    if not plain or tensor.is_meta or tensor.is_quantized or tensor.is_inference():
+def _sample(value: Any) -> torch.Tensor | None:
+    """Some elements; None of what is no tensor or array of which they and their versions can be told here."""
+    if type(value) is np.ndarray and value.dtype.kind in "iuf" and value.dtype.isnative:
+        flat = value.reshape(-1)
+        return torch.tensor(flat[:: -(-flat.size // SOME) or 1])
+    plain = type(value) in (torch.Tensor, torch.nn.Parameter) and value.layout is torch.strided
+    if not plain or value.is_meta or value.is_quantized or value.is_inference():
         return None
-    flat = tensor.detach().flatten()
-    return flat[:: -(-flat.numel() // SOME) or 1].clone()
+    elements: torch.Tensor = value.detach().flatten()
+    return elements[:: -(-elements.numel() // SOME) or 1].clone()
 
 
 def _now(mark: Mark) -> Any:
@@ -238,7 +250,7 @@ def _has_moved(mark: Mark) -> bool:
     now, before = _now(mark), mark.sample
     if before is None:
         return type(now) in (int, float) and not _equal(now, mark.value)
-    if not isinstance(now, torch.Tensor) or (now is mark.value and now._version == mark.version):
+    if now is mark.value and mark.version == getattr(now, "_version", None):
         return False
     sample = _sample(now)
     return sample is not None and not (now.shape == mark.value.shape and _equal(sample, before))

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from stopctl import OrderError, Patience
-from stopctl_torch import Run
+from stopctl_torch import Run, TorchState
 from stopctl_torch.marks import FIRST, SOME, Marks
 
 
@@ -217,23 +219,31 @@ def test_of_many_tensors_a_report_at_a_step_remembers_some_in_turn() -> None:
     assert len(caught) == 4
 
 
-def test_an_extra_of_plain_values_is_looked_through() -> None:
-    hidden = torch.zeros(2)
+def test_values_in_extra_are_looked_through(tmp_path: Path) -> None:
+    hidden, bare, rows = torch.zeros(2), torch.zeros(3, requires_grad=True), np.zeros(3)
     deep: list[Any] = [1, {"hidden": hidden}]
-    extra = {"lr": 20.0, "name": "x", "deep": deep, "on": True}
+    loop: dict[str, Any] = {"lr": 20.0, "name": "x", "deep": deep, "on": True, "last": deque([1.0, 2.0])}
     changes: list[tuple[Callable[[], object], str | None]] = [
-        (lambda: extra.update(lr=5.0), "extra.loop/lr"),
+        (lambda: loop.update(lr=5.0), "extra.loop/lr"),
         (lambda: deep.__setitem__(0, 2), "extra.loop/deep/0"),
         (lambda: hidden.add_(1), "extra.loop/deep/1/hidden"),
-        (lambda: extra.update(name="y", on=False), None),
+        (lambda: loop["last"].append(3.0) or loop["last"].popleft(), "extra.loop/last/0 and 1 more"),
+        (lambda: bare.add_(1), "extra.bare"),
+        (lambda: rows.__iadd__(1), "extra.rows"),
+        (lambda: loop.update(name="y", on=False), None),
+        (lambda: (rows.__iadd__(1), rows.__isub__(1)), None),
         (lambda: deep.pop(), None),
     ]
+    extra = {"loop": loop, "bare": bare, "rows": rows}
     for change, named in changes:
-        marks = Marks({}, {}, {}, {"extra.loop": extra})
-        marks.mark(epoch=True)
-        change()
-        assert marks.moved() == named
-    marks.mark(epoch=True)
-    extra["lr"] = 1.0
-    marks.kept = []  # restored
-    assert marks.moved() is None
+        state = TorchState(model=nn.Linear(1, 1), extra=extra, watch="off")
+        state.mark(epoch=True)
+        with torch.no_grad():
+            change()
+        assert state.moved() == named
+        state.close()
+    saved = state.capture()
+    state.mark(epoch=True)
+    loop["lr"] = 1.0
+    state.restore(saved)  # what moves by that is no fault
+    assert state.moved() is None
