@@ -68,7 +68,7 @@ def load(
         saved, left_out = fit(saved, trees, strict=strict, rename=rename)
         if left_out:
             log.warning("of %s %s", info.name, left_out_told(left_out))
-    load_checked(parts, saved, undo=False)
+    load_checked(parts, saved)
     return info
 
 

@@ -273,13 +273,13 @@ def load_checked(
     components: Mapping[str, Tree],
     free: Collection[str] = (),
     *,
-    undo: bool = True,
+    undo: Encoder | None = None,
 ) -> Keys:
     """Compare names both ways and every component with its part; then load all, in the order of ``parts``.
 
     Names in ``free`` may lack on either side. When a part fails while it loads, which after the comparison is
-    the user's own code, everything is put back as it was and the error goes on to the caller; without
-    ``undo`` nothing is, and no copy is made for it.
+    the user's own code, everything is put back as it was by the copies of ``undo``, an ``Encoder("copy")``,
+    and the error goes on to the caller; without it nothing is.
 
     Returns:
         The keys in which the two differed though they fit.
@@ -296,8 +296,8 @@ def load_checked(
         raise MismatchError("the saved state does not fit the objects given:\n  " + "\n  ".join(lines))
     keyed = [(part, name) for name, part in both.items() if isinstance(part, KeyedPart)]
     keys = [part.keys(components[name], name) for part, name in keyed]
-    if undo:
-        _load_all(both, components)
+    if undo is not None:
+        _load_all(both, components, undo)
     else:
         for name, part in both.items():
             part.load(components[name])
@@ -337,8 +337,7 @@ def _check_names(given: Collection[str], saved: Collection[str], free: Collectio
     return [*lines, f"(allow_missing={{{optional}}} goes on without)"] if optional else lines
 
 
-def _load_all(parts: Mapping[str, Part], components: Mapping[str, Tree]) -> None:
-    encode = Encoder("copy")
+def _load_all(parts: Mapping[str, Part], components: Mapping[str, Tree], encode: Encoder) -> None:
     before = {name: part.capture(encode, name) for name, part in parts.items()}
     flatten(before)  # so that what could not be saved is told before anything has changed
     for name, part in parts.items():

@@ -179,12 +179,12 @@ class TorchState:
             TreeError: something in them that a checkpoint cannot hold, with its path.
         """
         self._marks.kept = []
-        new = {name: part for name, part in self._parts.items() if name in {*allow_missing} - {*components}}
-        flatten(outline(new, self.notices), data=False)
+        if new := {k: self._parts[k] for k in self._parts.keys() & allow_missing if k not in components}:
+            flatten(outline(new, self.notices), data=False)
         things = (self._optimizers, self._schedulers)
         if anew:
             components = config.anew_components(components, *things, anew)
-        keys = load_checked(self._parts, components, free={*allow_missing, CUDA})
+        keys = load_checked(self._parts, components, {*allow_missing, CUDA}, undo=Encoder("copy"))
         if anew:
             config.follow(*things, anew)
         if keys.saved:
