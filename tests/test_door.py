@@ -46,6 +46,7 @@ RIGHT = [
     "stop=Patience(5) | NonFinite(), save=Every(epochs=10) | OnBest(), keep=Last(2)",
     'goal=Maximize("accuracy"), lr=ReduceOnPlateau(0.1, patience=3), stop=None, save=None, keep=None',
     'resume="require", notes={"seed": 1}, allow_missing={"scheduler"}, start_from_run="runs/b", take_over=True',
+    'anew={"lr"}, start_from_run=stopctl.Weights("runs/b", strict=False, rename={"a": "b"})',
     'durability="process", verify_writes=True, async_save="overlap", save_errors="continue", grace_seconds=30',
     'team=None, timeout=5, reduce={"val_loss": "mean"}, observers=[stopctl_sink]',
 ]

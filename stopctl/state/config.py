@@ -28,8 +28,10 @@ LR = "lr"
 RATES = {"lr", "max_lr", "swa_lr", "base_momentum", "max_momentum"}
 """Settings that a schedule begins with: told of it, and of its optimizer where there is none."""
 
-FROZEN, TRAINED = "frozen", "trained"
-"""What a parameter is; only those that are frozen are listed."""
+FROZEN = "frozen"
+"""What a parameter is that is not trained; the others are not listed."""
+
+TRAINED = "trained"
 
 MOST = 6
 """Differences that one line names."""
