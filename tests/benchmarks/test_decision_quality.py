@@ -143,14 +143,6 @@ def test_a_rule_is_compared_on_the_curves_that_it_can_judge():
     assert sum(told.refused["ProgressQuotient(0.5, strip=2)"].values()) == 2
 
 
-def test_causes_that_differ_in_the_value_alone_are_counted_together():
-    _, why = judge(
-        GeneralizationLoss(5), [curve(1.0, -1.0, 2.0), curve(1.0, -2.5e-3, 2.0), curve(0.0, 1.0, 1.0)]
-    )
-    ((text, count),) = why.items()
-    assert (text.startswith("the value is not positive, and the rule"), count) == (True, 3)
-
-
 def test_a_rule_that_can_judge_no_curve_has_no_row_and_is_told():
     told = study([SLOW], [ProgressQuotient(0.5)], bootstrap=10)
     assert told.rules == []
@@ -191,30 +183,6 @@ def test_one_command_prints_the_table_and_draws_the_picture(script, curve_file, 
         for line in lines
     )
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_repositories_are_told_one_by_one_on_request(script, curve_file):
-    lines = script("decision_quality.py", curve_file, "--stop", "Patience(3)", "--by-repository").splitlines()
-    assert [line for line in lines if line in ("a/one", "b/two", "c/three")] == ["a/one", "b/two", "c/three"]
-    counts = [line.split()[1] for line in lines if line.startswith("Patience(3)")]
-    assert counts == ["6", "2", "2", "2"]
-
-
-def test_json_is_strict_and_has_the_rules_given(script, curve_file):
-    told = script(
-        "decision_quality.py", curve_file, "--bootstrap", 50, "--json", "--stop", "Patience(2)|NonFinite()"
-    )
-    data = json.loads(told, parse_constant=pytest.fail)
-    assert [row["name"] for row in data["rules"]] == ["Patience(2) | NonFinite()"]
-    assert data["left_out"] == {"fewer than 3 values": 1, "fewer than 3 finite values": 1}
-    assert [len(line) for line in data["lines"].values()] == [100, 100, 100]
-
-
-def test_a_bad_rule_and_a_bad_file_are_told_in_words(script, curve_file, tmp_path):
-    assert "did you mean Patience?" in script(
-        "decision_quality.py", curve_file, "--stop", "Patiens(5)", status=2
-    )
-    assert "cannot be read" in script("decision_quality.py", tmp_path / "none.jsonl", status=2)
 
 
 def test_curves_may_carry_the_drops_of_their_rate(tmp_path, capsys):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-import pytest
 from exchange import REDUCE, table
 
 
@@ -20,8 +19,3 @@ def test_two_ranks_measure_every_case_and_count_exchanges(script):
 def test_the_ratio_is_to_the_bare_all_reduce():
     text = table({REDUCE: [2e-6, 1e-6, 3e-6], "other": [5e-6, 5e-6, 8e-6]}, markdown=True)
     assert text.splitlines()[2:] == [f"| {REDUCE} | 2 [1..3] | 1.0x |", "| other | 5 [5..8] | 2.5x |"]
-
-
-@pytest.mark.parametrize("option", ["--ranks", "--rounds", "--calls"])
-def test_none_is_refused(script, option):
-    assert "at least one" in script("exchange.py", option, 0, status=2)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import save
-from save import CASES, OURS, RAW, Told, bar, measure, remove, size_of, table
+from save import CASES, OURS, RAW, Told, measure, table
 
 SIZE = 1_600_000
 FAST = [RAW, *OURS, "torch.save", "safetensors"]
@@ -61,12 +61,6 @@ def test_a_peer_that_is_not_installed_is_skipped_and_said(tmp_path, monkeypatch)
     assert skipped == ["orbax StandardCheckpointer: No module named 'orbax'"]
 
 
-def test_old_saves_go(tmp_path):
-    measure([RAW, "torch.save"], SIZE, 3, tmp_path)
-    assert sum(size_of(path) for path in tmp_path.iterdir()) < 3 * SIZE
-    remove(tmp_path / "nothing")
-
-
 def test_the_table_has_medians_spread_and_ratios():
     told = {
         RAW: Told([0.2, 0.1, 0.4], [0.2, 0.1, 0.4], [0.5, 0.5, 0.5], [200_000_000] * 3),
@@ -83,15 +77,6 @@ def test_the_table_has_medians_spread_and_ratios():
     assert "| - |" in table({"torch.save": told[RAW]}, 1, markdown=True)
 
 
-def test_the_bar_is_for_terminals_alone(capsys, monkeypatch):
-    bar(1, 2, "half")
-    assert capsys.readouterr().err == ""
-    monkeypatch.setattr(save.sys.stderr, "isatty", lambda: True)
-    bar(1, 2, "half")
-    bar(2, 2, "")
-    assert "[###############               ] half" in capsys.readouterr().err
-
-
 def test_saving_beside_training_is_measured_for_the_peers_too(tmp_path):
     told, skipped = measure(["DCP save", "DCP async_save"], SIZE, 1, tmp_path)
     assert (list(told), skipped) == (["DCP save", "DCP async_save"], [])
@@ -105,20 +90,6 @@ def test_all_cases_from_the_shell(script, tmp_path):
     (cases,) = data["bytes"].values()
     assert {*cases, *(text.partition(":")[0] for text in data["skipped"])} >= set(CASES)
     assert list(Path(tmp_path).iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("arguments", "text"),
-    [
-        (["--rounds", "0"], "--rounds 0: at least 1"),
-        (["--sizes", "0"], "--sizes 0: at least 0.1 MB"),
-        (["--cases", "nothing"], "--cases nothing: write parts of raw write"),
-    ],
-)
-def test_bad_arguments_are_told_in_words(capsys, arguments, text):
-    with pytest.raises(SystemExit):
-        save.main(arguments)
-    assert text in capsys.readouterr().err
 
 
 def test_tables_are_printed_for_people(capsys, tmp_path):

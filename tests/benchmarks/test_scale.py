@@ -180,14 +180,6 @@ def test_the_simulated_optimum_is_near_daly_s(design):
     assert max(one.simulated) == pytest.approx(max(one.formula), abs=0.01)
 
 
-def test_the_same_seed_gives_the_same_numbers():
-    site = replace(SITE, ranks=200, spread=0.5)
-    once, again, other = (total(save(site, TODAY, seed)) for seed in (5, 5, 6))
-    assert (once == again).all()
-    assert (once != other).any()
-    assert rate(site, TODAY, 200, 5).simulated == rate(site, TODAY, 200, 5).simulated
-
-
 @pytest.mark.parametrize("limit", LIMITS, ids=lambda limit: limit.what)
 def test_a_limit_is_passed_where_it_is_said_to_be(limit):
     ranks = first(limit, SITE, TODAY, most=20_000)
@@ -261,12 +253,6 @@ def test_pieces_on_fewer_ranks_leave_less_to_check():
     assert few["parts are opened"].seconds[0] == save(SITE, TODAY, 0)["parts are opened"].seconds[0]
 
 
-def test_regrouped_is_never_slower_where_it_matters():
-    for same in (True, False):
-        for name, seconds in resume(SITE, TODAY, same=same).items():
-            assert resume(SITE, REGROUPED, same=same)[name] <= seconds
-
-
 def test_all_but_gloo_is_measured_here(tmp_path):
     (tmp_path / "disk").mkdir()
     told = calibrate.disk(tmp_path / "disk", 1 << 20) | calibrate.cores() | calibrate.parts(tmp_path, 20, 1)
@@ -300,46 +286,6 @@ def test_tables_are_printed_for_people(quick, capsys):
     assert "200 failures, 20 saves drawn" in told
     assert scale.main([*SMALL, "--markdown"]) == 0
     assert capsys.readouterr().out.startswith("### Parameters\n\n| parameter |")
-
-
-def test_what_was_set_is_used_and_said(quick, capsys):
-    assert scale.main([*SMALL, "--set", "restart=60", "hash=2e9", "shards=0"]) == 0
-    rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.strip()}
-    assert rows["restart"].split()[1:] == ["60.0", "s", "set"]
-    assert rows["hash"].endswith("set")
-    assert rows["hop"].endswith(
-        "measured: a step of gloo's all-gather on loopback, the call itself taken off"
-    )
-    assert "measured earlier" in rows["copy"]
-
-
-def test_json_has_the_parameters_and_is_the_same_every_time(quick, capsys):
-    told = []
-    for _ in range(2):
-        assert scale.main([*SMALL, "--json", "--no-measuring", "--seed", "3"]) == 0
-        told.append(json.loads(capsys.readouterr().out))
-    once, again = told
-    assert once["tables"] == again["tables"]
-    assert (once["site"]["ranks"], once["seed"], once["measured"]) == (40, 3, [])
-    assert all(len(row) == len(rows[0]) for rows in once["tables"].values() for row in rows)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "text"),
-    [
-        (["--ranks", "0"], "--ranks 0: from 1 to 200,000"),
-        (["--bytes", "0"], "--bytes 0: at least 1"),
-        (["--failures", "3"], "--failures 3: at least 100"),
-        (["--set", "speed=3"], "--set speed=3: write NAME=VALUE, NAME one of shards, leaves"),
-        (["--set", "hash=fast"], "--set hash=fast: 'fast' is no number"),
-        (["--set", "hash=0"], "--set hash=0: a finite number above 0"),
-        (["--set", "trip=nan"], "--set trip=nan: a finite number above 0"),
-    ],
-)
-def test_bad_arguments_are_told_in_words(capsys, arguments, text):
-    with pytest.raises(SystemExit):
-        scale.main(arguments)
-    assert text in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import threading
 import numpy as np
 import pytest
 import training_overhead
-from training_overhead import MODES, Blocked, Clock, Training, blocked_table, hooks, raw_write, training_table
+from training_overhead import MODES, Clock, hooks, raw_write
 
 from stopctl.demo.data import Dataset
 
@@ -72,21 +72,6 @@ def test_the_raw_file_has_all_bytes_and_goes(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_tables_give_shares_and_ratios():
-    training = Training(
-        [2.0, 2.0], {name: [2.2, 2.2] for name in MODES}, {name: [0.022, 0.066] for name in MODES}
-    )
-    assert training_table({"torch": training}, markdown=True).splitlines()[2:4] == [
-        "| torch, bare loop |  |  | 2.0 [2.0..2.0] | 1.00x |",
-        "| torch, waiting | 44.0 [22.0..66.0] | 2.00% | 2.2 [2.2..2.2] | 1.10x |",
-    ]
-    rounds = {name: [0.9, 0.01, 0.03] for name in MODES}
-    save = Blocked(200.0, [0.2] * 3, [0.1] * 3, rounds, rounds, {name: [0.2] * 3 for name in MODES})
-    assert blocked_table({"torch": save}, markdown=True).splitlines()[3] == (
-        "| torch, waiting | 20.0 [10.0..30.0] | 0.100x | 900 | 20.0 [10.0..30.0] | 0.10x | 2.00x |"
-    )
-
-
 def test_one_command_measures_tensorflow_and_prints_every_round(tmp_path, monkeypatch, capsys):
     from stopctl.demo import tf_loop
 
@@ -98,7 +83,3 @@ def test_one_command_measures_tensorflow_and_prints_every_round(tmp_path, monkey
     assert data["trainings"] == {}
     assert list(data["saves"]["tensorflow"]["blocked"]) == list(MODES)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_bad_number_is_told_in_words(script):
-    assert "--rounds 0: at least 1" in script("training_overhead.py", "--rounds", 0, status=2)

@@ -6,19 +6,15 @@ from typing import Any
 import pytest
 import update_overhead
 from update_overhead import (
-    CLASS,
     CONTROLLERS,
     OURS,
     PEERS,
     HandWritten,
-    Timing,
     cases,
-    length_table,
     made_up,
     measure,
     recorded,
     report,
-    update_table,
 )
 
 from stopctl import EarlyStopper
@@ -64,15 +60,6 @@ def test_a_peer_runs_through_the_curve(name):
     PEERS[name][2]()([0.5, 0.4, 0.6, 0.3])()
 
 
-def test_kinds_of_curves_improve_as_they_say():
-    for kind, expected in {"flat": 1, "falling": 500, "alternating": 250}.items():
-        best, gains = float("inf"), 0
-        for value in made_up()[kind][0]:
-            if value < best:
-                best, gains = value, gains + 1
-        assert gains == expected
-
-
 def test_recorded_curves_are_signed_and_spread_over_the_file(curve_file):
     curves = recorded(curve_file, most=3)
     assert [len(values) for values in curves] == [30, 20, 25]
@@ -98,10 +85,6 @@ def test_cases_take_turns_and_are_fresh_in_every_round():
     assert list(told) == list("abc")
 
 
-def test_the_figure_is_the_best_round():
-    assert Timing.of([5.0, 2.0, 9.0, 3.0]) == Timing(2.0, 4.0)
-
-
 @pytest.mark.parametrize("name", CONTROLLERS)
 def test_long_runs_count_every_report_and_answer_every_save(name):
     controller = CONTROLLERS[name]()
@@ -122,19 +105,6 @@ def test_peers_that_cannot_run_are_skipped_and_told(monkeypatch):
     assert skipped == ["flax is not installed", "keras cannot be imported: RuntimeError: no such device"]
 
 
-def test_tables_give_ratios_to_the_hand_written_class():
-    told = {"flat": {CLASS: Timing(50.0, 60.0), "ours": Timing(125.0, 130.0)}}
-    assert update_table(told, markdown=True).splitlines()[2:] == [
-        "| hand-written class | 50 ns  1.0x |",
-        "| ours | 125 ns  2.5x |",
-    ]
-    lengths = {"four": {100: Timing(1.0, 2.0), 1000: Timing(3.0, 4.0)}}
-    assert length_table(lengths, markdown=False).splitlines() == [
-        "Controller.report after  100 reports  1,000 reports",
-        "four                            1 ns           3 ns",
-    ]
-
-
 def test_one_command_measures_made_up_and_recorded_curves(script, curve_file):
     told = script(
         "update_overhead.py", "--curves", curve_file, "--rounds", 1, "--lengths", 100, "--peers", "--json"
@@ -146,7 +116,3 @@ def test_one_command_measures_made_up_and_recorded_curves(script, curve_file):
         name: ["100"] for name in CONTROLLERS
     }
     assert (data["rounds"], data["skipped"]) == (1, [])
-
-
-def test_a_bad_length_is_told_in_words(script):
-    assert "at least 64" in script("update_overhead.py", "--lengths", 10, status=2)
