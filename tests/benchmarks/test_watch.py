@@ -20,8 +20,3 @@ def test_the_clocks_are_taken_off_again():
     with watch.clocks(Clock(), Clock()):
         assert Marks.mark is not before[3]
     assert [Watch.stepped, Watch.passed, Watch._scan, Marks.mark, Marks.moved] == before
-
-
-def test_the_table_has_the_share_of_a_step(capsys):
-    assert watch.main(["--steps", "5", "--milliseconds", "0.1", "--tensors", "2", "--rounds", "2"]) == 0
-    assert "| 2 | 0.1 ms | " in capsys.readouterr().out
