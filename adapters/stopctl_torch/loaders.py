@@ -113,6 +113,7 @@ class Replayed:
         self._shared = generators
         self._generators = rng.generators_in(loader)
         self._samplers = samplers.Samplers(loader, history)
+        self._histories = history.all
         self._began: Tree = None
         self.length = _length(loader)
 
@@ -133,8 +134,11 @@ class Replayed:
         keepers = saved.get("samplers", {})  # which the first versions did not write
         if not done:
             self._begin_workers(saved)
-            self._generators.load(saved["own"])
-            self._samplers.load_moved(keepers)
+            anew = bool(saved.get("anew"))
+            self._histories.resume(anew=anew)
+            if not anew:
+                self._generators.load(saved["own"])
+                self._samplers.load_moved(keepers)
             return self.begin(epoch)
         self._same(saved["loader"])
         self._began = detached(saved["began"])
@@ -171,6 +175,8 @@ class Replayed:
         }
         if workers.persistent(self._loader):
             tree["workers"] = workers.started(self._loader)
+        if not done and self._histories.anew:
+            tree["anew"] = True
         if keepers := self._samplers.capture(done):
             tree["samplers"] = keepers
         return tree

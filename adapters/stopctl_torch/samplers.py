@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections import defaultdict
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from torch.utils import data
 
@@ -39,13 +40,46 @@ class History:
         given: names that moved between two epochs: by the script, which does so again when it is resumed.
         last: what all kept at the newest save between two epochs.
         first: what all kept before they were iterated at all.
+        all: those of the other loaders, too.
+        begun: epochs of it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, all: Histories) -> None:
+        self.all = all
+        self.begun = 0
         self.moved: dict[str, set[Any]] = defaultdict(set)
         self.given: dict[str, set[Any]] = defaultdict(set)
         self.last: dict[str, Names] = {}
         self.first: dict[str, Names] = {}
+
+
+class Histories:
+    """Those of all loaders of a run.
+
+    Attributes:
+        kept: a loader was used for a second epoch.
+    """
+
+    def __init__(self) -> None:
+        self.kept = False
+        self._of: WeakKeyDictionary[Any, History] = WeakKeyDictionary()
+        self._made = 0
+
+    def of(self, loader: data.DataLoader[Any]) -> History:
+        """That of one loader."""
+        if loader not in self._of:
+            self._of[loader] = History(self)
+            self._made += 1
+        return self._of[loader]
+
+    @property
+    def anew(self) -> bool:
+        """Whether each epoch has loaders of its own: none was used twice, and those before are gone."""
+        return not self.kept and self._made > len(self._of)
+
+    def resume(self, *, anew: bool) -> None:
+        """What is known of the run: as if one was gone already, or none."""
+        self._made = len(self._of) + anew
 
 
 class Samplers:
@@ -67,6 +101,8 @@ class Samplers:
     def begin(self) -> None:
         """Remember what they keep before an epoch is iterated."""
         self._began = self._now()
+        self._history.begun += 1
+        self._history.all.kept |= self._history.begun > 1
         self._history.first = {**self._began, **self._history.first}
         for path, before in self._history.last.items():
             self._history.given[path] |= _moved(before, self._began.get(path, {}))

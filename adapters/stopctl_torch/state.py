@@ -7,7 +7,6 @@ import platform
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -42,7 +41,7 @@ from stopctl_torch.parts import (
     outline,
 )
 from stopctl_torch.rng import CUDA, KINDS, CudaRng, PartGenerators, SharedRng, TorchRng, cuda_in_use
-from stopctl_torch.samplers import History
+from stopctl_torch.samplers import Histories
 from stopctl_torch.team import find_team
 from stopctl_torch.values import ValuesPart, held
 from stopctl_torch.watch import Given, How, Watch
@@ -119,7 +118,7 @@ class TorchState:
         self.passed: Callable[..., None] = _looked_nowhere if self._watch is None else self._watch.passed
         if self._watch is not None:
             self._watch.counters = self.version
-        self._histories: WeakKeyDictionary[Any, History] = WeakKeyDictionary()  # of each DataLoader
+        self._histories = Histories()
         self._modules = modules
         looked_at = {**modules, **{k: v for k, v in others.items() if k not in values}}
         self._attributes = None if watch == "off" else Attributes(looked_at)
@@ -202,7 +201,7 @@ class TorchState:
         """
         if not isinstance(source, torch.utils.data.DataLoader):
             return None
-        return loaders.batches(source, self.generators(), self._histories.setdefault(source, History()))
+        return loaders.batches(source, self.generators(), self._histories.of(source))
 
     def generators(self) -> PartGenerators:
         """The shared generators, and those in ``extra``, also in its dicts and lists."""

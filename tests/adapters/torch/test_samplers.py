@@ -105,6 +105,24 @@ class GoesOn(Told):
         self.begin = state["done"]
 
 
+class Streamed(data.IterableDataset):
+    """One that tells nothing before it is iterated; its loaded place counts for the next iteration."""
+
+    begin, told = None, None
+
+    def __iter__(self) -> Any:
+        begin, self.begin = (self.begin or {"row": 0})["row"], None
+        for row in range(begin, ROWS):
+            self.told = {"row": row + 1}
+            yield row, torch.full((3,), float(row))
+
+    def state_dict(self) -> Any:
+        return self.told
+
+    def load_state_dict(self, state: Any) -> None:
+        self.begin = state
+
+
 class Curriculum(Noisy):
     """Rows that depend on how many were loaded before."""
 
@@ -133,6 +151,7 @@ LOADERS = {
     "a sampler that tells its state": lambda: plain(sampler=Saved())(),
     "a sampler that tells its state, with workers": lambda: plain(sampler=Saved(), num_workers=2)(),
     "a sampler that would go on from its state": lambda: plain(sampler=GoesOn())(),
+    "a stream that would go on from its state": lambda: data.DataLoader(Streamed(), BATCH),
     "DistributedSampler": lambda: plain(sampler=distributed())(),
     "a dataset that counts": lambda: data.DataLoader(
         data.Subset(Curriculum(), range(ROWS)), BATCH, shuffle=True
@@ -280,6 +299,28 @@ def test_a_counter_that_moves_between_two_epochs_is_the_scripts(tmp_path):
 
     assert train(2) == shuffled(20)
     assert train(3) == shuffled(30)  # not the 21 that was saved
+
+
+def test_what_is_made_anew_for_each_epoch_begins_anew(tmp_path):
+    def train(epochs: int) -> dict[int, Any]:
+        seen = {}
+        with Run(tmp_path, model=torch.nn.Linear(3, 1), save=Every(epochs=1), stop=None) as run:
+            for epoch in run.epochs(epochs):
+                generator = torch.Generator().manual_seed(epoch)
+                for loader in (plain(sampler=Counting())(), plain(shuffle=True, generator=generator)()):
+                    name = type(loader.sampler).__name__
+                    batches = run.batches(loader, name=name)
+                    seen[epoch, name] = [row for rows, _ in batches for row in rows.tolist()]
+                del loader, batches
+                run.report(val_loss=1.0)
+        return seen
+
+    first = train(2)
+    for epoch in (3, 4):
+        seen = train(epoch)
+        assert seen[epoch, "Counting"] == first[1, "Counting"] == shuffled(0)
+        bare = plain(shuffle=True, generator=torch.Generator().manual_seed(epoch))()
+        assert seen[epoch, "RandomSampler"] == [row for rows, _ in bare for row in rows.tolist()]
 
 
 def test_a_checkpoint_that_knows_nothing_of_samplers_goes_on(tmp_path, monkeypatch):
