@@ -97,7 +97,7 @@ class Files:
             return None
         return status.st_dev, status.st_ino
 
-    def names(self, handle: Handle) -> int:
+    def links(self, handle: Handle) -> int:
         """How many names an open file has."""
         return os.fstat(handle.fd).st_nlink
 

@@ -38,7 +38,7 @@ class Journal:
         with naming(path):
             self._handle = files.open_append(path)
             try:
-                self.linked = files.names(self._handle) > 1
+                self.linked = files.links(self._handle) > 1
                 """Whether it had another name, as in a backup by ``cp -al``, and was replaced by a copy."""
                 if self.linked:
                     self._handle = _own_copy(files, self._handle, path)

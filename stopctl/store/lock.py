@@ -137,7 +137,7 @@ def _locked_file(files: Files, directory: Path, over: bool) -> tuple[Handle, boo
             raise _locked(directory, _read(files, handle))
         if free:
             _check_named(files, directory, handle)
-        linked = free and files.names(handle) > 1
+        linked = free and files.links(handle) > 1
         if free and not linked:
             return handle, False
         held = _replacement(files, directory)

@@ -111,9 +111,8 @@ class Store(Reader):
         old = self.meta or {}
         self._fence.check()
         with as_save_error("opening the run", self.path):
-            writer: int = 1 + max(
-                [old.get("writer", 0), *(order(entry.name)[2] for entry in self._entries())]
-            )
+            names = [entry.name for entry in self._entries()]
+            writer: int = 1 + max([old.get("writer", 0), *(writer for _, _, writer in map(order, names))])
             if writer > MAX_WRITER:
                 raise DamagedError(
                     f"{self.path}: the writer's number {writer - 1}, in {RUN} or the name of a checkpoint, "
