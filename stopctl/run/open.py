@@ -314,6 +314,8 @@ def _begin(
     """Mark the run as this writer's, set aside what is damaged, tell changes; return its number."""
     before = dict(store.meta or {})
     writer: int = store.begin(_merged(store.meta, meta, None if resumed is None else resumed.info))
+    if store.linked:
+        log.warning("%s: %s", directory, store.linked)
     _set_late_ones_aside(store, {*(info.name for info in here.good), *here.broken})
     for name, why in here.broken.items():
         set_aside(store, name, why)

@@ -97,6 +97,10 @@ class Files:
             return None
         return status.st_dev, status.st_ino
 
+    def links(self, handle: Handle) -> int:
+        """How many names an open file has."""
+        return os.fstat(handle.fd).st_nlink
+
     def stamp(self, path: Path) -> tuple[int, int, int, int]:
         """What tells a file from every other one and from itself once it was changed; links do not count."""
         status = os.lstat(path)

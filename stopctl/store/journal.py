@@ -7,6 +7,7 @@ cut may take the newest, which no promise rests on.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -18,7 +19,8 @@ from stopctl.core.codec import float_from_json
 from stopctl.core.errors import DamagedError, StateError
 from stopctl.core.words import figure
 from stopctl.store import strict
-from stopctl.store.files import Files, Handle, as_damage, naming
+from stopctl.store.files import CHUNK, Files, Handle, as_damage, naming
+from stopctl.store.hashed import write_file
 
 Line = dict[str, Any]
 
@@ -36,6 +38,10 @@ class Journal:
         with naming(path):
             self._handle = files.open_append(path)
             try:
+                self.linked = files.links(self._handle) > 1
+                """Whether it had another name, as in a backup by ``cp -al``, and was replaced by a copy."""
+                if self.linked:
+                    self._handle = _own_copy(files, self._handle, path)
                 size = files.size(path)
                 self._torn = size > 0 and _read(files, self._handle, size - 1, 1) != b"\n"
             except BaseException:
@@ -68,6 +74,25 @@ class Journal:
                 self._files.sync(self._handle)
             finally:
                 self._files.close(self._handle)
+
+
+def _own_copy(files: Files, handle: Handle, path: Path) -> Handle:
+    """The same lines in a file that has no other name."""
+
+    def blocks() -> Iterator[bytes]:
+        offset = 0
+        while block := _read(files, handle, offset, CHUNK):
+            offset += len(block)
+            yield block
+
+    new = path.with_name(f".tmp-{path.name}")
+    with contextlib.suppress(FileNotFoundError):
+        files.unlink(new)  # of a copy that was killed
+    write_file(files, new, blocks())
+    files.rename(new, path)
+    own = files.open_append(path)
+    files.close(handle)
+    return own
 
 
 class Lines(Iterator[Line]):

@@ -33,6 +33,8 @@ class RunLock:
         self._identity = files.identity(handle)
         self._pid = os.getpid()
         self.started = started
+        self.linked = False
+        """Whether run.lock had another name, and was replaced."""
 
     @classmethod
     def take(cls, files: Files, directory: Path, *, over: bool = False) -> RunLock:
@@ -48,9 +50,14 @@ class RunLock:
         if held is not None and mine and not over:
             raise _already_open(directory, held.started)
         with naming(directory / LOCK):
-            handle = _replacement(files, directory) if mine else _locked_file(files, directory, over)
+            linked = False
+            if mine:
+                handle = _replacement(files, directory)
+            else:
+                handle, linked = _locked_file(files, directory, over)
             try:
                 lock = cls(files, real, handle, now())
+                lock.linked = linked
                 line = {"host": _host(), "pid": os.getpid(), "started": lock.started}
                 text = strict.dumps(line) + b"\n"
                 files.write(handle, text)
@@ -117,8 +124,12 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _locked_file(files: Files, directory: Path, over: bool) -> Handle:
-    """run.lock, open and locked; `over`: if need be a new file in its place."""
+def _locked_file(files: Files, directory: Path, over: bool) -> tuple[Handle, bool]:
+    """run.lock, open and locked; `over`: if need be a new file in its place.
+
+    One that has another name, as in a backup by ``cp -al``, would lock both places: it is replaced, too, as
+    the second value says.
+    """
     handle = files.open_lock(directory / LOCK)
     try:
         free = files.lock(handle)
@@ -126,13 +137,15 @@ def _locked_file(files: Files, directory: Path, over: bool) -> Handle:
             raise _locked(directory, _read(files, handle))
         if free:
             _check_named(files, directory, handle)
+        linked = free and files.links(handle) > 1
+        if free and not linked:
+            return handle, False
+        held = _replacement(files, directory)
     except BaseException:
         files.close(handle)
         raise
-    if free:
-        return handle
     files.close(handle)
-    return _replacement(files, directory)
+    return held, linked
 
 
 def _replacement(files: Files, directory: Path) -> Handle:

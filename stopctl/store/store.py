@@ -13,7 +13,7 @@ from stopctl.store.draft import Content, Draft, Writing
 from stopctl.store.fence import Fence
 from stopctl.store.files import DIRECTORY, FILES, Files, as_save_error, without_sync
 from stopctl.store.journal import Journal
-from stopctl.store.lock import RunLock, now
+from stopctl.store.lock import LOCK, RunLock, now
 from stopctl.store.manifest import MAX_WRITER, NAME, CheckpointInfo, order
 from stopctl.store.pins import NO_PINS, forget_pin, read_pins
 from stopctl.store.reader import Damage, Listing, Reader
@@ -37,9 +37,13 @@ Durability: TypeAlias = Literal["full", "process"]
 class Store(Reader):
     """A run's directory, locked for this process: first `lock`, then `begin`, then the rest, then `close`.
 
+    `linked` says which files had another name and were replaced by `begin`, None if none had.
+
     Every method raises SaveError, with the file and the reason, where an operation of the file system fails,
     or where another process has taken the run over; what was saved before stays as it is.
     """
+
+    linked: str | None = None
 
     def __init__(
         self,
@@ -107,9 +111,8 @@ class Store(Reader):
         old = self.meta or {}
         self._fence.check()
         with as_save_error("opening the run", self.path):
-            writer: int = 1 + max(
-                [old.get("writer", 0), *(order(entry.name)[2] for entry in self._entries())]
-            )
+            names = [entry.name for entry in self._entries()]
+            writer: int = 1 + max([old.get("writer", 0), *(writer for _, _, writer in map(order, names))])
             if writer > MAX_WRITER:
                 raise DamagedError(
                     f"{self.path}: the writer's number {writer - 1}, in {RUN} or the name of a checkpoint, "
@@ -121,6 +124,13 @@ class Store(Reader):
         self._fence.check()
         self.meta, self._fence.writer = new, writer
         self._tell_left(left)
+        linked = [name for name, file in ((LOCK, self._lock), (JOURNAL, self._journal)) if file.linked]
+        if linked:
+            self.linked = (
+                f"{' and '.join(linked)} had another name, as in a backup by cp -al, and became a copy of "
+                "this run's own: what is written here is not written there"
+            )
+            self.append("noticed", text=self.linked, level="warning")
         return writer
 
     def commit(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stopctl import Run
 from stopctl.core.errors import TreeError
-from stopctl.store import FILES, Files, journal
+from stopctl.store import FILES, Files, Reader, journal
 from stopctl.store.files import Handle
 from stopctl.store.journal import BLOCK, Journal, Lines, newest_first
 from support.recorder import Op, Recorder
@@ -199,3 +201,30 @@ def test_a_file_that_cannot_be_looked_at_is_closed_again(tmp_path: Path) -> None
     with pytest.raises(OSError, match="broken"):
         opened(tmp_path / "j", files)
     assert files.ops[-1].name == "close"
+
+
+@pytest.mark.parametrize("name", ["run.lock", "journal.jsonl"])
+def test_a_file_with_another_name_is_replaced_by_a_copy_of_its_own_and_told_once(
+    tmp_path: Path, caplog: Any, name: str
+) -> None:
+    def train(epochs: int) -> None:
+        with Run(tmp_path / "run", state={"w": 0}, durability="process", stop=None) as run:
+            for _ in run.epochs(epochs):
+                run.report(val_loss=1.0)
+
+    train(1)
+    other = tmp_path / "backup"
+    os.link(tmp_path / "run" / name, other)
+    before = other.read_bytes()
+    train(2)
+    train(3)
+    told = f"{name} had another name, as in a backup by cp -al, and became a copy of this run's own: what is written "
+    assert [message.count(told) for message in caplog.messages if "another name" in message] == [1]
+    assert (other.read_bytes(), other.stat().st_nlink) == (before, 1)
+    lines = list(Reader(tmp_path / "run").journal())
+    assert [line["event"] for line in lines if line["event"] in ("start", "resume")] == [
+        "start",
+        "resume",
+        "resume",
+    ]
+    assert [line["event"] for line in lines].count("noticed") == 1

@@ -205,6 +205,7 @@ def test_a_released_lock_has_nothing_to_forget(tmp_path: Path) -> None:
         "lock",
         "identity",
         "identity",
+        "links",
         "identity",
         "write",
         "truncate",

@@ -162,10 +162,11 @@ def world(level: str) -> Iterator[World]:
         WORLD.told[info.name] = info
         return info
 
-    def asked(self: Store, names: Any, **more: Any) -> None:
+    def asked(self: Store, names: Any, **more: Any) -> dict[str, str]:
         names = list(names)
         WORLD.deleted.update(names)
-        deleting(self, names, **more)
+        stuck: dict[str, str] = deleting(self, names, **more)
+        return stuck
 
     changes: list[tuple[Any, str, Any]] = [
         (ranks, "Task", Work),
