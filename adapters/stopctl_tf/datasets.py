@@ -22,7 +22,8 @@ from stopctl.ports import Batches, Leaf, Tree, array_leaf, leaf_array
 
 INSTEAD = (
     "write stopctl_tf.epoch_shuffled(...), whose order is a function of (seed, epoch), or pass an iterator, "
-    "made once before the loop: run.batches(iterator, steps=100) with iter(dataset.repeat())"
+    "made once before the loop: run.batches(iterator, steps=100) with iter(dataset.repeat()), and shuffle() "
+    "behind the repeat()"
 )
 
 DRAWS = re.compile(
@@ -47,6 +48,22 @@ def refuse_unknown_order(dataset: Any) -> None:
             raise SettingError(
                 f"run.batches() got a tf.data.Dataset with a {name} that draws anew in each iteration: write "
                 "rerandomize_each_iteration=False"
+            )
+
+
+def refuse_repeated_shuffles(dataset: Any) -> None:
+    """Raise SettingError if a repeat() iterates a shuffle() that is another one each time.
+
+    TensorFlow writes the position of such an iterator so that some batches behind it come in another order.
+    """
+    for each in links(dataset):
+        if type(each).__name__ == "_RepeatDataset" and any(
+            getattr(inner, "_reshuffle_each_iteration", False) for inner in links(each)
+        ):
+            raise SettingError(
+                "run.batches() got a tf.data iterator with shuffle() before repeat(), whose position TensorFlow "
+                "does not always write exactly: write repeat() first, dataset.repeat().shuffle(...).batch(...), "
+                "or shuffle(..., reshuffle_each_iteration=False)"
             )
 
 
@@ -204,6 +221,7 @@ class IteratorBatches:
 
     def __init__(self, iterator: Any) -> None:
         refuse_hidden_draws(iterator._dataset)
+        refuse_repeated_shuffles(iterator._dataset)
         self._iterator = iterator
         self._gives = str(iterator.element_spec)
         self.length: int | None = None

@@ -212,7 +212,7 @@ def iterated() -> Work:
     """One iterator for all epochs, saved in the middle of them; each is validated there, too."""
     x, y = (np.concatenate(parts) for parts in zip(*batches(), strict=True))
     tf.random.set_seed(3)  # of the script, as the order is that of both seeds
-    data = tf.data.Dataset.from_tensor_slices((x, y)).shuffle(20, seed=6).batch(8).repeat().prefetch(2)
+    data = tf.data.Dataset.from_tensor_slices((x, y)).repeat().shuffle(20, seed=6).batch(8).prefetch(2)
     model = net(layers.Dropout(0.3))
     return work(model, keras.optimizers.Adam(0.05), data=iter(data), steps=len(x) // 8, middle=3)
 

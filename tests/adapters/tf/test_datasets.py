@@ -143,6 +143,7 @@ def seeded_inner(x: Any) -> Any:
         ),
         (lambda: rows().shuffle(5, reshuffle_each_iteration=False), r"a shuffle\(\) without a seed"),
         (lambda: iter(rows().shuffle(5).repeat()), r"a shuffle\(\) without a seed"),
+        (lambda: iter(rows().shuffle(5, seed=1).batch(2).repeat().prefetch(1)), r"write repeat\(\) first"),
         (lambda: rows().flat_map(inner), r"flat_map\(\) function shuffles without a seed"),
         (
             lambda: rows().map(lambda x: x + tf.random.uniform((), 0, 5, tf.int64)),
