@@ -113,7 +113,7 @@ class GridLoader:
 
 SETUPS: dict[str, list[Any]] = {
     "README.md": [any_loop, torch_loop, keras_fit],
-    "docs/tutorial.md": [dict, no_framework, torch_loop, torch_batches, own_files],
+    "docs/tutorial.md": [dict, no_framework, torch_loop, no_framework, torch_batches, own_files],
     "docs/adapters.md": [lambda: {"model": Grid()}, lambda: {"loader": GridLoader()}],
     "docs/observers.md": [lambda: {"state": {}, **any_loop()}, dict],
 }

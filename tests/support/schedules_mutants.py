@@ -67,7 +67,7 @@ MUTANTS = {
     "other ranks go on inside an epoch": Mutant(
         "team.restore:check_ranks", "info.ranks != ranks.size", "False"
     ),
-    "a lock that is kept when the opening fails": Mutant("run.session:Session.__init__", "self._store.close()", "pass"),
+    "a lock that is kept when the opening fails": Mutant("run.session:Session.__init__", "self._give_back()", "pass"),
 }  # fmt: skip
 
 
