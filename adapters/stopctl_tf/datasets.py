@@ -61,9 +61,9 @@ def refuse_repeated_shuffles(dataset: Any) -> None:
             getattr(inner, "_reshuffle_each_iteration", False) for inner in links(each)
         ):
             raise SettingError(
-                "run.batches() got a tf.data iterator with shuffle() before repeat(), whose position TensorFlow "
-                "does not always write exactly: write repeat() first, dataset.repeat().shuffle(...).batch(...), "
-                "or shuffle(..., reshuffle_each_iteration=False)"
+                "run.batches() got a tf.data iterator with shuffle() before repeat(), whose position "
+                "TensorFlow does not always write exactly: write repeat() first, "
+                "dataset.repeat().shuffle(...).batch(...), or shuffle(..., reshuffle_each_iteration=False)"
             )
 
 

@@ -65,7 +65,7 @@ MUTANTS = {
     ),
     "every rank is given rank 0's part": Mutant("team.restore:_load", "rank=ranks.rank", "rank=0"),
     "other ranks go on inside an epoch": Mutant(
-        "team.restore:check_ranks", "info.ranks != ranks.size", "False"
+        "team.restore:check_ranks", "info.ranks == ranks.size", "True"
     ),
     "a lock that is kept when the opening fails": Mutant("run.session:Session.__init__", "self._give_back()", "pass"),
 }  # fmt: skip

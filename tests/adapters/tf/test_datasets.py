@@ -48,7 +48,7 @@ def generated(epoch: Any) -> Any:
 
 
 def endless(epoch: Any) -> Any:
-    rows = tf.data.Dataset.from_tensor_slices(X).shuffle(ROWS, seed=2)
+    rows = tf.data.Dataset.from_tensor_slices(X).shuffle(ROWS, seed=2, reshuffle_each_iteration=False)
     return iter(rows.batch(BATCH).repeat().prefetch(2)), 4
 
 
