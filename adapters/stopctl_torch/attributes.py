@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import weakref
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ FOREIGN = ("torch", "torchmetrics")
 
 
 class Attribute(NamedTuple):
-    """A number, or which tensor it is and how often that was written to."""
+    """A number or a tensor."""
 
     owner: Any
     name: str
@@ -32,7 +33,9 @@ class Attributes:
     def __init__(self, things: Mapping[str, Any]) -> None:
         self._things = things
         self._numbers = {path: found.value for path, found in _numbers(things)}
-        self._tensors = {path: found.value for path, found in _tensors(things)}
+        self._tensors = {  # by reference: another one may come to lie where one has lain
+            path: (weakref.ref(found.value), found.value._version) for path, found in _tensors(things)
+        }
 
     def moved(self) -> Iterator[Notice]:
         """Tell what has moved since."""
@@ -46,13 +49,19 @@ class Attributes:
                 f"moved since opening and in no state_dict(): {', '.join(paths)}; a resumed run begins with "
                 "the first value again: make it a buffer, or tell it in get_extra_state() or state_dict()"
             )
-        tensors = [path for path, found in _tensors(self._things) if self._tensors.get(path) != found.value]
+        tensors = [
+            path for path, found in _tensors(self._things) if not self._is_as_before(path, found.value)
+        ]
         if tensors:
             yield Notice(
                 f"tensors in no state_dict() that training has changed: {', '.join(tensors)}; where "
                 "forward() does not make them anew, register_buffer() keeps them",
                 logging.INFO,
             )
+
+    def _is_as_before(self, path: str, tensor: torch.Tensor) -> bool:
+        reference, version = self._tensors.get(path, (None, 0))
+        return reference is not None and reference() is tensor and tensor._version == version
 
     def _is_saved(self, path: str, owner: Any, name: str, value: float) -> bool:
         """Whether a state has it under another name: a value of the component's, or a counter beside it."""
@@ -88,7 +97,7 @@ def _tensors(things: Mapping[str, Any]) -> Iterator[tuple[str, Attribute]]:
             passing = {name: owner._buffers.get(name) for name in owner._non_persistent_buffers_set}
             for name, value in {**vars(owner), **passing}.items():
                 if isinstance(value, torch.Tensor) and not value.is_inference():
-                    yield path + name, Attribute(owner, name, (id(value), value._version))
+                    yield path + name, Attribute(owner, name, value)
 
 
 def _plain(tree: Any, key: Any = "") -> Iterator[tuple[Any, Any]]:

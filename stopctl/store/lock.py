@@ -144,7 +144,8 @@ def _locked_file(files: Files, directory: Path, over: bool) -> tuple[Handle, boo
     except BaseException:
         files.close(handle)
         raise
-    files.close(handle)
+    with contextlib.suppress(OSError):  # nothing was written by it
+        files.close(handle)
     return held, linked
 
 
