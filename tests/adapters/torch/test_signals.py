@@ -58,16 +58,16 @@ def test_a_process_group_killed_by_sigterm_saves_and_goes_on(tmp_path: Path) -> 
     run = tmp_path / "run"
     process = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", f"DIRECTORY = {str(run)!r}\n{PROGRAM}"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0, start_new_session=True,
     )  # fmt: skip
     assert process.stdout is not None
-    for line in process.stdout:
-        if line == "1 3\n":
+    for line in iter(process.stdout.readline, b""):  # unbuffered: what is not read here is left for below
+        if line == b"1 3\n":
             os.killpg(process.pid, signal.SIGTERM)
             break
     rest, err = process.communicate()
     assert process.returncode == 143, err
-    assert "is killed by signal" not in err
+    assert b"is killed by signal" not in err
     (last,) = [line for line in Reader(run).journal() if line["event"] == "preempted"]
     batches = 3 + len(rest.splitlines())
     assert (last["step"], Reader(run).list().good[-1].step) == (batches, batches)
