@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 
 from stopctl.ports import Notice
+from stopctl_torch.marks import leaves
 
 FOREIGN = ("torch", "torchmetrics")
 """Packages whose classes know what of theirs is state."""
@@ -66,7 +67,7 @@ class Attributes:
     def _is_saved(self, path: str, owner: Any, name: str, value: float) -> bool:
         """Whether a state has it under another name: a value of the component's, or a counter beside it."""
         thing = self._things[path.partition("/")[0]]
-        values = list(_plain(thing.state_dict()))
+        values = [(k, v) for k, v in leaves(thing.state_dict()) if not isinstance(v, torch.Tensor)]
         if isinstance(owner, torch.nn.Module):
             buffers = {k: v for k, v in owner.named_buffers(recurse=False) if k != "num_batches_tracked"}
             values += [(key, v.item()) for key, v in buffers.items() if v.numel() == 1]
@@ -98,15 +99,3 @@ def _tensors(things: Mapping[str, Any]) -> Iterator[tuple[str, Attribute]]:
             for name, value in {**vars(owner), **passing}.items():
                 if isinstance(value, torch.Tensor) and not value.is_inference():
                     yield path + name, Attribute(owner, name, value)
-
-
-def _plain(tree: Any, key: Any = "") -> Iterator[tuple[Any, Any]]:
-    """The numbers in a state, by the key that they stand under."""
-    if isinstance(tree, Mapping):
-        for name, value in tree.items():
-            yield from _plain(value, name)
-    elif isinstance(tree, list | tuple):
-        for value in tree:
-            yield from _plain(value, key)
-    elif type(tree) in (int, float):
-        yield key, tree
