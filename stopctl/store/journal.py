@@ -91,7 +91,8 @@ def _own_copy(files: Files, handle: Handle, path: Path) -> Handle:
     write_file(files, new, blocks())
     files.rename(new, path)
     own = files.open_append(path)
-    files.close(handle)
+    with contextlib.suppress(OSError):  # its lines are in the copy; who closes it twice may close another's
+        files.close(handle)
     return own
 
 

@@ -228,3 +228,26 @@ def test_a_file_with_another_name_is_replaced_by_a_copy_of_its_own_and_told_once
         "resume",
     ]
     assert [line["event"] for line in lines].count("noticed") == 1
+
+
+def test_a_copy_stands_though_the_linked_file_fails_to_close(tmp_path: Path) -> None:
+    class Failing(Files):
+        closed: list[int] = []  # noqa: RUF012
+
+        def close(self, handle: Handle) -> None:
+            super().close(handle)
+            self.closed.append(handle.fd)
+            if len(self.closed) == 2:  # after the copy was written
+                raise OSError(errno.EIO, "no answer")
+
+    path, other = tmp_path / "journal.jsonl", tmp_path / "backup"
+    path.write_bytes(b'{"event": "start"}\n')
+    os.link(path, other)
+    files = Failing()
+    made = opened(path, files)
+    made.append({"event": "close"})
+    made.close()
+    assert made.linked
+    assert len(files.closed) == 3  # the copy's, the linked file's once, the journal's
+    assert [line["event"] for line in lines(path)] == ["start", "close"]
+    assert other.read_bytes() == b'{"event": "start"}\n'
