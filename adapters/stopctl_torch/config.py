@@ -192,9 +192,8 @@ def _layers(module: torch.nn.Module) -> list[tuple[str, str]]:
 def _text(layer: torch.nn.Module) -> str:
     """Its class and what it says of itself; the same in every process, and whether it is sharded or not."""
     kind = type(layer)
-    if (
-        kind.__name__.startswith("FSDP") and len(kind.__mro__) > 2
-    ):  # made by fully_shard: (FSDPModule, the class)
+    if kind.__name__.startswith("FSDP") and len(kind.__mro__) > 2:
+        # made by fully_shard: (FSDPModule, the class)
         kind = next((each for each in kind.__mro__ if f"FSDP{each.__name__}" == kind.__name__), kind)
     own = kind.__repr__ is not torch.nn.Module.__repr__ and not layer._modules
     try:

@@ -429,9 +429,8 @@ class Loop:
     def _data_was_used(self) -> None:
         waiting = {name: each for name, each in self._session.place.waiting.items() if each.inside}
         for name, position in waiting.items():
-            if (
-                self._feed is not None and name in self._feeds
-            ):  # beside others, which have no batch left for it
+            if self._feed is not None and name in self._feeds:
+                # it stands beside others, which have no batch left for it
                 self._begin(self._feeds[name], name)
                 continue
             raise OrderError(

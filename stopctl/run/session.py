@@ -341,10 +341,11 @@ class Session:
                     f"the run is finished, nothing was trained with what is given now ({told(stays)}): give "
                     "another directory to train with it"
                 )
-        elif isinstance(self._state, Configured) and before is not None and at.planned > before:
-            for text in (
-                self._state.too_short(at.done, before, at.planned) if at.done and not at.inside else ()
-            ):
+            return
+        if not isinstance(self._state, Configured) or before is None or not at.done or at.inside:
+            return
+        if at.planned > before:
+            for text in self._state.too_short(at.done, before, at.planned):
                 self._changed(text)
 
     def goes_on(self, at: Counters) -> bool:
