@@ -59,6 +59,7 @@ def group(rank: int, size: int, folder: Path) -> Iterator[None]:
 def model() -> Any:
     import torch
 
+    torch.manual_seed(0)  # the same on all ranks, as what is saved once has to be
     return torch.nn.Linear(4, 1)
 
 

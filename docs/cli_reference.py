@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple, get_args, get_type_hints
@@ -15,11 +16,28 @@ BEGIN, END = "<!-- reference: made by python docs/cli_reference.py -->", "<!-- e
 
 
 def reference() -> str:
-    """Every command with its help, arguments and options, in Markdown."""
+    """Every command with its help, arguments and options, in Markdown; what several take stands once."""
     from stopctl.cli.app import app
 
-    functions = {one.callback.__name__: one.callback for one in app.registered_commands if one.callback}
-    return "\n".join(line for name in sorted(functions) for line in _command(name, functions[name]))
+    groups = [("", app), *((f"{group.name} ", group.typer_instance) for group in app.registered_groups)]
+    functions = {
+        f"{before}{one.callback.__name__}": one.callback
+        for before, group in groups
+        for one in group.registered_commands
+        if one.callback
+    }
+    takes = {name: [Parameter.of(*named) for named in _hints(functions[name])] for name in sorted(functions)}
+    count = Counter(one for parameters in takes.values() for one in parameters)
+    often = {one.written: one for one, n in reversed(count.most_common()) if n > 1}
+    common = sorted(often.values(), key=lambda one: (one.option, one.name))
+    once = {one for one in common if 2 * count[one] > len(takes)}
+    lines = ["### What several commands take", "", *_table(common)]
+    for one in once:
+        without = ", ".join(f"`{name}`" for name in takes if one not in takes[name])
+        lines += [f"Every command but {without} takes `{one.name}` so.", ""]
+    for name, parameters in takes.items():
+        lines += _command(name, functions[name], parameters, set(common), once)
+    return "\n".join(lines)
 
 
 def put_into(page: str) -> str:
@@ -35,18 +53,32 @@ def put_into(page: str) -> str:
     return f"{before}{BEGIN}\n\n{reference()}\n{END}{after}"
 
 
-def _command(name: str, function: Callable[..., Any]) -> Iterator[str]:
-    parameters = [Parameter.of(*named) for named in _hints(function)]
-    usage = [one.written for one in parameters if not one.option]
+def _command(
+    name: str,
+    does: Callable[..., Any],
+    takes: Sequence[Parameter],
+    common: set[Parameter],
+    once: set[Parameter],
+) -> Iterator[str]:
+    """A command's section: of what is `common` the name alone, of what stands `once` nothing."""
+    usage = [one.written for one in takes if not one.option]
     yield f"### `{' '.join(['stopctl', name, *usage])}`"
     yield ""
-    yield inspect.getdoc(function) or ""
+    yield inspect.getdoc(does) or ""
     yield ""
+    yield from _table([one for one in takes if one not in common])
+    also = [f"`{one.name}`" for one in takes if one.option and one in common - once]
+    if also:
+        yield f"[As above](#what-several-commands-take): {', '.join(also)}."
+        yield ""
+
+
+def _table(parameters: Sequence[Parameter]) -> Iterator[str]:
     if parameters:
-        yield "| | | default |"
-        yield "|---|---|---|"
+        yield "| | |"
+        yield "|---|---|"
         for one in parameters:
-            yield f"| `{_cell(one.written)}` | {_cell(one.help)} | {one.default} |"
+            yield f"| `{_cell(one.written)}` | {_cell(one.help)}{one.default} |"
         yield ""
 
 
@@ -61,6 +93,7 @@ def _hints(function: Callable[..., Any]) -> Iterator[tuple[inspect.Parameter, An
 class Parameter(NamedTuple):
     """An argument or an option as the page shows it."""
 
+    name: str
     written: str
     help: str
     default: str
@@ -76,7 +109,7 @@ class Parameter(NamedTuple):
         metavar = info.metavar or (_metavar(kind) if option else "") or parameter.name.upper()
         value = "" if kind is bool else f" {metavar}"
         written = f"{', '.join(names)}{value}" if option else metavar
-        return cls(written, info.help or "", _default(parameter.default), option)
+        return cls(names[0], written, info.help or "", _default(parameter.default, option), option)
 
 
 def _metavar(kind: Any) -> str:
@@ -89,10 +122,10 @@ def _metavar(kind: Any) -> str:
     return {str: "TEXT", int: "INTEGER", float: "FLOAT", Path: "PATH"}.get(kind, "")
 
 
-def _default(value: Any) -> str:
+def _default(value: Any, option: bool) -> str:
     if value is inspect.Parameter.empty:
-        return "to be given"
-    return "" if value in (None, False) else f"`{value}`"
+        return " Required." if option else ""
+    return "" if value in (None, False) else f" Default: `{value}`."
 
 
 def _cell(text: str) -> str:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from stopctl.core.errors import MismatchError, TreeError
 from stopctl.runs.choose import choose
 from stopctl.runs.weights import averages, check_fit, fit, left_out_told
+from stopctl.sinks.stderr import print_lines, waiting_lines
 from stopctl.state.arguments import named, what
-from stopctl.state.arrays import array_leaf, detached, leaf_array
+from stopctl.state.arrays import array_leaf, detached, from_tree, leaf_array, to_tree
 from stopctl.state.config import FROZEN, LR, RATES, begins_anew
 from stopctl.state.data import has_state
-from stopctl.state.generators import generator, typed
+from stopctl.state.generators import check_positions, generator, typed
 from stopctl.state.protocols import (
     Batches,
     Configured,
@@ -18,10 +19,12 @@ from stopctl.state.protocols import (
     Generators,
     Held,
     LearningRate,
+    Noted,
     Notice,
     Notices,
     Outlined,
     Overlap,
+    Proved,
     Ranked,
     State,
     Structure,
@@ -47,12 +50,14 @@ __all__ = [
     "Leaf",
     "LearningRate",
     "MismatchError",
+    "Noted",
     "Notice",
     "Notices",
     "NumpyRng",
     "Outlined",
     "Overlap",
     "Piece",
+    "Proved",
     "PythonRng",
     "Ranked",
     "Sharded",
@@ -67,20 +72,25 @@ __all__ = [
     "averages",
     "begins_anew",
     "check_fit",
+    "check_positions",
     "choose",
     "detached",
     "differences",
     "differing",
     "fit",
     "flatten",
+    "from_tree",
     "generator",
     "has_state",
     "leaf_array",
     "left_out_told",
     "misfits",
     "named",
+    "print_lines",
+    "to_tree",
     "tree_leaves",
     "tree_map",
     "typed",
+    "waiting_lines",
     "what",
 ]

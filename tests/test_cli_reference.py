@@ -29,8 +29,10 @@ def test_every_command_is_in_the_reference_and_shown_on_the_page():
 
 def test_options_are_written_as_typer_takes_them():
     text = reference()
-    assert "| `--json` | Print one JSON object instead. |  |" in text
-    assert "| `--keep RULE` | What to keep, as in Python: Last(2) \\| Best(1). | to be given |" in text
+    assert text.count("| `--json` | Print one JSON object instead. |") == 1
+    assert "Every command but `demo`, `watch` takes `--json` so." in text
+    assert "| `--keep RULE` | What to keep, as in Python: Last(2) \\| Best(1). Required. |" in text
+    assert "| `--epochs INTEGER` | Train for at most so many epochs. Default: `50`. |" in text
     assert "| `--framework torch\\|tensorflow\\|both` |" in text
 
 

@@ -10,7 +10,10 @@ import pytest
 
 import stopctl
 import stopctl.core
+import stopctl.ports
 import stopctl.rules
+import stopctl.sinks
+import stopctl.testing
 
 MODULES = sorted(
     module.name
@@ -43,3 +46,11 @@ def test_there_are_examples():
     rules += [getattr(stopctl.rules, name) for name in stopctl.rules.__all__ if name != "FoldChoice"]
     for public in [*rules, stopctl.EarlyStopper, stopctl.Controller, stopctl.Run, stopctl.Minimize]:
         assert ">>> " in public.__doc__, public
+
+
+def test_examples_are_under_their_heading_which_the_site_renders_as_code():
+    for module in [stopctl, stopctl.rules, stopctl.sinks, stopctl.testing, stopctl.ports]:
+        for name in module.__all__:
+            text = getattr(module, name).__doc__ or ""
+            before, example, _ = text.partition(">>> ")
+            assert not example or before.rstrip().endswith("Examples:"), name

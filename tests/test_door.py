@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import get_type_hints
 
@@ -17,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 HEAD = """
 from __future__ import annotations
 from typing import Any
-import stopctl, stopctl_tf, stopctl_torch, torch
+import stopctl, stopctl_keras, stopctl_tf, stopctl_torch, torch
 from stopctl import Every, Last, Maximize, Minimize, NonFinite, OnBest, Patience, ReduceOnPlateau
 model: torch.nn.Module = torch.nn.Linear(2, 1)
 keras_model: Any = None
@@ -27,6 +28,7 @@ DOORS = {
     "stopctl_torch.Run": 'stopctl_torch.Run("runs/a", model=model, {})',
     "stopctl_tf.Run": 'stopctl_tf.Run("runs/a", model=keras_model, {})',
     "FitCallback": 'stopctl_tf.FitCallback("runs/a", {})',
+    "stopctl_keras.FitCallback": 'stopctl_keras.FitCallback("runs/a", {})',
 }
 WRONG = [
     'stop="five"',
@@ -41,6 +43,7 @@ WRONG = [
     'monitor="val_loss"',
     "lr=0.1",
     'grace_seconds="30"',
+    "mirror=3",
 ]
 RIGHT = [
     "stop=Patience(5) | NonFinite(), save=Every(epochs=10) | OnBest(), keep=Last(2)",
@@ -48,6 +51,7 @@ RIGHT = [
     'resume="require", notes={"seed": 1}, allow_missing={"scheduler"}, start_from_run="runs/b", take_over=True',
     'anew={"lr"}, start_from_run=stopctl.Weights("runs/b", strict=False, rename={"a": "b"})',
     'durability="process", verify_writes=True, async_save="overlap", save_errors="continue", grace_seconds=30',
+    'mirror="s3://bucket/a", mirror_options={"anon": False}, mirror_max_age=600',
     'team=None, timeout=5, reduce={"val_loss": "mean"}, observers=[stopctl_sink]',
 ]
 
@@ -89,7 +93,7 @@ def told(tmp_path_factory):
         f"mypy_path = {ROOT}:{ROOT / 'adapters'}\n"
         "[mypy-torch.*,tensorflow.*,keras.*,numpy.*,tqdm.*]\n"
         "ignore_missing_imports = true\nfollow_imports = skip\n"
-        "[mypy-stopctl.*,stopctl_torch.*,stopctl_tf.*]\nignore_errors = true\n"
+        "[mypy-stopctl.*,stopctl_torch.*,stopctl_keras.*,stopctl_tf.*]\nignore_errors = true\n"
     )
     done = subprocess.run(
         [sys.executable, "-m", "mypy", "--config-file", "mypy.ini", "user.py"],
@@ -123,3 +127,10 @@ def test_the_settings_are_defined_once():
     listed = re.findall(r"^ {8}(\w+): ", RunSettings.__doc__ or "", re.MULTILINE)
     assert listed == list(door), "each is told of, in its order"
     assert stopctl.RunSettings is RunSettings
+
+
+def test_every_package_of_the_wheel_says_that_it_is_typed():
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"][
+        "wheel"
+    ]["packages"]
+    assert [name for name in packages if not (ROOT / name / "py.typed").exists()] == []

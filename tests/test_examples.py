@@ -1,8 +1,14 @@
-"""Every Python block of README and docs runs, in order, file by file."""
+"""README's programs and those of docs/examples run as they stand, killed as well; the blocks of docs in order."""
 
 from __future__ import annotations
 
+import os
+import re
+import signal
+import subprocess
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +17,30 @@ import pytest
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser
 
+from stopctl.store import Reader
+from stopctl.testing.bitwise import common, differences_of
+from support.portion import mostly_long
+
 ROOT = Path(__file__).parent.parent
-FILES = ["README.md", *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md"))]
+README, CHINESE = ROOT / "README.md", ROOT / "docs" / "README.zh.md"
+FILES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md") if path != CHINESE)
+
+KILLED = {
+    "readme-1": 6,
+    "readme-2": 6,
+    "pytorch": 130,
+    "gradient_tape": 60,
+    "keras_fit": 6,
+    "jax_loop": 60,
+    "scikit_learn": 9,
+    "accumulation": 107,
+    "gan": 12,
+    "k_fold": 230,
+}
+"""The boundary behind which each program is killed: in the middle of its work, with some that is lost."""
+
+UNSEEDED = frozenset({"rng.python", "rng.numpy", "run.data"})
+"""Shared generators that programs leave alone, and where they stood when the data began; weights tell the rest."""
 
 
 def losses() -> Any:
@@ -54,19 +82,6 @@ def torch_batches() -> dict[str, Any]:
 
     data = torch.utils.data.TensorDataset(torch.ones(8, 3))
     return {**torch_loop(), "loader": torch.utils.data.DataLoader(data, batch_size=4, shuffle=True)}
-
-
-def keras_fit() -> dict[str, Any]:
-    import shutil
-
-    import keras
-
-    shutil.rmtree("runs", ignore_errors=True)  # the block before has used the same directory
-    keras.utils.set_random_seed(0)
-    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
-    model.compile(optimizer="adam", loss="mse")
-    x, y = np.ones((8, 3), "f4"), np.ones((8, 1), "f4")
-    return {"model": model, "x": x, "y": y, "valid": (x, y)}
 
 
 def no_framework() -> dict[str, Any]:
@@ -112,7 +127,6 @@ class GridLoader:
 
 
 SETUPS: dict[str, list[Any]] = {
-    "README.md": [any_loop, torch_loop, keras_fit],
     "docs/tutorial.md": [dict, no_framework, torch_loop, no_framework, torch_batches, own_files],
     "docs/adapters.md": [lambda: {"model": Grid()}, lambda: {"loader": GridLoader()}],
     "docs/observers.md": [lambda: {"state": {}, **any_loop()}, dict],
@@ -132,6 +146,86 @@ def test_every_block_runs(name, tmp_path, monkeypatch):
         example.evaluate()
 
 
-def test_the_first_three_examples_are_there():
-    text = (ROOT / "README.md").read_text()
-    assert [f"# {n}. " in text for n in (1, 2, 3)] == [True] * 3
+def blocks(path: Path, language: str = r"\w*") -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", path.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def play(directory: Path, name: str, *killed: object) -> subprocess.CompletedProcess[str]:
+    """Run a program in a directory that has nothing but, for README's, the program itself."""
+    program = ROOT / "docs" / "examples" / f"{name}.py"
+    if name.startswith("readme-"):
+        program = directory / "program.py"
+        program.write_text(blocks(README, "python")[int(name[-1]) - 1])
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"), "1")
+    env = {**os.environ, **threads, **({"KERAS_BACKEND": "jax"} if name == "keras_fit" else {})}
+    env.pop("STOPCTL_QUIET", None)
+    words = [sys.executable, *map(str, killed), str(program)]
+    return subprocess.run(
+        words, cwd=directory, env=env, capture_output=True, text=True, timeout=250, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> Callable[[str], tuple[Path, str]]:
+    """Where a program that nobody disturbs has run, and what it printed; once each."""
+    done: dict[str, tuple[Path, str]] = {}
+
+    def run(name: str) -> tuple[Path, str]:
+        if name not in done:
+            directory = tmp_path_factory.mktemp(name)
+            ended = play(directory, name)
+            assert ended.returncode == 0, ended.stderr
+            assert "Warning" not in ended.stderr
+            done[name] = directory, ended.stdout
+        return done[name]
+
+    return run
+
+
+def test_the_list_of_programs_is_whole():
+    there = {path.stem for path in (ROOT / "docs" / "examples").iterdir() if path.suffix == ".py"}
+    assert {name for name in KILLED if not name.startswith("readme-")} == there
+    page = (ROOT / "docs" / "examples.md").read_text()
+    assert set(re.findall(r'^--8<-- "docs/examples/(\w+)\.py"$', page, re.MULTILINE)) == there
+    assert set(re.findall(r"\(examples/(\w+)\.py\)", page)) == there
+
+
+@pytest.mark.parametrize("name", [*KILLED, "readme-3"])
+def test_a_program_runs_as_it_stands_in_an_empty_directory(name, undisturbed):
+    directory, printed = undisturbed(name)
+    assert printed.count("\n") >= 1
+    runs = list(directory.rglob("run.json"))
+    assert bool(runs) == (name != "readme-3")
+    for run in runs:
+        assert Reader(run.parent).list().good
+
+
+@pytest.mark.timeout(900)  # three processes that import a framework each
+@pytest.mark.parametrize("name", mostly_long(KILLED, ["k_fold"]))
+def test_killed_and_started_again_it_ends_with_the_same_bits(name, tmp_path, undisturbed):
+    straight, printed = undisturbed(name)
+    killed = play(tmp_path, name, ROOT / "tests" / "support" / "killed.py", KILLED[name])
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    again = play(tmp_path, name)
+    assert again.returncode == 0, again.stderr
+    resumed = 0
+    for run in straight.rglob("run.json"):
+        other = tmp_path / run.parent.relative_to(straight)
+        readers = Reader(run.parent), Reader(other)
+        differing = differences_of(*readers)  # but for shared generators that the program leaves alone
+        assert [each for each in differing if not UNSEEDED.issuperset(each.components)] == []
+        assert common(*readers)[-1] == tuple(reader.list().good[-1] for reader in readers)
+        resumed += (other / "journal.jsonl").read_text().count('"resume"')
+    assert resumed >= 1  # not begun anew
+    if name == "readme-1":
+        told = killed.stderr + again.stderr + again.stdout
+        (shown,) = blocks(README, "text")
+        assert re.sub(r"[\d.]+", "#", told) == re.sub(r"[\d.]+", "#", shown)
+    if name != "readme-2":  # whose fit prints a line for each epoch
+        assert again.stdout == printed
+
+
+def test_both_readmes_have_the_same_code_and_lead_to_each_other():
+    assert blocks(CHINESE) == blocks(README)
+    assert "](docs/README.zh.md)" in README.read_text().partition("```")[0]
+    assert "](../README.md)" in CHINESE.read_text().partition("```")[0]

@@ -8,6 +8,8 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pytest
+
 import stopctl
 
 ROOT = Path(__file__).parent.parent
@@ -19,6 +21,7 @@ PURE = {
     "dataclasses",
     "enum",
     "functools",
+    "html",
     "itertools",
     "math",
     "re",
@@ -81,11 +84,14 @@ def test_the_version_is_written_once_in_meaning():
     assert set(project["optional-dependencies"]) == {
         "torch",
         "tensorflow",
+        "keras",
         "cli",
         "plot",
         "tensorboard",
+        "mlflow",
         "wandb",
         "zstd",
+        "s3",
         "demo",
         "test",
         "conformance",
@@ -119,11 +125,18 @@ COVERED_ELSEWHERE = {
     "curves/recording.py": "tests/curves/test_division.py, test_mlflow.py and test_tensorboard.py",
     "demo/tf_loop.py": "tests/demo/test_loops.py",
     "demo/torch_loop.py": "tests/demo/test_loops.py",
+    "mirror/document.py": "tests/mirror/test_mirror_rot.py, every bit",
+    "mirror/journal.py": "tests/mirror/test_mirror.py, and its faults and mutants",
+    "mirror/look.py": "tests/mirror/test_mirror.py, and its faults and mutants",
+    "mirror/push.py": "tests/mirror/test_mirror.py, and its faults and mutants",
+    "mirror/remote.py": "a protocol; tests/mirror/test_objects.py and test_folder.py",
+    "mirror/restore.py": "tests/mirror/test_mirror.py, and its faults and mutants",
     "ports.py": "it re-exports; tests/adapters",
     "report/words.py": "tests/report/test_data.py",
     "run/journal.py": "tests/run/test_run.py, tests/sinks/test_observer.py and tests/test_ranks.py",
     "run/session.py": "tests/run/test_run.py and test_loop.py",
     "run/settings.py": "tests/run/test_run.py, every wrong setting",
+    "runs/reader.py": "tests/mirror/test_reader.py, and every command",
     "state/protocols.py": "protocols; tests/adapters",
     "store/commit.py": "tests/store/test_promise_1_all_or_nothing.py and test_promise_6_deleting.py",
     "store/fence.py": "tests/store/test_promise_5_taking_over.py",
@@ -132,3 +145,19 @@ COVERED_ELSEWHERE = {
     "team/save.py": "tests/test_ranks.py",
     "testing/interrupt.py": "tests/testing/test_verify.py",
 }
+
+
+def test_the_source_distribution_has_what_the_readmes_commands_and_the_tests_read():
+    builder = pytest.importorskip("hatchling.builders.sdist").SdistBuilder(str(ROOT))
+    there = {file.relative_path for file in builder.recurse_included_files()}
+    needed = {
+        "README.md",
+        "LICENSE",
+        ".mkdocs.yml",
+        ".ci/constraints.txt",
+        ".ci/readme_command.py",
+    }
+    for folder in ("stopctl", "adapters", "tests", "docs", "benchmarks"):
+        files = [path for path in (ROOT / folder).rglob("*") if path.is_file()]
+        needed |= {path.relative_to(ROOT).as_posix() for path in files if "__pycache__" not in path.parts}
+    assert needed - there == set()

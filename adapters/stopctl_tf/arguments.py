@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -11,7 +11,8 @@ import tensorflow as tf
 
 from stopctl import SettingError
 from stopctl.ports import named
-from stopctl_tf.parts import kind_of
+from stopctl_keras.rates import innermost, kind_of
+from stopctl_keras.values import refuse_fixed, takes
 from stopctl_tf.walk import holds, raw, reach
 
 _KINDS = "a Keras model or layer, a tf.Module, a tf.Variable"
@@ -33,8 +34,13 @@ def extras(given: Any) -> dict[str, Any]:
         name = type(given).__name__.lower()
         raise SettingError(f'extra= is a dict of objects by name: write extra={{"{name}": ...}}')
     generators = "a keras.random.SeedGenerator, a tf.random.Generator"
-    wanted = f"{_KINDS}, {generators}, a Keras metric, or a list or dict of these"
-    return _variables("extra", given, wanted)
+    wanted = (
+        f"{_KINDS}, {generators}, a Keras metric, a list or dict of these, an object with state_dict() and "
+        "load_state_dict(), a NumPy array or generator, or a dict or list of these and of plain values"
+    )
+    things = _variables("extra", given, wanted, lambda thing: has_variables(thing) or takes(thing))
+    refuse_fixed({name: thing for name, thing in things.items() if not has_variables(thing)})
+    return things
 
 
 def refuse_uncovered(things: Mapping[str, Any], saved: set[int]) -> None:
@@ -48,17 +54,25 @@ def refuse_uncovered(things: Mapping[str, Any], saved: set[int]) -> None:
         SettingError: each of them by its attribute path, and what to write.
     """
     lost: dict[str, Any] = {}
+    given = [thing for thing in things.values() if _is_optimizer(thing)]
     for label, thing in things.items():
         for where, owner, variable in reach(thing, label):
-            if id(variable) not in saved and where not in lost:
+            unused = given and where.endswith(".optimizer") and _is_unused(owner, given)
+            if id(variable) not in saved and where not in lost and not unused:
                 lost[where] = owner
     if lost:
+        used = [each for each in given if each.built]
         lines = [f"{where}: {_describe(owner)}" for where, owner in lost.items()]
         raise SettingError(
             "not saved, though the objects given lead to them, so a resumed run would start them afresh:\n  "
             + "\n  ".join(lines)
-            + f"\npass them too: {_proposal(lost)}"
+            + f"\npass them too: {_proposal(lost, used, things)}"
         )
+
+
+def _is_unused(owner: Any, given: Sequence[Any]) -> bool:
+    """Whether compile() has made it beside the optimizers that a model has of its own: nobody builds it."""
+    return _is_optimizer(owner) and not owner.built and all(innermost(owner) is not each for each in given)
 
 
 def _describe(owner: Any) -> str:
@@ -69,9 +83,14 @@ def _describe(owner: Any) -> str:
     return type(owner).__name__
 
 
-def _proposal(lost: Mapping[str, Any]) -> str:
-    """``optimizer=model.optimizer, extra={'scale': model.scale}``."""
-    words = [f"optimizer={where}" for where, owner in lost.items() if _is_optimizer(owner)]
+def _proposal(lost: Mapping[str, Any], given: Sequence[Any], things: Mapping[str, Any]) -> str:
+    """``optimizer=model.optimizer, extra={'scale': model.scale}``; with those given that are in use."""
+    found = [where for where, owner in lost.items() if _is_optimizer(owner)]
+    words = [f"optimizer={found[0]}"] if found else []
+    if len(found) + len(given) > 1 and found:
+        there = [_expression(each, things) for each in given]
+        named = [f"{where.rpartition('.')[2]!r}: {where}" for where in [*there, *found]]
+        words = [f"optimizer={{{', '.join(named)}}}"]
     names: dict[str, str] = {}
     for where, owner in lost.items():
         if _is_optimizer(owner):
@@ -85,8 +104,28 @@ def _proposal(lost: Mapping[str, Any]) -> str:
     return ", ".join(words)
 
 
-def _variables(sort: str, given: Any, wanted: str) -> dict[str, Any]:
-    things = named(sort, given, lambda thing: _is_optimizer(thing) or _has_variables(thing), wanted)
+def has_variables(thing: Any) -> bool:
+    """Containers hold variables and nothing else, so that nothing in them is silently left out."""
+    if isinstance(thing, Mapping):
+        return bool(thing) and all(map(has_variables, thing.values()))
+    if isinstance(thing, (list, tuple)):
+        return bool(thing) and all(map(has_variables, thing))
+    return holds(thing) and not _is_optimizer(thing)
+
+
+def _expression(optimizer: Any, things: Mapping[str, Any]) -> str:
+    """``model.optimizer``, if it is that of a model given; else its class, which only the user can name."""
+    for label, thing in things.items():
+        names = [name for name, each in getattr(thing, "__dict__", {}).items() if each is optimizer]
+        if names or getattr(thing, "optimizer", None) is optimizer:
+            return f"{label}.{names[0] if names else 'optimizer'}"
+    return type(optimizer).__name__.lower()
+
+
+def _variables(
+    sort: str, given: Any, wanted: str, fits: Callable[[Any], bool] = has_variables
+) -> dict[str, Any]:
+    things = named(sort, given, lambda thing: _is_optimizer(thing) or fits(thing), wanted)
     for name in (name for name, thing in things.items() if _is_optimizer(thing)):
         raise SettingError(f"{name} is an optimizer: pass it as optimizer=, a dict where there are several")
     return things
@@ -94,12 +133,3 @@ def _variables(sort: str, given: Any, wanted: str) -> dict[str, Any]:
 
 def _is_optimizer(thing: Any) -> bool:
     return isinstance(thing, keras.optimizers.Optimizer)
-
-
-def _has_variables(thing: Any) -> bool:
-    """Containers hold variables and nothing else, so that nothing in them is silently left out."""
-    if isinstance(thing, Mapping):
-        return bool(thing) and all(map(_has_variables, thing.values()))
-    if isinstance(thing, (list, tuple)):
-        return bool(thing) and all(map(_has_variables, thing))
-    return holds(thing) and not _is_optimizer(thing)

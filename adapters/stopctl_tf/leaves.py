@@ -41,12 +41,10 @@ NAMES = {
     tf.float64: "F64",
     _F8.float8_e4m3fn: "F8_E4M3",
     _F8.float8_e5m2: "F8_E5M2",
-    tf.complex64: "F32",  # in pairs: a last axis of 2, and the note COMPLEX
+    tf.complex64: "F32",  # in pairs: a last axis of 2, and the note "complex"
     tf.complex128: "F64",
 }
 """The safetensors name of every dtype that a checkpoint holds."""
-
-COMPLEX = "complex"
 
 
 def to_leaf(variable: Any, path: str) -> Leaf:

@@ -32,7 +32,7 @@ def epoch_shuffled(*arrays: Any, seed: int, epoch: Any, batch_size: int, drop_re
         SettingError: arrays of different lengths, an ``epoch`` that is no integer variable, a batch size
             below 1.
 
-    Example:
+    Examples:
         >>> import numpy as np, tensorflow as tf
         >>> epoch = tf.Variable(1, dtype=tf.int64)
         >>> data = epoch_shuffled(np.arange(6), seed=0, epoch=epoch, batch_size=3)

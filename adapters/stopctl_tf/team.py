@@ -7,6 +7,7 @@ each read with a timeout: no collective, which would wait for a dead or stuck wo
 from __future__ import annotations
 
 import base64
+import contextlib
 import itertools
 import threading
 import time
@@ -28,6 +29,14 @@ LINGER = 5.0
 
 _GONE = "!"
 """Begins what a rank leaves instead of a message: why it does not come. Base64 has no such character."""
+
+LOST = (
+    tf.errors.UnavailableError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+)
+"""What a collective raises where another worker is gone."""
 
 _numbers = itertools.count()
 
@@ -80,6 +89,35 @@ class ServiceTeam:
                     self._read(rank, until)
                 except (TeamError, tf.errors.OpError):  # its farewell, or none
                     continue
+
+    def note(self, text: str) -> None:
+        """Leave it in the table."""
+
+        def leave() -> None:
+            for place in range(self.size):  # the first that is free, so that nobody looks for all ranks'
+                with contextlib.suppress(tf.errors.AlreadyExistsError):
+                    _table().set_config_key_value(f"{self._prefix}/left/{place}", f"{self.rank} {text}")
+                    return
+
+        _aside(leave, SLICE)
+
+    def notes(self) -> dict[int, str]:
+        """Those in the table; none where its host is gone."""
+        found: dict[int, str] = {}
+
+        def look() -> None:
+            for place in range(self.size):  # until there is none for 10 ms, which is an error
+                rank, _, text = (
+                    _table().get_config_key_value(f"{self._prefix}/left/{place}", 10).partition(" ")
+                )
+                found.setdefault(int(rank), text)
+
+        _aside(look, SLICE)
+        return {**found}
+
+    def lost(self, error: BaseException) -> bool:
+        """Whether it is TensorFlow's, of a collective."""
+        return isinstance(error, LOST)
 
     def _send(self, text: str, until: float) -> None:
         """Write the message; a stuck rank 0 would keep the writing for ever, so a thread does it."""

@@ -8,41 +8,49 @@ everything, so that a variable nobody saves can be named.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import keras
 import tensorflow as tf
+
+from stopctl.ports import Leaf
+from stopctl_keras import table
+from stopctl_tf import replicas
+from stopctl_tf.leaves import dtype_name
 
 # tf.Module, Keras layers and optimizers, tf.random.Generator, tf.train.Checkpoint
 _Tracked = tf.__internal__.tracking.AutoTrackable
 _Schedule = keras.optimizers.schedules.LearningRateSchedule
 _Optimizer = keras.optimizers.Optimizer
 
-_UNNAMED = re.compile(r"variable(_\d+)?")  # what Keras calls a variable without a name
-_NUMBERED = re.compile(r"(.+)_\d+")
 
+class Slot(table.Slot):
+    """One variable of a component, ``keras.Variable`` or ``tf.Variable``, in as many copies as there are."""
 
-@dataclass(frozen=True, slots=True)
-class Slot:
-    """One variable of a component.
-
-    Args:
-        name: What is compared: a Keras variable's own name, or the attribute path inside the given object.
-        path: What is shown; two processes may disagree on it.
-        variable: The ``keras.Variable`` or ``tf.Variable`` itself.
-    """
-
-    name: str
-    path: str
-    variable: Any
+    __slots__ = ()
 
     @property
     def raw(self) -> Any:
         """The ``tf.Variable`` underneath."""
         return raw(self.variable)
+
+    @property
+    def shape(self) -> Any:
+        """It may have open dimensions."""
+        return self.raw.shape
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Whether a value of that shape goes into it."""
+        return bool(self.shape.is_compatible_with(shape))
+
+    def dtype(self, where: str) -> tuple[str, bool]:
+        """A checkpoint's name for it, and whether numbers are pairs; TreeError for what none can hold."""
+        return dtype_name(self.raw, where), self.raw.dtype.is_complex
+
+    def leaf(self, where: str) -> Leaf:
+        """Its present value, without a copy."""
+        return replicas.worth(self.raw, where)
 
 
 def raw(variable: Any) -> Any:
@@ -55,32 +63,42 @@ def holds(thing: Any) -> bool:
     return _listed(thing) is not None or isinstance(thing, (_Tracked, _Schedule, dict, list, tuple))
 
 
-def slots_of(thing: Any, label: str) -> list[Slot]:
+def slots_of(thing: Any, label: str) -> list[table.Slot]:
     """The variables of one given object, each once, in a repeatable order; ``label`` begins the shown paths.
 
     Optimizers met on the way are left out: they are given as ``optimizer=`` and carry more than variables.
     """
-    slots: list[Slot] = []
+    slots: list[table.Slot] = []
     taken: set[int] = set()
-    entered: set[int] = set()
-
-    def visit(thing: Any, where: str) -> None:
-        if isinstance(thing, _Optimizer):
-            return
-        listed = _listed(thing)
-        if listed is None:
-            if id(thing) not in entered:
-                entered.add(id(thing))
-                for suffix, child in _children(thing):
-                    visit(child, where + suffix)
-            return
+    for owner, where, listed in _owners(thing):
         for variable in listed:
             if id(raw(variable)) not in taken:
                 taken.add(id(raw(variable)))
-                slots.append(_slot(variable, thing, where, label))
-
-    visit(thing, "")
+                slots.append(_slot(variable, owner, where, label))
     return slots
+
+
+def layers_of(thing: Any) -> list[Any]:
+    """The Keras layers that list variables: itself, or the outermost in modules and containers."""
+    return [owner for owner, _, _ in _owners(thing) if isinstance(owner, keras.Layer)]
+
+
+def _owners(thing: Any) -> Iterator[tuple[Any, str, list[Any]]]:
+    """All that lists variables itself, where it was met first, and these."""
+    entered: set[int] = set()
+
+    def visit(thing: Any, where: str) -> Iterator[tuple[Any, str, list[Any]]]:
+        if isinstance(thing, _Optimizer):
+            return
+        listed = _listed(thing)
+        if listed is not None:
+            yield thing, where, listed
+        elif id(thing) not in entered:
+            entered.add(id(thing))
+            for suffix, child in _children(thing):
+                yield from visit(child, where + suffix)
+
+    return visit(thing, "")
 
 
 def reach(thing: Any, label: str) -> Iterator[tuple[str, Any, Any]]:
@@ -141,15 +159,6 @@ def _slot(variable: Any, owner: Any, where: str, label: str) -> Slot:
     """Named by the attribute path, and inside a Keras object by the name that it has there."""
     tail = ""
     if owner is not variable:
-        tail = f"/{_stable(variable)}" if isinstance(variable, keras.Variable) else "/state"
+        tail = f"/{table.stable_name(variable)}" if isinstance(variable, keras.Variable) else "/state"
     path = variable.path if isinstance(owner, keras.Layer) and not where else f"{label}{where}{tail}"
     return Slot(f"{where}{tail}".lstrip("./") or "variable", path, variable)
-
-
-def _stable(variable: Any) -> str:
-    """A Keras variable's own name without the number that a process gives to it or to its layer."""
-    layer, name = variable.path.split("/")[-2:] if "/" in variable.path else ("", variable.name)
-    numbered = _NUMBERED.fullmatch(layer)
-    if numbered and name.startswith(f"{layer}_"):
-        name = numbered[1] + name[len(layer) :]
-    return "variable" if _UNNAMED.fullmatch(name) else name

@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from stopctl.ports import Tree
+from stopctl_keras.parts import Part
+from stopctl_keras.table import Slot
 from stopctl_tf import replicas
-from stopctl_tf.parts import OptimizerPart, Part, VariablesPart
-from stopctl_tf.walk import Slot, raw
+from stopctl_tf.parts import OptimizerPart, VariablesPart
+from stopctl_tf.walk import raw
 
 WORKER = "worker"
 """The name of the component."""

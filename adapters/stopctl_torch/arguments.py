@@ -37,6 +37,12 @@ def optimizers(given: Any, owned: Mapping[int, str]) -> dict[str, torch.optim.Op
     things = named("optimizer", given, _is_optimizer, "a torch.optim.Optimizer, or a dict of them by name")
     things = {name: accelerate.plain(optimizer) for name, optimizer in things.items()}
     for name, optimizer in things.items():
+        if kind_of(optimizer) == "ZeroRedundancyOptimizer":
+            raise SettingError(
+                f"{name} is a ZeroRedundancyOptimizer, of whose state each rank has a part, which no other "
+                "sees: write fully_shard(model) of torch.distributed.fsdp (FSDP2) and a plain "
+                "optimizer instead, where every rank saves its part"
+            )
         params = [p for group in optimizer.param_groups for p in group["params"]]
         strangers = [tuple(p.shape) for p in params if id(p) not in owned]
         if strangers:

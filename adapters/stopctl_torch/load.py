@@ -31,7 +31,7 @@ def load(
     """Load the weights of one checkpoint, verified, into ``model``; touch nothing else.
 
     Args:
-        directory: the run's directory.
+        directory: the run's directory, or the URL of its mirror.
         model: a fresh module like the one that was trained, or a dict of those that are wanted, by the names
             they have in the run; ``{"extra.ema": net}`` takes what stands in ``extra={"ema": ...}``. Averages
             go into an AveragedModel or into the model itself. Parameters stay on their device.

@@ -12,11 +12,12 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch.utils import data
 
 from stopctl import MismatchError, SettingError
 from stopctl.ports import Batches, Generators, Tree, detached, has_state
-from stopctl_torch import accelerate, rng, samplers, workers
+from stopctl_torch import accelerate, order, rng, samplers, workers
 from stopctl_torch.leaves import Encoder, decode
 
 
@@ -109,18 +110,33 @@ class Replayed:
     def __init__(
         self, loader: data.DataLoader[Any], generators: Generators, history: samplers.History
     ) -> None:
-        self._loader = loader
+        self._loader: Any = loader
         self._shared = generators
         self._generators = rng.generators_in(loader)
         self._samplers = samplers.Samplers(loader, history)
         self._histories = history.all
         self._began: Tree = None
+        self._sampler: Any = getattr(loader.batch_sampler, "sampler", loader.sampler)
+        self._order = order.order_of(loader) if type(loader).__iter__ is data.DataLoader.__iter__ else None
+        self._gone = order.Gone()
+        known = type(loader.batch_sampler) is data.BatchSampler and order.settings(self._sampler)
+        self.elastic = self._order is not None and bool(known)
         self.length = _length(loader)
 
     def begin(self, epoch: int) -> Iterator[Any]:
         """Remember where generators and samplers stand, and iterate."""
+        self._share(order.Gone())
         self._remember()
+        self._samplers.look(epoch)
         return self._iterate()
+
+    def check(self, saved: Tree) -> None:
+        """Raise MismatchError where the script has set another epoch than the saved one."""
+        self._samplers.check(saved.get("samplers", {}))
+
+    def leave(self) -> None:
+        """The epoch is over: what the script sets from now on is for the next one."""
+        self._samplers.leave()
 
     def _remember(self) -> None:
         self._began = detached({"shared": self._shared.capture(), "own": self._generators.capture()})
@@ -141,20 +157,67 @@ class Replayed:
                 self._samplers.load_moved(keepers)
             return self.begin(epoch)
         self._same(saved["loader"])
+        then = saved.get("order", {})  # which the first versions did not write
+        now, place = order.settings(self._sampler), order.place(then.get("sampler", {}))
+        if self.elastic and place != order.place(now) and then:
+            return self._resume_elsewhere(epoch, done, saved)
         self._began = detached(saved["began"])
         self._begin_workers(self._began)
         self._shared.load(self._began["shared"])
         self._generators.load(self._began["own"])
         self._samplers.load_began(keepers)
+        self._share(order.Gone(**then.get("gone", {})))
         self._samplers.begin()
+        self._samplers.look(epoch)
         batches = self._iterate()
         skipped = self._skippable(batches)
-        for i in range(done):
+        for i in range(done - self._gone.batches):
             if next(skipped, skipped) is skipped:
                 raise MismatchError(f"the run was saved after batch {done}, but the loader has only {i}")
+        if self._order is not None and then:
+            digest = self._order.digest(done - self._gone.batches)
+            order.check(then["digest"], digest, done, then["sampler"], order.settings(self._sampler))
         self._generators.load(saved["own"])
         self._samplers.load_now(keepers)
         return batches
+
+    def _resume_elsewhere(self, epoch: int, done: int, saved: Tree) -> Iterator[Any]:
+        """Go on as another rank, or one of another number, with its share of the rows that are left."""
+        self._samplers.load_began(saved.get("samplers", {}))
+        then, now = saved["order"], order.settings(self._sampler)
+        place = order.place(then["sampler"])
+        self._gone = order.Gone(**then.get("gone", {}))
+        mine = done - self._gone.batches
+        digest: int | None = 0
+        for rows in self._rest(*place)[:mine]:
+            digest = order.fold(digest, rows)
+        order.check(then["digest"], digest, done, then["sampler"], {**now, **place._asdict()})
+        self._share(
+            order.Gone(self._gone.rows + mine * self._loader.batch_sampler.batch_size * place[0], done)
+        )
+        if place.rank == now["rank"]:
+            self._generators.load(saved["own"])
+        else:
+            self._generators.seed(int(torch.empty((), dtype=torch.int64).random_()))
+        self._samplers.load_now(saved.get("samplers", {}))
+        self._remember()
+        self._samplers.look(epoch)
+        return self._iterate()
+
+    def _share(self, gone: order.Gone) -> None:
+        """Give the rows that other ranks have left of an epoch; all, where they have done nothing."""
+        self._gone, self.length = gone, _length(self._loader)
+        if self._order is not None:
+            self._order.rest = None
+            if gone.batches:
+                self._order.rest = self._rest(*order.place(order.settings(self._sampler)))
+                self.length = gone.batches + len(self._order.rest)
+
+    def _rest(self, replicas: int, rank: int) -> list[list[int]]:
+        sampler, by = self._sampler, self._loader.batch_sampler
+        drop = {"drop_last": sampler.drop_last, "drop_batch": by.drop_last}
+        rows = order.rows_of(sampler)
+        return order.share(rows, self._gone.rows, replicas, rank, size=by.batch_size, **drop)
 
     def _begin_workers(self, then: Tree) -> None:
         """Have workers that live on where there were some then, and none where there were none."""
@@ -162,7 +225,7 @@ class Replayed:
             self._loader._iterator = None
             if then.get("workers"):
                 shared, own = detached(self._shared.capture()), detached(self._generators.capture())
-                workers.iterate(self._loader)  # draws a seed for them, and what it reads ahead
+                self._begin_loader()  # draws a seed for them, and what it reads ahead
                 self._shared.load(shared)
                 self._generators.load(own)
 
@@ -177,6 +240,13 @@ class Replayed:
             tree["workers"] = workers.started(self._loader)
         if not done and self._histories.anew:
             tree["anew"] = True
+        if done and self._order is not None:
+            tree["order"] = {
+                "digest": self._order.digest(done - self._gone.batches),
+                "sampler": order.settings(self._sampler),
+            }
+            if self._gone.batches:
+                tree["order"]["gone"] = self._gone._asdict()
         if keepers := self._samplers.capture(done):
             tree["samplers"] = keepers
         return tree
@@ -203,9 +273,13 @@ class Replayed:
         rows: Iterator[Any] = getattr(batches, "_sampler_iter", batches)  # torch has no public name for it
         return rows
 
+    def _begin_loader(self) -> Any:
+        begin = workers.iterate if workers.persistent(self._loader) else iter
+        return begin(self._loader) if self._order is None else self._order.iterate(self._loader, begin)
+
     def _iterate(self) -> Iterator[Any]:
         loader = self._loader
-        batches = workers.iterate(loader) if workers.persistent(loader) else iter(loader)
+        batches: Any = self._begin_loader()
         if isinstance(loader.dataset, data.IterableDataset):
             if not loader.num_workers:
                 what = f"{type(loader.dataset).__name__}.__iter__()"
@@ -218,7 +292,8 @@ class Replayed:
                 f"{type(inner).__name__}.__iter__()",
                 "let it draw all when it is iterated, or from a torch.Generator of its own",
             )
-        return batches
+        begun: Iterator[Any] = batches
+        return begun
 
 
 class StatefulBatches:
@@ -269,6 +344,7 @@ def _settings(loader: data.DataLoader[Any]) -> dict[str, Any]:
         "sampler": "/".join(kinds),
         "dataset": type(loader.dataset).__name__,
         "num_workers": loader.num_workers,
+        "drop_last": getattr(loader.batch_sampler, "drop_last", None),
     }
 
 

@@ -316,7 +316,12 @@ def outline(parts: Mapping[str, Part], notices: list[Notice]) -> dict[str, Tree]
     Raises:
         TreeError: something that a checkpoint cannot hold, with its path.
     """
-    encode, trees = Encoder("none", unbuilt=True), dict.fromkeys(parts)
+    return gathered(parts, Encoder("none", unbuilt=True), notices)
+
+
+def gathered(parts: Mapping[str, Part], encode: Encoder, notices: list[Notice]) -> dict[str, Tree]:
+    """What parts save, by an encoder with ``unbuilt``; the rest as in `outline`."""
+    trees: dict[str, Tree] = dict.fromkeys(parts)
     for name, part in parts.items():
         if isinstance(part, ObjectPart) and isinstance(part.thing, torch.utils.data.DataLoader):
             continue

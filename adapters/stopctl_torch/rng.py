@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 from torch.utils import data
 
 from stopctl import MismatchError
-from stopctl.ports import NumpyRng, PythonRng, Tree, differing
+from stopctl.ports import NumpyRng, PythonRng, Tree, check_positions, differing
 from stopctl_torch.leaves import Encoder, decode
 from stopctl_torch.parts import Part
 
@@ -36,6 +36,11 @@ class Held:
                 f"the data was saved with generators at {_listed(saved)}, now they are at "
                 f"{_listed(self._generators)}"
             )
+
+    def seed(self, number: int) -> None:
+        """Begin all anew, each with a number of its own."""
+        for i, each in enumerate(self._generators.values()):
+            seed(each, (number + i) % 2**64)
 
     def load(self, saved: Tree) -> None:
         """Put them there."""
@@ -99,14 +104,26 @@ def _set(generator: Any, state: Any) -> None:
     try:
         if isinstance(generator, torch.Generator):
             generator.set_state(state)
-        elif isinstance(generator, np.random.Generator):
-            generator.bit_generator.state = state
-        elif isinstance(generator, np.random.RandomState):
-            generator.set_state(state)
-        else:
+        elif isinstance(generator, random.Random):
             generator.setstate(state)
-    except (TypeError, ValueError, RuntimeError) as error:
+        else:
+            check_positions(state)
+            if isinstance(generator, np.random.Generator):
+                generator.bit_generator.state = state
+            else:
+                generator.set_state(state)
+    except (TypeError, ValueError, LookupError, AttributeError, RuntimeError) as error:
         raise MismatchError(f"a generator of the data does not take its saved state: {error}") from error
+
+
+def seed(generator: Any, number: int) -> None:
+    """Begin a generator anew by a number below 2^64."""
+    if isinstance(generator, torch.Generator):
+        generator.manual_seed(number)
+    elif isinstance(generator, np.random.Generator):
+        generator.bit_generator.state = type(generator.bit_generator)(number).state
+    else:
+        generator.seed(number % 2**32)
 
 
 def _listed(names: Any) -> str:
@@ -171,10 +188,16 @@ class CudaRng:
 
 
 class PartGenerators:
-    """The generators among the parts of a TorchState: the shared ones, and those in ``extra=``."""
+    """The generators among the parts of a TorchState: the shared ones, and those in ``extra=``.
 
-    def __init__(self, parts: Mapping[str, Part]) -> None:
+    Args:
+        parts: all of them.
+        own: those in ``extra=`` themselves.
+    """
+
+    def __init__(self, parts: Mapping[str, Part], own: Iterable[Any] = ()) -> None:
         self._parts = parts
+        self._own = own
 
     def capture(self) -> Tree:
         """Where they stand, in memory of their own."""
@@ -186,6 +209,14 @@ class PartGenerators:
         for name, part in self._parts.items():
             if name in saved:
                 part.load(saved[name])
+
+    def seed(self, number: int) -> None:
+        """Begin all anew, each with a number of its own."""
+        random.seed(number)
+        np.random.seed(number % 2**32)
+        torch.manual_seed(number)
+        for i, each in enumerate(self._own, 1):
+            seed(each, (number + i) % 2**64)
 
 
 def cuda_in_use() -> bool:

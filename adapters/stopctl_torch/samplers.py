@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import inspect
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from torch.utils import data
 
 from stopctl import MismatchError, SettingError
-from stopctl.ports import Leaf, Tree, detached, has_state, tree_map
+from stopctl.ports import Leaf, Notice, Tree, detached, has_state, tree_map
 from stopctl_torch import rng
 from stopctl_torch.leaves import Encoder, decode
 
@@ -28,6 +29,8 @@ KNOWN = (
 )
 """Samplers that draw when they are iterated, and then only from generators of their own."""
 
+DISTRIBUTED = data.distributed.DistributedSampler
+
 Names = dict[Any, Tree]
 """What one sampler or dataset keeps, by name."""
 
@@ -40,6 +43,9 @@ class History:
         given: names that moved between two epochs: by the script, which does so again when it is resumed.
         last: what all kept at the newest save between two epochs.
         first: what all kept before they were iterated at all.
+        ahead: those whose epoch the script sets before it iterates, which it then does after a resume, too.
+        left: the epochs of all at the end of the epoch before.
+        stood: the run's epoch that was begun last, and what its order followed from.
         all: those of the other loaders, too.
         begun: epochs of it.
     """
@@ -51,17 +57,25 @@ class History:
         self.given: dict[str, set[Any]] = defaultdict(set)
         self.last: dict[str, Names] = {}
         self.first: dict[str, Names] = {}
+        self.ahead: set[str] = set()
+        self.left: dict[str, Tree] = {}
+        self.stood: tuple[int, Any] | None = None
 
 
 class Histories:
     """Those of all loaders of a run.
 
+    Args:
+        notices: what there is to tell.
+
     Attributes:
         kept: a loader was used for a second epoch.
+        told: that a sampler stands still.
     """
 
-    def __init__(self) -> None:
-        self.kept = False
+    def __init__(self, notices: list[Notice] | None = None) -> None:
+        self.kept = self.told = False
+        self.notices = [] if notices is None else notices
         self._of: WeakKeyDictionary[Any, History] = WeakKeyDictionary()
         self._made = 0
 
@@ -107,6 +121,53 @@ class Samplers:
         for path, before in self._history.last.items():
             self._history.given[path] |= _moved(before, self._began.get(path, {}))
         self._history.last = {}
+        for path, epoch in self._epochs(self._began).items():
+            if epoch != self._history.left.get(path, 0):
+                self._history.ahead.add(path)
+
+    def leave(self) -> None:
+        """Remember what epochs they were given by the end of one."""
+        self._history.left = self._epochs(self._by_hand())
+
+    def look(self, epoch: int) -> None:
+        """Tell once if a DistributedSampler gives the epoch that begins the order of the one before."""
+        for keeper in self._keepers.values():
+            thing = keeper.thing
+            if getattr(type(thing), "__iter__", None) is DISTRIBUTED.__iter__ and thing.shuffle:
+                then, self._history.stood = self._history.stood, (epoch, (thing.epoch, thing.seed))
+                still = then is not None and then[0] != epoch and then[1] == self._history.stood[1]
+                if still and not self._history.all.told:
+                    self._history.all.told = True
+                    text = (
+                        f"the DistributedSampler of run.batches() still stands at epoch {thing.epoch}, so "
+                        f"epoch {epoch} has the order of the one before: write sampler.set_epoch(epoch) "
+                        "before run.batches()"
+                    )
+                    self._history.all.notices.append(Notice(text))
+
+    def check(self, saved: Tree) -> None:
+        """Raise MismatchError where the script has set another epoch than the one that is to go on."""
+        for path, epoch in self._epochs(self._by_hand()).items():
+            each = saved.get(path, {})
+            was = (each.get("began") or {}).get("epoch", epoch)
+            if each.get("ahead") and was != epoch:
+                raise MismatchError(
+                    f"the run was saved inside an epoch of another order: {path}.epoch {was} when saved, "
+                    f"{epoch} now: call set_epoch(epoch) with the number that run.epochs() gives "
+                    "(allow_missing={'run.data'} begins that epoch anew)"
+                )
+
+    def _epochs(self, now: Mapping[str, Names]) -> dict[str, Tree]:
+        """Those that a script may set, by the path to where it does, of what they keep now."""
+        moved = self._history.moved
+        return {
+            path: names["epoch"]
+            for path, names in now.items()
+            if self._keepers[path].by_hand and "epoch" in names and "epoch" not in moved[path]
+        }
+
+    def _by_hand(self) -> dict[str, Names]:
+        return {path: keeper.now() for path, keeper in self._keepers.items() if keeper.by_hand}
 
     def capture(self, done: int) -> Tree:
         """What they kept when this epoch began, and what they keep now; of a counter only if it moves.
@@ -114,7 +175,8 @@ class Samplers:
         Raises:
             SettingError: a counter moves that nobody can set.
         """
-        now, tree = self._now(), {}
+        now = self._now()
+        tree: dict[str, dict[str, Tree]] = {}
         for path, keeper in self._keepers.items():
             moved = self._history.moved[path]
             new = _moved(self._began.get(path, now[path]), now[path]) - moved
@@ -128,10 +190,12 @@ class Samplers:
                     "now": kept,
                     "moved": sorted(moved - self._history.given[path], key=str),
                 }
+                if path in self._history.ahead and "epoch" not in moved:
+                    tree[path]["ahead"] = True
                 if keeper.kind == Stateful.kind:
                     tree[path]["first"] = self._history.first.get(path, kept)
         self._history.last = {} if done else now
-        return tree
+        return dict(tree)
 
     def load_began(self, saved: Tree) -> None:
         """Put them where they were when the epoch began."""
@@ -162,6 +226,9 @@ class Samplers:
                     f"the data was saved with the {each['kind']} of its {path}, which now {is_now}"
                 )
             self._history.moved[path].update(each["moved"])
+            self._history.ahead |= {path} if each.get("ahead") else set()
+            if "epoch" in (then := each["began"] or each["now"]):
+                self._history.left[path] = then["epoch"]
             if "first" in each:
                 self._history.first[path] = detached(each["first"])
             pairs.append((keeper, each))
@@ -182,29 +249,29 @@ class Keeper:
     kind = "counters"
 
     def __init__(self, thing: Any, *, epoch_alone: bool = False) -> None:
-        self._thing = thing
+        self.thing = thing
         self._epoch_alone = epoch_alone
-        self._by_hand = {"epoch"} if callable(getattr(thing, "set_epoch", None)) else set()
+        self.by_hand = {"epoch"} if callable(getattr(thing, "set_epoch", None)) else set()
 
     def now(self) -> Names:
         """The numbers, by attribute."""
-        numbers = {k: v for k, v in vars_of(self._thing).items() if type(v) in (int, float)}
+        numbers = {k: v for k, v in vars_of(self.thing).items() if type(v) in (int, float)}
         if self._epoch_alone:
-            numbers = {k: v for k, v in numbers.items() if k in self._by_hand}
+            numbers = {k: v for k, v in numbers.items() if k in self.by_hand}
         return numbers
 
     def chosen(self, names: Names, moved: set[Any]) -> Names:
         """Those to save: settings stay the script's."""
-        return {k: v for k, v in names.items() if k in moved or k in self._by_hand}
+        return {k: v for k, v in names.items() if k in moved or k in self.by_hand}
 
     def check(self, moved: set[Any]) -> None:
         """Raise SettingError unless all that moves can be set."""
-        for name in sorted(moved & vars_of(self._thing).keys()):
+        for name in sorted(moved & vars_of(self.thing).keys()):
             try:
-                setattr(self._thing, name, vars_of(self._thing)[name])
+                setattr(self.thing, name, vars_of(self.thing)[name])
             except Exception as error:
                 raise SettingError(
-                    f"the {type(self._thing).__name__} of run.batches() counts in {name!r} while it is "
+                    f"the {type(self.thing).__name__} of run.batches() counts in {name!r} while it is "
                     "iterated, which cannot be set when the run is resumed: "
                     "give it set_epoch() or state_dict()"
                 ) from error
@@ -212,8 +279,8 @@ class Keeper:
     def load(self, names: Names, first: Any) -> None:
         """Set the numbers that are not there yet."""
         for name, value in names.items():
-            if vars_of(self._thing).get(name) != value:
-                setattr(self._thing, name, value)
+            if vars_of(self.thing).get(name) != value:
+                setattr(self.thing, name, value)
 
 
 class Stateful(Keeper):
@@ -223,7 +290,7 @@ class Stateful(Keeper):
 
     def now(self) -> Names:
         """Its state, by key."""
-        state = detached(Encoder("copy")(self._thing.state_dict(), "run.data/samplers"))
+        state = detached(Encoder("copy")(self.thing.state_dict(), "run.data/samplers"))
         return dict(state) if isinstance(state, dict) else {"": state}
 
     def chosen(self, names: Names, moved: set[Any]) -> Names:
@@ -245,12 +312,12 @@ class Stateful(Keeper):
                 self._put(first)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise MismatchError(
-                f"{type(self._thing).__name__}.load_state_dict() refused the saved state: {error!r}"
+                f"{type(self.thing).__name__}.load_state_dict() refused the saved state: {error!r}"
             ) from error
 
     def _put(self, names: Names) -> None:
         whole = decode({k: v for k, v in names.items() if k != "" or len(names) == 1})
-        self._thing.load_state_dict(whole.get("") if whole.keys() == {""} else whole)
+        self.thing.load_state_dict(whole.get("") if whole.keys() == {""} else whole)
 
 
 def tells_state(thing: Any) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from stopctl import SettingError
+from stopctl import MismatchError, SettingError
 from stopctl.ports import (
     Batches,
     Described,
@@ -37,9 +37,11 @@ from stopctl_torch.parts import (
     ObjectPart,
     Part,
     SettingsPart,
+    gathered,
     load_checked,
     outline,
 )
+from stopctl_torch.replicas import RANK, Globs, Replicas, merged
 from stopctl_torch.rng import CUDA, KINDS, CudaRng, PartGenerators, SharedRng, TorchRng, cuda_in_use
 from stopctl_torch.samplers import Histories
 from stopctl_torch.team import find_team
@@ -53,8 +55,10 @@ class TorchState:
     Args:
         model: the module, or a dict of several by name. DistributedDataParallel and torch.compile are looked
             through; what ``fully_shard`` or ``parallelize_module`` has distributed is saved in pieces.
-        optimizer, scheduler, scaler: one each, or a dict of several by name. In PyTorch their settings
-            (learning rate, step size, ...) are part of their state: on restoring, the saved ones win.
+        optimizer: one, or a dict of several by name. In PyTorch its settings (learning rate, ...) are part of
+            its state: on restoring, the saved ones win. So it is with the two below.
+        scheduler: one, or a dict of several by name.
+        scaler: one, or a dict of several by name.
         extra: anything else that moves while training, by name: objects with ``state_dict()`` and
             ``load_state_dict()`` (an AveragedModel, a StatefulDataLoader), tensors and Parameters, NumPy
             arrays, generators of PyTorch, NumPy and Python, and dicts and lists of these, of numbers, strings
@@ -62,13 +66,17 @@ class TorchState:
             in its dict or list, where None and empty containers are places to fill.
         watch: "warn" tells what the program trains with and has not given, "raise" ends it for that, "off"
             does not look; see docs/resume.md.
+        per_rank: of several ranks, the arrays that each has for itself though they are saved once otherwise:
+            globs of names (``{"model/*.running_*"}``), or True for all.
 
     The global generators of Python, NumPy and PyTorch (CPU and CUDA) are always included. Of several ranks
-    each has its own of all in ``extra`` that are no modules; all else is saved once.
+    each has its own of all in ``extra`` that are no modules; all else is saved once, and compared.
 
     Raises:
         SettingError: an object that is no model, optimizer, ..., or that does not belong to the others.
     """
+
+    JOIN = "call torch.distributed.init_process_group(...) before Run is opened"
 
     def __init__(
         self,
@@ -79,6 +87,7 @@ class TorchState:
         scaler: Any = None,
         extra: Mapping[str, Any] | None = None,
         watch: How = "warn",
+        per_rank: bool | Collection[str] = (),
     ) -> None:
         models, extras = arguments.models(model), arguments.extras(extra)
         modules = {**models, **{k: v for k, v in extras.items() if isinstance(v, torch.nn.Module)}}
@@ -118,8 +127,12 @@ class TorchState:
         self.passed: Callable[..., None] = _looked_nowhere if self._watch is None else self._watch.passed
         if self._watch is not None:
             self._watch.counters = self.version
-        self._histories = Histories()
+        self._histories = Histories(self.notices)
         self._modules = modules
+        self._globs = Globs(per_rank, self._parts.keys() - self._per_rank)
+        things = model.values() if isinstance(model, Mapping) else [model]
+        self._replicas = Replicas(modules, [*things, *extras.values()])
+        self._rank: int | None = None  # of several
         looked_at = {**modules, **{k: v for k, v in others.items() if k not in values}}
         self._attributes = None if watch == "off" else Attributes(looked_at)
         self._overlapping = Overlapping(modules.values(), self._optimizers.values())
@@ -132,7 +145,25 @@ class TorchState:
         """
         encode = Encoder()
         parts = self._parts if cuda_in_use() else _without_cuda(self._parts)
-        return {name: part.capture(encode, name) for name, part in parts.items()}
+        trees = {name: part.capture(encode, name) for name, part in parts.items()}
+        if self._globs and self._rank is not None:  # rank 0's stand in the components themselves
+            shared = {name: tree for name, tree in trees.items() if name not in self._per_rank}
+            own = self._globs.chosen(shared) if self._rank else {}
+            trees[RANK] = {name: {**arrays} for name, arrays in own.items()}
+        return trees
+
+    def shared(self) -> dict[str, Tree]:
+        """What is saved once, as far as it is built and can tell its state."""
+        parts = {name: part for name, part in self._parts.items() if name not in self._per_rank}
+        return gathered(parts, Encoder(unbuilt=True), [])
+
+    def loose(self, names: Collection[str], *, search: bool = False) -> Collection[str]:
+        """Buffers that DistributedDataParallel takes from rank 0, averages of them, and what is by rank."""
+        return {*self._replicas.loose(names, search=search), *self._globs.names(names)}
+
+    def remedy(self, names: Collection[str]) -> str:
+        """What to write where these arrays differ."""
+        return self._replicas.remedy(names)
 
     def outline(self) -> dict[str, Tree]:
         """`capture()` without bytes; lazy parameters, those on the meta device, and loaders are left out.
@@ -178,6 +209,8 @@ class TorchState:
             TreeError: something in them that a checkpoint cannot hold, with its path.
         """
         self._marks.kept = []
+        if RANK in components:
+            components = self._with_own(components, RANK in allow_missing)
         if new := {k: self._parts[k] for k in self._parts.keys() & allow_missing if k not in components}:
             flatten(outline(new, self.notices), data=False)
         things = (self._optimizers, self._schedulers)
@@ -193,6 +226,19 @@ class TorchState:
             why = "given, but not saved, so kept as given (if the run was trained otherwise, give that value)"
             self.notices.append(Notice(f"{why}: {', '.join(keys.given)}"))
 
+    def _with_own(self, components: Mapping[str, Tree], left_out: bool) -> dict[str, Tree]:
+        """The components with this rank's own arrays in them."""
+        taken = {name: tree for name, tree in components.items() if name != RANK}
+        own = components[RANK]
+        if left_out or not own or self._rank is None:
+            return taken
+        if not self._globs:
+            raise MismatchError(
+                f"{RANK}: saved by rank, but per_rank= is not given: write it as when the run was saved, or "
+                f"allow_missing={{{RANK!r}}}, with which every rank goes on with the arrays of rank 0"
+            )
+        return merged(taken, own)
+
     def batches(self, source: Any, steps: int | None) -> Batches | None:
         """The batches of a DataLoader.
 
@@ -201,15 +247,18 @@ class TorchState:
         """
         if not isinstance(source, torch.utils.data.DataLoader):
             return None
+        self._replicas.refuse_join()
         return loaders.batches(source, self.generators(), self._histories.of(source))
 
     def generators(self) -> PartGenerators:
         """The shared generators, and those in ``extra``, also in its dicts and lists."""
         parts = {k: v for k, v in self._parts.items() if k.startswith("rng.") or isinstance(v, GeneratorPart)}
+        own: list[Any] = []
         for name, value in self._values.items():
             inside = held(value, name, KINDS)
+            own += inside.values()
             parts |= {k: ValuesPart(v, k, tuple) for k, v in inside.items() if k not in parts}
-        return PartGenerators(parts if cuda_in_use() else _without_cuda(parts))
+        return PartGenerators(parts if cuda_in_use() else _without_cuda(parts), own)
 
     def team(self, timeout: float) -> Team | None:
         """The ranks of torch.distributed's default process group, None without one or with one of size 1.
@@ -217,11 +266,13 @@ class TorchState:
         Raises:
             TeamError: not all ranks came within ``timeout`` seconds.
         """
-        return find_team(timeout)
+        team = find_team(timeout)
+        self._rank = None if team is None else team.rank
+        return team
 
     def per_rank(self) -> Collection[str]:
-        """All generators, and whatever in ``extra`` is no module, such as a StatefulDataLoader."""
-        return self._per_rank
+        """All generators, and whatever in ``extra`` is no module; what ``per_rank=`` names."""
+        return self._per_rank | {RANK} if self._globs else self._per_rank
 
     def check_lr(self) -> None:
         """Raise SettingError unless the learning rate is Run's to lower."""

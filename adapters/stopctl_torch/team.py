@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import re
 from datetime import timedelta
 from threading import Thread
@@ -20,6 +21,12 @@ CAPACITY = 4096
 
 LENGTH = 8
 """Of those, the bytes that say how long the message is."""
+
+SLICE = 0.25
+"""Seconds of waiting between two looks for notes."""
+
+COLLECTIVE = r"gloo|Gloo|NCCL|ncclR|ProcessGroup|Connection (closed|reset)|Broken pipe"
+"""In the words of errors of collectives, most of which are plain RuntimeErrors."""
 
 PATIENCE = 1.8
 """Timeouts within which all ranks have come and are connected."""
@@ -40,11 +47,12 @@ class GlooTeam:
         self.size = distributed.get_world_size()
         self.timeout = timeout
         self._broken: str | None = None
-        self._pending = False
+        self._pending = self._noted = False
         self._group: Any = None
         began = monotonic()
         try:
             self._group = _connected(timeout)
+            self._name, self._store = self._group.group_name, _store()
         except (RuntimeError, ValueError) as error:
             raise TeamError(
                 f"{self._me()} opened the run, but not all others did within {monotonic() - began:.1f} s "
@@ -69,6 +77,8 @@ class GlooTeam:
                 blocks = self._gather(block.ljust(LENGTH + max(lengths), b"\0"), began)
         except (RuntimeError, ValueError) as error:
             self._broken = self._sentence(error, monotonic() - began)
+            if self._pending:
+                self.note(f"TeamError: {self._broken}")  # as the connections stay open
             self._free()
             raise TeamError(self._broken) from error
         return [each[LENGTH : LENGTH + length] for each, length in zip(blocks, lengths, strict=True)]
@@ -85,8 +95,8 @@ class GlooTeam:
             return
         with contextlib.suppress(ValueError, AssertionError):  # the program has destroyed all groups before
             distributed.destroy_process_group(held[0])
-        if self._pending:  # dropping the group waits for what still runs in it, at most for another timeout
-            Thread(target=held.clear, name="stopctl-team").start()
+        if self._pending:  # dropping the group would wait for what still runs in it: it is never dropped
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(held[0]))
 
     def _gather(self, block: bytes, began: float) -> list[bytes]:
         """Blocks of one size, of all ranks; the time for it is what is left of the timeout."""
@@ -94,11 +104,54 @@ class GlooTeam:
         blocks = [torch.empty_like(sent) for _ in range(self.size)]
         work = distributed.all_gather(blocks, sent, group=self._group, async_op=True)
         try:  # with a time limit of its own: gloo's is one for each message between two ranks
-            work.wait(timedelta(seconds=max(began + self.timeout - monotonic(), 0.001)))
+            self._wait(work, began + self.timeout)
         finally:
             self._pending = not work.is_completed()
             del work  # it holds the connections, and an error's traceback would hold it
         return [each.numpy().tobytes() for each in blocks]
+
+    def _wait(self, work: Any, until: float) -> None:
+        """Wait in slices, between which Ctrl-C and notes are seen."""
+        noted = False
+        while True:
+            left = until - monotonic()
+            try:
+                work.wait(timedelta(seconds=max(min(left, SLICE), 0.001)))
+                return
+            except RuntimeError as error:
+                if left <= SLICE or work.is_completed() or "timed out" not in str(error).lower():
+                    raise
+            if noted:
+                raise RuntimeError("Connection closed by a rank that has left a note")
+            noted = bool(self.notes())  # its part may be on its way still
+
+    def note(self, text: str) -> None:
+        """Leave it in the store of the process group."""
+        if self._noted:
+            return  # the first is the reason
+        self._noted = True
+        with contextlib.suppress(RuntimeError, ValueError):
+            self._store.set(self._key(self.rank), text)
+            self._store.set(self._key("any"), "1")
+
+    def notes(self) -> dict[int, str]:
+        """Those in the store; none where its host is gone."""
+        found: dict[int, str] = {}
+        with contextlib.suppress(RuntimeError, ValueError):
+            if self._store.check([self._key("any")]):
+                for rank in range(self.size):
+                    if rank != self.rank and self._store.check([self._key(rank)]):
+                        found[rank] = self._store.get(self._key(rank)).decode()
+        return found
+
+    def lost(self, error: BaseException) -> bool:
+        """Whether it is PyTorch's, of a collective."""
+        if isinstance(error, distributed.DistError):
+            return True
+        return isinstance(error, RuntimeError) and re.search(COLLECTIVE, str(error)) is not None
+
+    def _key(self, whose: int | str) -> str:
+        return f"stopctl/{self._name}/{whose}"
 
     def _sentence(self, error: Exception, waited: float) -> str:
         lost = "closed" in str(error).lower() or "reset" in str(error).lower()
@@ -137,6 +190,17 @@ def _connected(timeout: float) -> Any:
     if not groups:
         raise RuntimeError("a rank has gone while they were connecting")
     return groups[0]
+
+
+def _store() -> Any:
+    """The default group's store; where that can be, a connection to it of its own, which waits a second."""
+    store: Any = distributed.distributed_c10d._get_default_store()
+    try:
+        store = store.clone()
+        store.set_timeout(timedelta(seconds=1))
+    except (AttributeError, NotImplementedError, RuntimeError):
+        pass
+    return store
 
 
 def find_team(timeout: float) -> GlooTeam | None:

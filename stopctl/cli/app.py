@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import Annotated
 
 import typer
 
 from stopctl.cli.demo import demo
+from stopctl.cli.diff import diff
+from stopctl.cli.doctor import doctor
 from stopctl.cli.explain import explain
 from stopctl.cli.export import export
 from stopctl.cli.ls import ls
 from stopctl.cli.manual import pin, unlock, unpin
+from stopctl.cli.mirror import mirror
 from stopctl.cli.prune import prune
 from stopctl.cli.replay import replay
 from stopctl.cli.report import report
@@ -35,13 +37,13 @@ See it at work: `stopctl demo` trains a small MNIST model so. Kill it whenever y
 and it goes on where it was.
 """
 
-app = typer.Typer(
-    rich_markup_mode="markdown", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False
-)
+app = typer.Typer(rich_markup_mode="markdown", no_args_is_help=True, pretty_exceptions_enable=False)
 
 
 def _version(asked: bool) -> None:
     if asked:
+        from importlib.metadata import version  # takes as long as a third of the rest
+
         typer.echo(f"stopctl {version('stopctl')}")
         raise typer.Exit
 
@@ -56,9 +58,10 @@ def _stopctl(
 
 
 app.command()(demo)
-for command in (ls, show, explain, watch, verify, prune, pin, unpin, unlock):
+for command in (ls, show, diff, explain, doctor, watch, verify, prune, pin, unpin, unlock):
     app.command()(command)
 app.command()(export)
 app.command()(report)
 app.command()(replay)
 app.command()(suggest)
+app.add_typer(mirror, name="mirror")

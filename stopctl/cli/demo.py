@@ -13,8 +13,7 @@ from typing import Annotated
 import typer
 
 from stopctl.core.errors import SettingError
-from stopctl.demo.screen import Screen
-from stopctl.demo.train import SEED, TITLES, Settings, installed, missing, train
+from stopctl.demo import SEED
 
 
 class Framework(StrEnum):
@@ -39,6 +38,12 @@ def demo(
     seed: Annotated[
         int, typer.Option(min=0, help="Of the split, the batch order and the initial weights.")
     ] = SEED,
+    mirror: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="Keep a copy in an object store or on another disk, such as s3://bucket/demo."
+        ),
+    ] = None,
     as_json: Annotated[
         bool,
         typer.Option("--json", help="Print a line of JSON per framework, and all else to standard error."),
@@ -46,18 +51,20 @@ def demo(
 ) -> None:
     """Train a small MNIST model, stopped, saved and resumed by stopctl.
 
-    A run that was killed goes on after its newest checkpoint and ends with the same weights, bit by bit, as
-    one that was not; a run that is finished stays finished. Try it: start it, kill it, start it again.
+    Start it, kill it, start it again: it goes on after its newest checkpoint and ends with the same weights,
+    bit by bit, as if it had not been killed. With --mirror, remove its directory, too, or start it on another
+    machine.
 
     The images are read from the folder that STOPCTL_MNIST names (IDX files, gzipped or not), else downloaded
     once; without a network, the handwritten digits that come with scikit-learn are used.
     """
     first, *others = _frameworks(framework)
-    _train(first, run_dir, epochs, patience, seed, as_json)
+    _train(first, run_dir, epochs, patience, seed, mirror, as_json)
     if others:
         # A fresh interpreter with the same process id: a signal to it reaches the one that trains.
         arguments = ["--framework", others[0], "--run-dir", str(run_dir), "--epochs", str(epochs)]
         arguments += ["--patience", str(patience), "--seed", str(seed), *(["--json"] if as_json else [])]
+        arguments += [] if mirror is None else ["--mirror", mirror]
         sys.stdout.flush()
         sys.stderr.flush()
         os.execv(sys.executable, [sys.executable, "-P", "-m", "stopctl.cli", "demo", *arguments])
@@ -65,6 +72,8 @@ def demo(
 
 def _frameworks(asked: Framework | None) -> tuple[str, ...]:
     """The frameworks to train with, one after the other; what is not installed is named, with its extra."""
+    from stopctl.demo.train import TITLES, installed, missing
+
     if lacking := missing():
         raise SettingError(f'the demo needs {", ".join(lacking)}: pip install "stopctl[demo]"')
     there = installed()
@@ -82,12 +91,23 @@ def _frameworks(asked: Framework | None) -> tuple[str, ...]:
     return wanted
 
 
-def _train(framework: str, run_dir: Path, epochs: int, patience: int, seed: int, as_json: bool) -> None:
+def _train(
+    framework: str,
+    run_dir: Path,
+    epochs: int,
+    patience: int,
+    seed: int,
+    mirror: str | None,
+    as_json: bool,
+) -> None:
     """Train with one framework in this process, and show how it ended."""
     from stopctl import Preempted
+    from stopctl.demo.screen import Screen
+    from stopctl.demo.train import TITLES, Settings, train
 
     screen = Screen(TITLES[framework], error=as_json)
-    settings = Settings(framework, run_dir / framework, epochs, patience, seed)
+    url = mirror and f"{mirror.rstrip('/')}/{framework}"
+    settings = Settings(framework, run_dir / framework, epochs, patience, seed, url)
     try:
         with screen:
             outcome = train(settings, screen)

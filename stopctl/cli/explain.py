@@ -9,7 +9,7 @@ from rich.text import Text
 
 from stopctl.cli.output import AsJson, RunPath, console, emit, say
 from stopctl.core.errors import SettingError
-from stopctl.core.words import counted, figure
+from stopctl.core.words import counted, figure, on_one_line
 
 if TYPE_CHECKING:
     from stopctl.runs.history import History, Moment
@@ -38,9 +38,9 @@ def explain(
     Exit codes: 0; 2 if it is no run, or its journal has no such epoch or step.
     """
     from stopctl.runs.history import goal_of, history
-    from stopctl.store import Reader
+    from stopctl.runs.reader import open_run
 
-    reader = Reader(run)
+    reader = open_run(run)
     metric = goal_of(reader.meta).metric
     past = history(reader, metric)
     one_place = epoch is not None or step is not None
@@ -86,16 +86,15 @@ def explain(
 def sentence(moment: Moment, metric: str) -> Text:
     """A moment as one line."""
     from stopctl.runs.history import where
-    from stopctl.store.journal import number
 
     line = Text.assemble((f"{where(moment.place)}: ", "dim"))
     text = moment.text
     if moment.event == "report":
-        value = number(moment.line["metrics"].get(metric))
-        line.append(f"{metric} {figure(value)}; ")
+        value = moment.metrics.get(metric)
+        line.append(f"{on_one_line(metric)} {figure(value)}; ")
         text = text.replace(f"new best {figure(value)}", "new best") or "nothing was decided"
     style = "bold red" if "stop: " in text else "blue" if moment.event == "saved" else ""
-    line.append(text, style)
+    line.append(on_one_line(text), style)
     if moment.voided:
         line.append(" (voided by a resume)", "dim")
     return line

@@ -11,7 +11,7 @@ import typer
 from rich.text import Text
 
 from stopctl import StopctlError
-from stopctl.cli.output import AsJson, console, emit, say, table
+from stopctl.cli.output import AsJson, console, downloading, emit, put, say, table
 
 if TYPE_CHECKING:
     from stopctl.export import Export, Exported
@@ -29,7 +29,7 @@ class Dtype(StrEnum):
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="The run's directory; it may be in use.")],
+    run: Annotated[Path, typer.Argument(help="The run's directory or its mirror's URL; it may be in use.")],
     to: Annotated[Path, typer.Option(help="The file to write, such as model.safetensors.")],
     which: Annotated[
         str, typer.Option(help="best, latest, or the label or directory name of a checkpoint.")
@@ -66,8 +66,15 @@ def export(
         if error.name != "numpy":
             raise
         raise StopctlError("export needs NumPy: pip install numpy") from error
+    from stopctl.runs.choose import candidates
+    from stopctl.runs.history import goal_of
+    from stopctl.runs.reader import open_run
+
     function = None if evaluate is None else export.metric(evaluate)
-    weights = export.read(run, which, only=only or None)
+    reader = open_run(run)
+    chosen = candidates(reader.list().good, which, goal_of(reader.meta))
+    with downloading(reader, chosen[0].bytes if chosen else 0):
+        weights = export.read(reader, which, only=only or None)
     done = export.write(weights, to, dtype=dtype and dtype.value, clip=clip, force=force)
     compared: Scores = ()
     if function is not None:
@@ -104,7 +111,7 @@ def _show(done: Export, metric: str, compared: Scores) -> None:
     rows = table("tensor", "shape", "from", "to", *figures, right=figures, fold=("tensor",))
     for tensor in done.tensors:
         rows.add_row(*_row(tensor))
-    out.print(rows)
+    put(out, rows)
     for name in done.left_out:
         say(out, f"left out, no weight: {name}")
     share = f"{done.bytes / done.bytes_before:.1%} of" if done.bytes_before else "from"

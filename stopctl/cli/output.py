@@ -8,12 +8,11 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.padding import Padding
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
@@ -23,14 +22,20 @@ from stopctl.core.codec import float_to_json
 from stopctl.core.errors import StopctlError
 from stopctl.core.words import on_one_line
 
-PLAIN_WIDTH = 200
-"""Columns where there is no terminal to fit to, and COLUMNS does not say."""
+if TYPE_CHECKING:
+    from stopctl.store import Reader
+
+PLAIN_WIDTH = 100_000
+"""Columns where there is no terminal to fit to, and COLUMNS does not say: nothing is folded."""
 
 NAME = 36
 """Letters up to which a name is not folded."""
 
 NARROW = 80
 """Columns below which names are folded, whatever their length."""
+
+FOLDED = 16
+"""Letters that a column which is folded keeps; less is read better as lines."""
 
 NOTES = 10
 """Notes that are told one by one."""
@@ -56,7 +61,8 @@ RunPaths = Annotated[
     list[Path],
     typer.Argument(
         metavar="RUN...",
-        help="Runs' directories, and folders with runs in or below them; processes may be writing in them.",
+        help="Runs' directories, and folders with runs in or below them, or URLs of mirrors; processes may "
+        "be writing in them.",
         show_default=False,
     ),
 ]
@@ -92,6 +98,11 @@ def say(out: Console, text: str | Text = "", style: str = "", *, indent: int = 0
         out.print(Text.assemble(" " * indent, line), soft_wrap=True)
 
 
+def echo(text: str, *, err: bool = False) -> None:
+    """Print a line, control characters as text."""
+    typer.echo(on_one_line(text), err=err)
+
+
 def table(
     *columns: str, right: Sequence[str] = (), fold: Sequence[str] = (), names: Sequence[str] = ()
 ) -> Table:
@@ -109,12 +120,51 @@ def table(
     folded = [name for name in fold if not (short and names and name == columns[0])]
     for name in columns:
         side: Any = "right" if name in right else "left"
-        grid.add_column(Text(name), justify=side, overflow="fold", no_wrap=name not in folded)
+        head = Text("\n".join(map(on_one_line, name.split("\n"))))
+        grid.add_column(head, justify=side, overflow="fold", no_wrap=name not in folded)
     return grid
 
 
+def put(out: Console, grid: Table) -> None:
+    """Print a table; where the terminal is too narrow for its figures, each row as lines of its own.
+
+    A row's first cell is a line then, and each other one that is not empty a line with its head before it.
+    """
+    cells = [[_as_text(cell) for cell in column.cells] for column in grid.columns]
+    heads = [_as_text(column.header) for column in grid.columns]
+    padding = 2 * (len(heads) - 1)
+    wide = [
+        max(
+            min(line.cell_len, math.inf if column.no_wrap else FOLDED)
+            for text in (head, *texts)
+            for line in text.split("\n", allow_blank=True)
+        )
+        for column, head, texts in zip(grid.columns, heads, cells, strict=True)
+    ]
+    if sum(wide) + padding <= out.width:
+        out.print(grid)
+        return
+    for row in zip(*cells, strict=True):
+        for i, (head, text) in enumerate(zip(heads, row, strict=True)):
+            if text.plain or not i:
+                line = (
+                    text
+                    if not i
+                    else Text.assemble(f"{head.plain} ".replace("\n", " ") if head.plain else "", text)
+                )
+                out.print(Padding(line, (0, 0, 0, 2 if i else 0), expand=False), overflow="fold")
+
+
+def _as_text(cell: RenderableType) -> Text:
+    return cell if isinstance(cell, Text) else Text(str(cell))
+
+
 def is_one_run(paths: Sequence[Path]) -> bool:
-    """Whether a single run is named, by its own directory; else an answer is a list."""
+    """Whether a single run is named, by its own directory or URL; else an answer is a list."""
+    if len(paths) == 1 and shown(paths[0]) != str(paths[0]):
+        from stopctl.runs.standing import runs_at
+
+        return runs_at(paths) == list(paths)
     return len(paths) == 1 and (paths[0] / "run.json").exists()
 
 
@@ -150,6 +200,8 @@ def tell_notes(notes: Sequence[str]) -> None:
 @contextmanager
 def bar(what: str, total: int, *, of_bytes: bool = False) -> Iterator[Callable[..., None]]:
     """A progress bar on standard error if somebody looks; call what it gives after a step, or n of them."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
     err = console(stderr=True)
     figures = [DownloadColumn()] if of_bytes else []
     columns = (TextColumn("{task.description}"), BarColumn(), *figures, TimeRemainingColumn(compact=True))
@@ -162,6 +214,19 @@ def bar(what: str, total: int, *, of_bytes: bool = False) -> Iterator[Callable[.
         yield tick
 
 
+@contextmanager
+def downloading(reader: Reader, total: int) -> Iterator[None]:
+    """Show how a run's files come, if they come from a mirror; `total`: their bytes."""
+    from stopctl.mirror.reader import MirrorReader
+
+    if not isinstance(reader, MirrorReader):
+        yield
+        return
+    with bar("downloading", total, of_bytes=True) as tick:
+        reader.tick = tick
+        yield
+
+
 def state_text(state: str) -> Text:
     """A run's state, coloured."""
     return Text(state, COLORS.get(state, ""))
@@ -169,7 +234,8 @@ def state_text(state: str) -> Text:
 
 def emit(data: Any) -> None:
     """Print one JSON object on one line, strict: non-finite numbers are "NaN", "Infinity" and "-Infinity"."""
-    typer.echo(json.dumps(_strict(data), allow_nan=False, ensure_ascii=False))
+    text = json.dumps(_strict(data), allow_nan=False, ensure_ascii=False)
+    typer.echo("".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text))
 
 
 def _strict(data: Any) -> Any:
@@ -179,7 +245,14 @@ def _strict(data: Any) -> Any:
         return {str(name): _strict(value) for name, value in data.items()}
     if isinstance(data, list | tuple | set | frozenset):
         return [_strict(value) for value in data]
-    return str(data) if isinstance(data, Path) else data
+    return shown(data) if isinstance(data, Path) else data
+
+
+def shown(path: Path) -> str:
+    """A path, or the URL that it was made of."""
+    from stopctl.store.rundir import url_of
+
+    return url_of(path) or str(path)
 
 
 def span(seconds: float | None) -> str:

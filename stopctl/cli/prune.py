@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from stopctl.cli.output import AsJson, RunPath, console, emit, table, tell_notes
+from stopctl.cli.output import AsJson, RunPath, console, echo, emit, put, table, tell_notes
 from stopctl.core.words import figure, size
 
 if TYPE_CHECKING:
@@ -65,11 +65,11 @@ def prune(
     _show(listing, gone, goal.metric, yes=yes)
     count = f"{len(gone)} of {len(listing.good)} checkpoints"
     if not gone:
-        typer.echo("nothing is to be deleted")
+        echo("nothing is to be deleted")
     elif yes:
-        typer.echo(f"deleted {count}, {size(freed)}")
+        echo(f"deleted {count}, {size(freed)}")
     else:
-        typer.echo(f"would delete {count}, {size(freed)}: nothing was changed; --yes deletes them")
+        echo(f"would delete {count}, {size(freed)}: nothing was changed; --yes deletes them")
 
 
 def _doomed(rule: KeepPolicy, listing: Listing, goal: Goal) -> list[CheckpointInfo]:
@@ -87,6 +87,6 @@ def _show(listing: Listing, gone: list[CheckpointInfo], metric: str, *, yes: boo
         pinned = " (pinned)" if info.pinned else ""
         rows.add_row(Text(word, style), Text(info.name + pinned), value, size(info.bytes))
     if listing.good:
-        console().print(rows)
+        put(console(), rows)
     for one in listing.damaged:
-        typer.echo(f"damaged, left alone: {one.name}: {one.why}")
+        echo(f"damaged, left alone: {one.name}: {one.why}")

@@ -27,7 +27,7 @@ from stopctl.cli.options import (
     wanted,
     write_csv,
 )
-from stopctl.cli.output import AsJson, bar, console, emit, table, tell_notes
+from stopctl.cli.output import AsJson, bar, console, echo, emit, put, table, tell_notes
 from stopctl.core.words import figure
 
 if TYPE_CHECKING:
@@ -69,16 +69,16 @@ def replay(
 ) -> None:
     """Show what stop rules would have done on recorded curves, decided by what stops a run.
 
-    **share** is the share of the recorded run that the rule would have trained, in reports. **regret** is
-    what stopping lost, as a share of what the whole recorded run wins: |best until the stop - best of all| /
-    |median of the first three values - best of all|. 0: nothing was lost; 1: as good as untrained.
+    **share** is how much of the recorded run the rule would have trained, in reports. **regret** is what
+    stopping lost of what the whole run wins: |best until the stop - best of all| / |median of the first
+    three values - best of all|. 0: nothing was lost; 1: as good as untrained.
 
-    A rule that would have gone on is "not stopped by epoch 17", the recorded end, and what would have come
-    is not guessed: in the means, such a curve counts with share 1 and regret 0. The planned length is the
-    recorded one unless the log says another. Learning-rate drops that were still to come are not known.
+    A rule that would have gone on is "not stopped by epoch 17", the recorded end; in the means, such a curve
+    counts with share 1 and regret 0. The planned length is the recorded one unless the log says another.
+    Learning-rate drops that were still to come are not known.
 
     The first lines say what was judged: file, column, direction, and what of it was guessed. A table that
-    cannot be one run is split or refused; `--by`, `--where` and `--restart` say how it is to be divided.
+    cannot be one run is split or refused; `--by`, `--where` and `--restart` say how to divide it.
 
     Example: `stopctl replay runs/*/metrics.csv --stop "Patience(3)" --stop "RemainingGain(0.03)"`
     """
@@ -111,7 +111,7 @@ def replay(
 
         plot_replay(plot, outcomes, summaries)
         if not as_json:
-            typer.echo(str(plot))
+            echo(str(plot))
 
 
 def _notes(outcomes: list[list[Replay]], summaries: list[Summary]) -> list[str]:
@@ -163,14 +163,14 @@ def _show(outcomes: list[list[Replay]], summaries: list[Summary], curves: int, *
             for name, one in rows:
                 why = "" if one.stop is None else f": {one.stop}"
                 told.add_row(Text(name), *_figures(one), Text(f"{_ending(one)}{why}"))
-            out.print(told)
+            put(out, told)
             out.print()
     means = ("mean\nshare", "mean\nregret", "median\nregret", "worst\nregret")
     names = [summary.rule for summary in summaries]
     told = table("rule", "stopped", *means, right=("stopped", *means), fold=("rule",), names=names)
     for summary in summaries:
         told.add_row(Text(summary.rule), *_means(summary))
-    out.print(told)
+    put(out, told)
 
 
 def _groups(outcomes: list[list[Replay]], curves: int) -> Iterator[tuple[str, list[tuple[str, Replay]]]]:

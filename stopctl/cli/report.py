@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from stopctl.cli.output import AsJson, RunPaths, emit, tell_notes
+from stopctl.cli.output import AsJson, RunPaths, echo, emit, tell_notes
 
 
 def report(
@@ -34,4 +34,4 @@ def report(
         emit({"path": path, "bytes": size, "left_out": left_out})
     else:
         tell_notes(left_out)
-        typer.echo(f"{path}: {size:,} bytes")
+        echo(f"{path}: {size:,} bytes")

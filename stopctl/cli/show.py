@@ -18,6 +18,7 @@ from stopctl.cli.output import (
     console,
     emit,
     is_one_run,
+    put,
     read_each,
     say,
     span,
@@ -38,7 +39,7 @@ def show(runs: RunPaths, as_json: AsJson = False) -> None:
 
     Example: `stopctl show runs/mnist`
 
-    Exit codes: 0; 1 if a run was left out because it cannot be read; 2 if there is none that can.
+    Exit codes: 0; 1 if a run is damaged, or was left out because it cannot be read; 2 if none can.
     """
     from stopctl.runs.closeness import closeness
     from stopctl.runs.standing import read_run
@@ -57,7 +58,7 @@ def show(runs: RunPaths, as_json: AsJson = False) -> None:
             if i:
                 typer.echo()
             _show(*one)
-    if left_out:
+    if left_out or any(run.standing.state == "damaged" for run, *_ in good):
         raise typer.Exit(1)
 
 
@@ -89,6 +90,7 @@ def _plain(run: ReadRun, rules: list[str], notes: list[str]) -> dict[str, Any]:
         "lr_drops": _drops(run),
         "noticed": [{"text": text, "level": level} for text, level in run.history.noticed().items()],
         "versions": meta.get("versions"),
+        "program": meta.get("program"),
         "created": meta.get("created"),
         "notes": dict(run.notes[-1][1]) if run.notes else None,
         "notes_before": [
@@ -100,15 +102,15 @@ def _plain(run: ReadRun, rules: list[str], notes: list[str]) -> dict[str, Any]:
 def _drops(run: ReadRun) -> list[dict[str, Any]]:
     from stopctl.store.journal import number
 
-    factors = ((line, number(line.get("lr_factor"))) for line in run.history.reports())
+    factors = ((moment.place, number(moment.fact("lr_factor"))) for moment in run.history.reported)
     return [
-        {"epoch": line["epoch"], "step": line["step"], "factor": factor}
-        for line, factor in factors
-        if factor is not None
+        {"epoch": at.epoch, "step": at.step, "factor": factor} for at, factor in factors if factor is not None
     ]
 
 
 def _show(run: ReadRun, rules: list[str], notes: list[str]) -> None:
+    from stopctl.runs.program import described
+
     out = console()
     for line in heading(run.standing):
         say(out, line)
@@ -118,6 +120,7 @@ def _show(run: ReadRun, rules: list[str], notes: list[str]) -> None:
     _section(out, "learning-rate drops", drops)
     _section(out, "noticed", [text for text, level in run.history.noticed().items() if level != "info"])
     _section(out, "notes", list(_notes(run)))
+    _section(out, "program", described(run.reader.meta))
 
 
 def _notes(run: ReadRun) -> Iterator[str]:
@@ -138,7 +141,7 @@ def _notes(run: ReadRun) -> Iterator[str]:
 
 def heading(one: Standing) -> list[Text]:
     """The first lines on a run: state and reason, counters, the newest and the best value."""
-    first = Text.assemble((str(one.path.name), "bold"), "  ", state_text(one.state))
+    first = Text.assemble((on_one_line(one.path.name), "bold"), "  ", state_text(one.state))
     if one.reason:
         first.append(f": {on_one_line(one.reason)}")
     counters = [f"epoch {one.epoch}"] if one.epoch else []
@@ -147,7 +150,7 @@ def heading(one: Standing) -> list[Text]:
     age = [f"written {span(one.age)} ago"] if one.age is not None else []
     lines = [first, Text(", ".join([*counters, *spent, size(one.size), *age]), "dim")]
     if one.value is not None:
-        text = f"{one.metric} {figure(one.value)}"
+        text = f"{on_one_line(one.metric)} {figure(one.value)}"
         if one.best is not None:
             at = f"epoch {one.best_epoch}" if one.best_epoch else f"step {one.best_step}"
             if one.best_epoch and one.best_inside:
@@ -171,7 +174,7 @@ def _checkpoints(out: Console, run: ReadRun) -> None:
         rows.add_row(Text(one.info.name), value, size(one.info.bytes), why)
     if rows.row_count:
         out.print()
-        out.print(rows)
+        put(out, rows)
     for damage in run.listing.damaged:
         say(out, f"damaged: {damage.name}: {damage.why}", "bold red")
 

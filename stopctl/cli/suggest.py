@@ -27,7 +27,7 @@ from stopctl.cli.options import (
     wanted,
     write_csv,
 )
-from stopctl.cli.output import AsJson, bar, console, emit, say, table, tell_notes
+from stopctl.cli.output import AsJson, bar, console, emit, put, say, table, tell_notes
 
 if TYPE_CHECKING:
     from stopctl.curves.saves import SaveAdvice
@@ -75,19 +75,17 @@ def suggest(
     """Recommend the stop rule that trains least and loses no more than you would give up, by your own runs.
 
     Give it whole runs, trained to the planned end without early stopping. Every rule of a grid is replayed
-    on every curve, and the one with the least mean share of the run is taken among those whose mean regret
-    is within the bound. **regret** is what stopping lost, as a share of what the whole run wins:
-    |best until the stop - best of all| / |median of the first three values - best of all|.
+    on every curve; of those whose mean **regret** (what `stopctl replay` tells) is within the bound, the one
+    with the least mean share of the run is taken.
 
-    How sure that is, is measured by drawing the runs anew, and by choosing on some of them and trying the
-    choice on the others. Runs that are alike make it look surer than it is.
+    How sure that is, is measured by drawing the runs anew, and by trying what some of them choose on the
+    others. Runs that are alike make it look surer than it is.
 
-    Curves that an early stopper had cut are left out: where the log says so, and where several curves of
-    different lengths end the same number of reports after their best. So are logs that begin after the
-    beginning of their run.
+    Left out are curves that an early stopper had cut (the log says so, or several of different lengths end
+    as many reports after their best) and logs that begin within their run.
 
-    Where the runs are stopctl's own, a save interval is recommended, too: max(C / 3.5 %, sqrt(2 C MTBF)),
-    with C what a save took.
+    For stopctl's own runs a save interval is recommended, too: max(C / 3.5 %, sqrt(2 C MTBF)), C being what
+    a save took.
 
     Example: `stopctl suggest runs/*/metrics.csv --max-regret 0.02`
     """
@@ -204,7 +202,7 @@ def _show(found: Suggestion, saves: SaveAdvice | None, mtbf_hours: float | None)
     for one, share, regret in found.cheapest_of_each_kind():
         rule = "no rule: the whole run" if one.rule is None else repr(one.rule)
         rows.add_row(Text(rule), f"{share:.1%}", f"{regret:.4f}")
-    out.print(rows)
+    put(out, rows)
     if saves is not None:
         out.print()
         _show_saves(saves, mtbf_hours, out)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from stopctl.cli.output import AsJson, RunPaths, bar, emit, is_one_run, read_each, tell_notes
+from stopctl.cli.output import AsJson, RunPaths, bar, echo, emit, is_one_run, read_each, shown, tell_notes
 from stopctl.core.words import size
 
 
@@ -26,7 +26,7 @@ def verify(runs: RunPaths, as_json: AsJson = False) -> None:
 
     It only reads: a damaged checkpoint is named, and set aside by the next process that opens the run. One
     that the run deletes meanwhile is passed over. What cannot be read as a run is named, and the others are
-    verified.
+    verified. Of a mirror, each checkpoint is downloaded, and deleted here again.
 
     Example: `stopctl verify runs/mnist`
 
@@ -49,29 +49,35 @@ def verify(runs: RunPaths, as_json: AsJson = False) -> None:
         tell_notes(left_out)
         for one in found:
             if len(found) > 1:
-                typer.echo(f"{one.path}:")
+                echo(f"{shown(one.path)}:")
             for name in one.good:
-                typer.echo(f"good     {name}")
+                echo(f"good     {name}")
             for name, why in one.damaged.items():
-                typer.echo(f"damaged  {name}: {why}")
+                echo(f"damaged  {name}: {why}")
             ending = f"; {len(one.damaged)} damaged" if one.damaged else ""
-            typer.echo(f"{len(one.good)} good, {size(one.bytes)} verified{ending}")
+            echo(f"{len(one.good)} good, {size(one.bytes)} verified{ending}")
     if left_out or any(one.damaged for one in found):
         raise typer.Exit(1)
 
 
 def _verified(run: Path) -> Verified:
     from stopctl.core.errors import DamagedError
+    from stopctl.mirror.reader import MirrorReader
     from stopctl.runs.checkpoints import check
-    from stopctl.store import Reader
+    from stopctl.runs.reader import open_run
 
-    reader = Reader(run)
+    reader = open_run(run)
     listing = reader.list()
-    found = Verified(reader.path, damaged={one.name: one.why for one in listing.damaged})
+    found = Verified(reader.place, damaged={one.name: one.why for one in listing.damaged})
     with bar("verifying", sum(info.bytes for info in listing.good), of_bytes=True) as tick:
         for info in listing.good:
             try:
-                check(info, tick)
+                if isinstance(reader, MirrorReader):
+                    reader.tick = tick
+                    reader.bring(info)
+                    reader.drop(info)
+                else:
+                    check(info, tick)
                 found.good.append(info.name)
                 found.bytes += info.bytes
             except DamagedError as error:

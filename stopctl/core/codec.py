@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from stopctl.core.decision import Save
-from stopctl.core.errors import OrderError, ReportError, SettingError, StateError
+from stopctl.core.errors import DamagedStateError, OrderError, ReportError, SettingError, StateError
 from stopctl.core.goal import goal_from_json
 from stopctl.core.plan import Plan
 from stopctl.core.progress import checked_drops
 from stopctl.core.state import Mark, State
+from stopctl.core.values import MAX_COUNT
 
 FORMAT = 1
 NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
@@ -19,6 +20,8 @@ _COUNTS = ("reports", "epoch", "step")
 _OPTIONAL_COUNTS = ("best_epoch", "best_step", "planned")
 _OPTIONAL_FLOATS = ("value", "best")
 _COSTS = ("save_blocked", "save_took")
+MAX_SECONDS = 1e300
+"""What a report refuses as well."""
 _FLAGS = ("reported", "inside", "lr_drop_pending", "can_lower")
 _LATER: Mapping[str, Any] = {
     "inside": False,
@@ -68,39 +71,46 @@ def load_state(plan: Plan, data: Mapping[str, Any]) -> tuple[State, tuple[str, .
     """A new state from what dump_state wrote, and a sentence for each rule that joined or left.
 
     Raises:
-        StateError: another goal, another format, or data that dump_state did not write.
+        StateError: another goal or another format.
+        DamagedStateError: data that dump_state did not write.
     """
     if not isinstance(data, Mapping) or data.get("format") != FORMAT:
         came = data.get("format") if isinstance(data, Mapping) else data
         raise StateError(f"the saved state has format {came!r}; this version reads format {FORMAT}")
-    data = {**_LATER, **data}
     try:
-        pending = data["lr_drop_pending"]
-        if type(pending) is int:  # the first states had the pass of the last drop, or 0, in its place
-            data |= {"lr_drop_pending": False, "lr_drops": [pending] if pending else []}
-        _same_goal(plan, data["goal"])
-        state = State(plan.goal)
-        for name in (*_COUNTS, "inside_reports", "proposals"):
-            setattr(state, name, _count(data[name], name))
-        for name in _OPTIONAL_COUNTS:
-            setattr(state, name, None if data[name] is None else _count(data[name], name))
-        for name in _OPTIONAL_FLOATS:
-            setattr(state, name, _optional_from_json(data[name], name))
-        for name in _COSTS:
-            setattr(state, name, _cost(data.get(name), name))
-        for name in _FLAGS:
-            setattr(state, name, _flag(data[name], name))
-        state.lr_drops = drops_from_json(data["lr_drops"])
-        state.seconds = float_from_json(data["seconds"], "seconds")
-        state.metrics = {str(name): float_from_json(v, name) for name, v in data["metrics"].items()}
-        state.averages = {str(key): float_from_json(s, key) for key, s in data["averages"].items()}
-        state.averaged = _averaged(plan, state)
-        state.others = plan.others
-        state.committed, best, bests = _mark_from_json(data["committed"])
-        state.rank_saves(best, bests)
-        return state, _load_memories(plan, state, data["memories"])
+        return _loaded(plan, {**_LATER, **data})
     except (KeyError, TypeError, AttributeError, SettingError) as error:
-        raise StateError(f"the saved state is damaged or not from stopctl: {error!r}") from error
+        raise DamagedStateError(f"the saved state is damaged or not from stopctl: {error!r}") from error
+
+
+def _loaded(plan: Plan, data: dict[str, Any]) -> tuple[State, tuple[str, ...]]:
+    pending = data["lr_drop_pending"]
+    if type(pending) is int:  # the first states had the pass of the last drop, or 0, in its place
+        data |= {"lr_drop_pending": False, "lr_drops": [pending] if pending else []}
+    _same_goal(plan, data["goal"])
+    state = State(plan.goal)
+    for name in (*_COUNTS, "inside_reports", "proposals"):
+        setattr(state, name, _count(data[name], name))
+    for name in _OPTIONAL_COUNTS:
+        setattr(state, name, None if data[name] is None else _count(data[name], name))
+    if state.planned == 0:
+        raise DamagedStateError("the saved planned is 0: passes were saved there")
+    state.value = _optional_from_json(data["value"], "value")
+    state.best = None if data["best"] is None else _finite(data["best"], "best")
+    for name in _COSTS:
+        cost = data.get(name)
+        setattr(state, name, None if cost is None else _seconds(cost, name))
+    for name in _FLAGS:
+        setattr(state, name, _flag(data[name], name))
+    state.lr_drops = drops_from_json(data["lr_drops"])
+    state.seconds = _seconds(data["seconds"], "seconds")
+    state.metrics = {str(name): float_from_json(v, name) for name, v in data["metrics"].items()}
+    state.averages = {str(key): float_from_json(s, key) for key, s in data["averages"].items()}
+    state.averaged = _averaged(plan, state)
+    state.others = plan.others
+    state.committed, best, bests = _mark_from_json(data["committed"])
+    state.rank_saves(best, bests)
+    return state, _load_memories(plan, state, data["memories"])
 
 
 def _load_memories(plan: Plan, state: State, saved: list[dict[str, Any]]) -> tuple[str, ...]:
@@ -146,9 +156,11 @@ def drops_to_json(drops: tuple[int, ...] | range) -> Any:
 def drops_from_json(data: Any) -> tuple[int, ...] | range:
     """What drops_to_json wrote, or a StateError."""
     try:
-        return checked_drops(range(*data["range"]) if isinstance(data, dict) else data)
-    except (ReportError, ValueError) as error:
-        raise StateError(f"the saved lr_drops are {data!r}: passes were saved there") from error
+        if all(abs(drop) <= MAX_COUNT for drop in (data["range"] if isinstance(data, dict) else data)):
+            return checked_drops(range(*data["range"]) if isinstance(data, dict) else data)
+    except (ReportError, ValueError):
+        pass
+    raise DamagedStateError(f"the saved lr_drops are {_short(data)}: passes were saved there")
 
 
 def _averaged(plan: Plan, state: State) -> dict[str, float] | None:
@@ -181,10 +193,10 @@ def _mark_to_json(mark: Mark, best: float | None, bests: Mapping[str, float]) ->
 
 def _mark_from_json(data: Mapping[str, Any]) -> tuple[Mark, float | None, dict[str, float]]:
     reports, epoch, step = (_count(data[name], name) for name in _COUNTS)
-    seconds, value = float_from_json(data["seconds"], "seconds"), _optional_from_json(data["value"], "value")
-    mark = Mark(reports, epoch, step, seconds, value)
-    bests = {str(key): float_from_json(best, key) for key, best in data.get("bests", {}).items()}
-    return mark, _optional_from_json(data["best"], "best"), bests
+    value = _optional_from_json(data["value"], "value")
+    mark = Mark(reports, epoch, step, _seconds(data["seconds"], "seconds"), value)
+    bests = {str(key): _finite(best, key) for key, best in data.get("bests", {}).items()}
+    return mark, None if data["best"] is None else _finite(data["best"], "best"), bests
 
 
 def _optional_to_json(value: float | None) -> float | str | None:
@@ -196,22 +208,36 @@ def _optional_from_json(value: object, name: str) -> float | None:
 
 
 def _count(value: object, name: str) -> int:
-    if type(value) is not int or value < 0:
-        raise StateError(f"the saved {name} is {value!r}: a whole number >= 0 was saved there")
+    if type(value) is not int or not 0 <= value <= MAX_COUNT:
+        raise DamagedStateError(f"the saved {name} is {_short(value)}: a whole number >= 0 was saved there")
     return value
 
 
-def _cost(value: object, name: str) -> float | None:
-    seconds = _optional_from_json(value, name)
-    if seconds is not None and not 0.0 <= seconds < math.inf:
-        raise StateError(f"the saved {name} is {value!r}: a number of seconds >= 0 was saved there")
+def _seconds(value: object, name: str) -> float:
+    seconds = float_from_json(value, name)
+    if not 0.0 <= seconds < MAX_SECONDS:
+        raise DamagedStateError(
+            f"the saved {name} is {_short(value)}: a number of seconds >= 0 was saved there"
+        )
     return seconds
+
+
+def _finite(value: object, name: str) -> float:
+    number = float_from_json(value, name)
+    if not math.isfinite(number):
+        raise DamagedStateError(f"the saved {name} is {_short(value)}: a finite number was saved there")
+    return number
 
 
 def _flag(value: object, name: str) -> bool:
     if type(value) is not bool:
-        raise StateError(f"the saved {name} is {value!r}: true or false was saved there")
+        raise DamagedStateError(f"the saved {name} is {_short(value)}: true or false was saved there")
     return value
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:100]}..."
 
 
 def memory_to_json(memory: object) -> Any:
@@ -245,7 +271,7 @@ def memory_from_json(data: object) -> Any:
             return inner
         if tag == "tuple" and isinstance(inner, list):
             return tuple(memory_from_json(part) for part in inner)
-    raise StateError(f"a policy's memory is {data!r}: not a form that stopctl writes")
+    raise DamagedStateError(f"a policy's memory is {_short(data)}: not a form that stopctl writes")
 
 
 def float_to_json(value: float) -> float | str:
@@ -260,8 +286,8 @@ def float_from_json(value: object, where: str) -> float:
     if isinstance(value, str) and value in NON_FINITE:
         return NON_FINITE[value]
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise StateError(f"{where} is {value!r}: a number was saved there")
+        raise DamagedStateError(f"{where} is {_short(value)}: a number was saved there")
     try:
         return float(value)
     except OverflowError:
-        raise StateError(f"{where} is a number that is too large") from None
+        raise DamagedStateError(f"{where} is a number that is too large") from None

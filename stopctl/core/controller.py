@@ -41,13 +41,14 @@ class Controller:
     Raises:
         SettingError: an argument that is not such a rule.
 
-    >>> controller = Controller(stop=Patience(1), save=OnBest())
-    >>> decision = controller.report({"val_loss": 0.5}, epoch=1)
-    >>> decision.new_best, str(decision.save)
-    (True, 'new best 0.5')
-    >>> controller.saved(decision.save)
-    >>> str(controller.report({"val_loss": 0.6}, epoch=2).stop)
-    'no improvement over 0.5 for 1 report'
+    Examples:
+        >>> controller = Controller(stop=Patience(1), save=OnBest())
+        >>> decision = controller.report({"val_loss": 0.5}, epoch=1)
+        >>> decision.new_best, str(decision.save)
+        (True, 'new best 0.5')
+        >>> controller.saved(decision.save)
+        >>> str(controller.report({"val_loss": 0.6}, epoch=2).stop)
+        'no improvement over 0.5 for 1 report'
     """
 
     def __init__(
@@ -74,6 +75,11 @@ class Controller:
     def goal(self) -> Goal:
         """What is better."""
         return self._plan.goal
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The metrics that every report must have: the goal's and those that rules name."""
+        return self._plan.metrics
 
     @property
     def stopped(self) -> Stop | None:
@@ -118,7 +124,8 @@ class Controller:
 
         Args:
             metrics: name -> one number; the goal's metric and those that rules name must be there.
-            epoch, step: completed, counted from 1.
+            epoch: completed epochs.
+            step: completed steps.
             seconds: spent so far, over all processes.
             planned: the last planned pass (epochs where the loop counts epochs, else steps).
             lr_drop_pending: a learning-rate drop whose pass nobody knows is still to come.

@@ -114,6 +114,19 @@ class Decision:
     save: Save | None = None
     lr_factor: float | None = None
 
+    def __repr__(self) -> str:
+        said = {name: value for name, value in self._said().items() if value}
+        return f"Decision({', '.join(f'{name}={value!r}' for name, value in said.items())})"
+
+    def _repr_html_(self) -> str:
+        from stopctl.core.card import card
+
+        return card("Decision", {name.replace("_", " "): value for name, value in self._said().items()})
+
+    def _said(self) -> dict[str, object]:
+        stop, save = (None if said is None else str(said) for said in (self.stop, self.save))
+        return {"new_best": self.new_best, "stop": stop, "save": save, "lr_factor": self.lr_factor}
+
 
 NOTHING = Decision()
 NEW_BEST = Decision(new_best=True)

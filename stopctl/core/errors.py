@@ -59,6 +59,10 @@ class DamagedError(StopctlError):
     """A checkpoint, or all of a run, that fails verification; the text names it and its damage."""
 
 
+class DamagedStateError(StateError, DamagedError):
+    """A saved state with values that no run of ours has, whatever its hash says; an older one is tried."""
+
+
 class LockedError(StopctlError):
     """Another writer has the run open: ``host``, ``pid``, ``started`` (ISO 8601 UTC); None where unknown."""
 

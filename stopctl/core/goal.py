@@ -66,8 +66,9 @@ class Goal:
 class Minimize(Goal):
     """Smaller is better.
 
-    >>> Minimize("val_loss")
-    Minimize('val_loss')
+    Examples:
+        >>> Minimize("val_loss")
+        Minimize('val_loss')
     """
 
     __slots__ = ()
@@ -78,8 +79,9 @@ class Minimize(Goal):
 class Maximize(Goal):
     """Larger is better; exactly Minimize of the negated values.
 
-    >>> Maximize("accuracy")
-    Maximize('accuracy')
+    Examples:
+        >>> Maximize("accuracy")
+        Maximize('accuracy')
     """
 
     __slots__ = ()

@@ -89,8 +89,9 @@ join_as("keep", AnyKeep, AllKeep)
 class Last(KeepPolicy):
     """The newest ``n``.
 
-    >>> Last(2) | Best(1)
-    Last(2) | Best(1)
+    Examples:
+        >>> Last(2) | Best(1)
+        Last(2) | Best(1)
     """
 
     n: int
@@ -111,8 +112,9 @@ class Best(KeepPolicy):
         n: checkpoints, >= 1.
         goal: another goal than the run's; checkpoints that were saved before a rule named it do not rank.
 
-    >>> Best(3)
-    Best(3)
+    Examples:
+        >>> Best(3)
+        Best(3)
     """
 
     n: int
@@ -132,8 +134,9 @@ class Best(KeepPolicy):
 class KeepEvery(Length, KeepPolicy):
     """The first checkpoint at or after each multiple of the length, as ``Every`` would have saved them.
 
-    >>> KeepEvery(epochs=50)
-    KeepEvery(epochs=50)
+    Examples:
+        >>> KeepEvery(epochs=50)
+        KeepEvery(epochs=50)
     """
 
     def chosen(self, checkpoints: Sequence[Kept], goal: Goal) -> Collection[str]:

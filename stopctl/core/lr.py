@@ -11,7 +11,7 @@ from stopctl.core.errors import SettingError
 from stopctl.core.goal import Goal
 from stopctl.core.policy import Policy
 from stopctl.core.progress import Progress
-from stopctl.core.stop import Patience, check_improvement, improves, unimproved, waiting
+from stopctl.core.stop import Patience, check_improvement, improves, shaped, unimproved, waiting
 from stopctl.core.values import count, setting
 from stopctl.core.words import counted, figure
 
@@ -34,7 +34,9 @@ class ReduceOnPlateau(Policy):
     Args:
         factor: 0 < factor < 1.
         patience: reports, >= 1.
-        min_delta, min_delta_mode, goal: as for Patience.
+        min_delta: as for Patience.
+        min_delta_mode: as for Patience.
+        goal: as for Patience.
         cooldown: reports after a drop that do not count, >= 0.
         min_lr: no drop takes a rate below it; one that is below it stays.
         max_drops: how many drops at most, or None.
@@ -42,8 +44,9 @@ class ReduceOnPlateau(Policy):
     Source: the common callback of PyTorch and Keras, with counts as written (theirs are off by one in
     patience and in cooldown; docs/migrating.md).
 
-    >>> ReduceOnPlateau(0.1, patience=3)
-    ReduceOnPlateau(0.1, patience=3)
+    Examples:
+        >>> ReduceOnPlateau(0.1, patience=3)
+        ReduceOnPlateau(0.1, patience=3)
     """
 
     question = "lr"
@@ -74,6 +77,11 @@ class ReduceOnPlateau(Policy):
     def start(self, now: Progress) -> Memory:
         """The memory is (reference, wait, rest, drops, whether the newest report dropped)."""
         return (None, 0, 0, 0, False)
+
+    def resume(self, memory: Memory) -> Memory:
+        """The same."""
+        same: Memory = shaped(memory, float | None, int, int, int, bool)
+        return same
 
     def update(self, memory: Memory, x: float, now: Progress) -> Memory:
         """See the formula above."""

@@ -27,7 +27,7 @@ class Outlook:
         to_go: u, the reports still planned as a share of all planned ones, 0 from the planned end on.
         since_best: s, the reports since the best value as a share of all planned ones.
 
-    Source: this project; fitted on 286 recorded and 1,500 drawn curves (docs/choosing.md).
+    Source: this project; fitted on 286 recorded and 1,500 drawn curves (docs/evidence.md).
 
     >>> outlook = Outlook(rate=0.007, to_go=0.39, since_best=0.1)
     >>> outlook.probability(0.01) < outlook.probability(0.05)

@@ -225,5 +225,16 @@ class Progress:
         raise AttributeError(f"Progress is read only: {name} cannot be set")
 
     def __repr__(self) -> str:
-        facts = ", ".join(f"{name}={getattr(self, name)!r}" for name in Progress.__slots__)
+        named = ("goal", *(name for name in Progress.__slots__ if name != "goal"))
+        facts = ", ".join(f"{name}={value!r}" for name in named if (value := getattr(self, name)))
         return f"Progress({facts})"
+
+    def _repr_html_(self) -> str:
+        from stopctl.core.card import card
+
+        best = (
+            None if self.best is None else f"{self.best:.6g} (epoch {self.best_epoch}, step {self.best_step})"
+        )
+        rows = {"epoch": self.epoch, "of": self.planned, "step": self.step, "seconds": self.seconds}
+        told = {"goal": repr(self.goal), "reports": self.reports, **self.metrics, "best": best}
+        return card("Progress", {**rows, **told})

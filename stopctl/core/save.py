@@ -75,14 +75,19 @@ class Every(Length, SavePolicy):
     newest answered save cost; while no cost is known, iff no save is in flight.
 
     Args:
-        epochs, steps, seconds, minutes, hours: the length, in exactly one unit.
+        epochs: the length; or instead of it exactly one of the four others.
+        steps: the length in steps.
+        seconds: the length in seconds of training.
+        minutes: the same in minutes.
+        hours: the same in hours.
         overhead: the share of the time that saves may block training, between 0 and 1.
         mtbf_hours: mean hours between failures, where that is known; with ``overhead``.
 
-    >>> Every(epochs=10)
-    Every(epochs=10)
-    >>> Every(overhead=0.035)
-    Every(overhead=0.035)
+    Examples:
+        >>> Every(epochs=10)
+        Every(epochs=10)
+        >>> Every(overhead=0.035)
+        Every(overhead=0.035)
     """
 
     _: KW_ONLY
@@ -179,8 +184,9 @@ class OnBest(SavePolicy):
     Saves that are committed or in flight count; so the best that failed or was damaged is replaced by the
     next best. With a goal of its own it goes by that: several OnBest save the best of several metrics.
 
-    >>> OnBest()
-    OnBest()
+    Examples:
+        >>> OnBest()
+        OnBest()
     """
 
     _: KW_ONLY

@@ -116,7 +116,7 @@ class State(Progress):
         return {
             goal.key: values[goal.metric if goal.alpha is None else goal.key]
             for goal in self.others
-            if self.reports > goal.start_from
+            if self.reports > goal.start_from and goal.metric in values
         }
 
     def is_saved(self) -> bool:

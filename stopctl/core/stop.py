@@ -9,12 +9,12 @@ from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 from stopctl.core.decision import Reason
-from stopctl.core.errors import SettingError
+from stopctl.core.errors import DamagedStateError, SettingError
 from stopctl.core.goal import Goal
 from stopctl.core.length import Length, measure
 from stopctl.core.policy import StopPolicy
 from stopctl.core.progress import Progress
-from stopctl.core.values import count, setting
+from stopctl.core.values import MAX_COUNT, count, setting
 from stopctl.core.words import counted, figure
 
 Memory = tuple[Any, ...]
@@ -61,6 +61,32 @@ def _gain(n: Mapping[str, Any]) -> str:
     if not delta:
         return ""
     return f" by {figure(delta)}" if n["mode"] == "abs" else f" by {figure(100 * delta)} %"
+
+
+def shaped(memory: Any, *kinds: Any) -> Any:
+    """A saved memory, if it is a tuple of these kinds: ``float | None``, ``int`` for a counter, ``bool``.
+
+    Raises:
+        DamagedStateError: it is none.
+    """
+    if type(memory) is tuple and len(memory) == len(kinds) and all(map(_is_a, memory, kinds)):
+        return memory
+    raise no_memory(memory)
+
+
+def no_memory(memory: object) -> DamagedStateError:
+    """The error for a memory that the rule cannot have saved."""
+    return DamagedStateError(f"a rule's memory is {str(memory)[:100]}: the rule saves no such one")
+
+
+def _is_a(value: object, kind: Any) -> bool:
+    if type(value) is int:  # a baseline, and the epochs that a wait counts from, stand where floats do
+        return (
+            0 <= value <= MAX_COUNT
+            if isinstance(0, kind)
+            else isinstance(0.0, kind) and abs(value) <= MAX_COUNT
+        )
+    return isinstance(value, kind) and (type(value) is not bool or kind is bool)
 
 
 def last_drop(now: Progress, longer: float) -> int:
@@ -111,10 +137,11 @@ class Patience(StopPolicy):
     Source: early stopping with patience as in Prechelt (1998), "Early Stopping - but when?", sec. 2;
     the min_delta convention is stated in docs/semantics.md.
 
-    >>> Patience(5, min_delta=1e-3)
-    Patience(5, min_delta=0.001)
-    >>> Patience(epochs=10)
-    Patience(epochs=10)
+    Examples:
+        >>> Patience(5, min_delta=1e-3)
+        Patience(5, min_delta=0.001)
+        >>> Patience(epochs=10)
+        Patience(epochs=10)
     """
 
     patience: int | None = None
@@ -182,10 +209,14 @@ class Patience(StopPolicy):
 
     def resume(self, memory: Memory) -> Memory:
         """A wait that was counted in another unit goes on from the next report."""
+        if type(memory) is not tuple:
+            raise no_memory(memory)
+        reference, wait = shaped(memory[:2], float | None, int)
         if self._measure is None:
-            return memory[:2]
+            return (reference, wait)
         counter, _ = self._measure
-        return memory if memory[2:3] == (counter,) else (*memory[:2], counter, None)
+        since = memory[3:] if memory[2:3] == (counter,) else (None,)
+        return (reference, wait, counter, *shaped(since, float | None))
 
     def update(self, memory: Memory, x: float, now: Progress) -> Memory:
         """See the formula above."""
@@ -287,8 +318,9 @@ class Patience(StopPolicy):
 class NonFinite(StopPolicy):
     """Met at once by one NaN or infinity.
 
-    >>> NonFinite()
-    NonFinite()
+    Examples:
+        >>> NonFinite()
+        NonFinite()
     """
 
     _: KW_ONLY
@@ -324,8 +356,9 @@ class Target(StopPolicy):
         times: reports, >= 1.
         goal: another metric than the run's.
 
-    >>> Target(0.02)
-    Target(0.02)
+    Examples:
+        >>> Target(0.02)
+        Target(0.02)
     """
 
     target: float
@@ -349,9 +382,10 @@ class Target(StopPolicy):
         """The memory is the reports in a row that reached it; none where one is enough."""
         return 0 if self.times > 1 else None
 
-    def resume(self, memory: int) -> int | None:
+    def resume(self, memory: int | None) -> int | None:
         """Nothing to remember where one report is enough."""
-        return memory if self.times > 1 else None
+        reached: int | None = shaped((memory,), int | None)[0]
+        return (reached or 0) if self.times > 1 else None
 
     def update(self, memory: int | None, x: float, now: Progress) -> int | None:
         """Count on, or begin anew."""
@@ -392,10 +426,11 @@ class Diverged(StopPolicy):
 
     Both in the metric's unit; NaN is not worse than anything, and before a finite value there is no best.
 
-    >>> Diverged(10.0)
-    Diverged(10.0)
-    >>> Diverged(by=0.5)
-    Diverged(by=0.5)
+    Examples:
+        >>> Diverged(10.0)
+        Diverged(10.0)
+        >>> Diverged(by=0.5)
+        Diverged(by=0.5)
     """
 
     limit: float | None = None
@@ -426,9 +461,10 @@ class Diverged(StopPolicy):
         """The memory is (the best, signed), where it goes by that."""
         return None if self.by is None else (None,)
 
-    def resume(self, memory: tuple[float | None]) -> tuple[float | None] | None:
+    def resume(self, memory: tuple[float | None] | None) -> tuple[float | None] | None:
         """Nothing to remember where there is a limit."""
-        return None if self.by is None else memory
+        best: tuple[float | None] = shaped(memory or (None,), float | None)
+        return None if self.by is None else best
 
     def update(
         self, memory: tuple[float | None] | None, x: float, now: Progress
@@ -473,8 +509,9 @@ class After(Length, StopPolicy):
     Exactly one of epochs, steps, seconds, minutes, hours; seconds are those spent in the run, saving
     included, over all processes.
 
-    >>> After(hours=2)
-    After(hours=2)
+    Examples:
+        >>> After(hours=2)
+        After(hours=2)
     """
 
     reason = Reason.AFTER

@@ -11,7 +11,7 @@ from stopctl.core.errors import SettingError
 from stopctl.core.goal import Goal, Maximize, Minimize
 from stopctl.core.keywords import refuse_unknown
 from stopctl.core.machine import begin, decide, judge, refuse_after_stop
-from stopctl.core.plan import Plan
+from stopctl.core.plan import Plan, explain
 from stopctl.core.policy import StopPolicy
 from stopctl.core.stop import Diverged, NonFinite, Patience, Target
 from stopctl.core.values import number
@@ -37,11 +37,12 @@ class EarlyStopper:
     Raises:
         SettingError: a parameter that cannot be.
 
-    >>> stopper = EarlyStopper(patience=2)
-    >>> [stopper.update(loss).stop is not None for loss in (0.5, 0.4, 0.45, 0.4)]
-    [False, False, False, True]
-    >>> stopper.best, stopper.best_step, str(stopper.stopped)
-    (0.4, 2, 'no improvement over 0.4 for 2 updates')
+    Examples:
+        >>> stopper = EarlyStopper(patience=2)
+        >>> [stopper.update(loss).stop is not None for loss in (0.5, 0.4, 0.45, 0.4)]
+        [False, False, False, True]
+        >>> stopper.best, stopper.best_step, str(stopper.stopped)
+        (0.4, 2, 'no improvement over 0.4 for 2 updates')
     """
 
     def __init__(
@@ -97,6 +98,17 @@ class EarlyStopper:
         if decision.stop is not None:
             self._stopped = decision.stop
         return decision
+
+    def __repr__(self) -> str:
+        rules = " | ".join(self._plan.texts)
+        return f"<EarlyStopper {rules}: {next(explain(self._plan, self._state, self._stopped))}>"
+
+    def _repr_html_(self) -> str:
+        from stopctl.core.card import card
+
+        rows = {"updates": self.steps, "best": self.best, "in update": self.best_step, "wait": self.wait}
+        where, *rules = explain(self._plan, self._state, self._stopped)
+        return card("EarlyStopper", {**rows, "stands": where.rpartition("; ")[2]}, rules)
 
     @property
     def best(self) -> float | None:

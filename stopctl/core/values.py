@@ -6,6 +6,9 @@ import math
 
 from stopctl.core.errors import MetricError, ReportError, SettingError
 
+MAX_COUNT = 1 << 53
+"""No saved counter is larger: up to here float64 holds every whole number."""
+
 
 def number(value: object, name: str) -> float:
     """``value`` as a float64, or a MetricError that says what to write.

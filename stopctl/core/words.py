@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -105,5 +105,54 @@ def masked(notes: object) -> object:
 
 
 def _is_secret(name: str, number: bool) -> bool:
-    words = [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)]
+    words = _words(name)
     return any(word in SECRET or (word.removesuffix("s") in SECRET and not number) for word in words)
+
+
+def _words(name: str) -> list[str]:
+    return [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)]
+
+
+MASK, LETTERS = "(masked)", 500
+"""What stands for what is secret, and how long one argument of a command is kept."""
+
+_URL_PASSWORD = re.compile(r"(://[^\s/@:]*):[^\s/]*@")
+_NAME = re.compile(r"""([\w.-]+)["']?\s*[=:]\s*["']?""")
+_VALUE = re.compile(r"""(?:Bearer |Basic )?[^\s"'&,;}]+""")
+_KNOWN = re.compile(r"\b(?:hf_|sk-|gh[pousr]_|github_pat_|glpat-|xox[abprs]-|AKIA)[\w-]{8,}")
+
+
+def masked_arguments(arguments: Sequence[str]) -> list[str]:
+    """A command as run.json keeps it, without what its names, or its looks, say is secret.
+
+    >>> masked_arguments(["train.py", "--token", "abc", "--api-key=abc", "--max-tokens", "8", "s3://me:pw@host/x"])
+    ['train.py', '--token', '(masked)', '--api-key=(masked)', '--max-tokens', '8', 's3://me:(masked)@host/x']
+    """
+    told: list[str] = []
+    for before, word in zip(("", *arguments), arguments, strict=False):
+        option = before.startswith("-") and "=" not in before and " " not in before
+        value = option and not word.startswith("--")
+        hidden = value and _names_secret(before, number=_is_number(word))
+        told.append(MASK if hidden else on_one_line(_masked_text(word))[:LETTERS])
+    return told
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"[-+]?[\d_.]+(?:[eE][-+]?\d+)?", text) is not None
+
+
+def _masked_text(text: str) -> str:
+    """A text in which values of secret names, passwords of URLs, and known kinds of tokens are masked."""
+
+    text, at = _KNOWN.sub(MASK, _URL_PASSWORD.sub(rf"\1:{MASK}@", text)), 0
+    while name := _NAME.search(text, at):
+        at = name.end()
+        value = _VALUE.match(text, at)
+        if value and _names_secret(name[1], number=_is_number(value[0])):
+            text = f"{text[:at]}{MASK}{text[value.end() :]}"
+            at += len(MASK)
+    return text
+
+
+def _names_secret(name: str, *, number: bool) -> bool:
+    return _is_secret(name, number) or not {"auth", "authorization"}.isdisjoint(_words(name))

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from stopctl.core.errors import SettingError
 from stopctl.runs.choose import choose
 from stopctl.runs.history import goal_of
+from stopctl.runs.reader import open_run
 from stopctl.runs.weights import averages, weights
 from stopctl.state.arrays import numbers
 from stopctl.store import CheckpointInfo, Leaf, Reader, Tree
@@ -22,7 +23,7 @@ from stopctl.store.tree import tree_leaves
 Arrays = dict[str, NDArray[Any]]
 
 TORCH, TENSORFLOW, PLAIN = "torch", "tensorflow", ""
-_MARKS = {TORCH: ("_metadata",), TENSORFLOW: ("paths", "build", "replicas", "shares"), PLAIN: ()}
+_MARKS = {TORCH: ("_metadata",), TENSORFLOW: ("paths", "build", "layers", "replicas", "shares"), PLAIN: ()}
 """What the adapters put beside the tensors of a model."""
 
 
@@ -85,11 +86,13 @@ def as_float32(array: NDArray[Any], paired: bool) -> NDArray[Any]:
     return array.view(np.complex64).reshape(array.shape[:-1]) if paired else array
 
 
-def read(directory: str | Path, which: str = "best", *, only: Collection[str] | None = None) -> Weights:
+def read(
+    directory: str | Path | Reader, which: str = "best", *, only: Collection[str] | None = None
+) -> Weights:
     """The weights of one checkpoint of a run: verified, without the run's lock, without its framework.
 
     Args:
-        directory: the run's directory.
+        directory: the run's directory, or the URL of its mirror; or what reads it.
         which: "best", "latest", or a checkpoint's label or directory name.
         only: the components wanted ("model.encoder", or a dict's "params"); None: the models, or, where
             there are none, all but the random generators.
@@ -98,7 +101,8 @@ def read(directory: str | Path, which: str = "best", *, only: Collection[str] | 
         NotARunError, DamagedError: nothing there, or nothing that verifies.
         SettingError: no such checkpoint or component, or no array in it.
     """
-    info, components = choose(directory, which)
+    reader = directory if isinstance(directory, Reader) else open_run(directory)
+    info, components = choose(reader, which)
     wanted = weights(components)
     if only is not None:
         if unknown := sorted(set(only) - components.keys()):
@@ -125,7 +129,7 @@ def read(directory: str | Path, which: str = "best", *, only: Collection[str] | 
     if not tensors:
         raise SettingError(f"{info.name} holds no array in {', '.join(wanted) or 'any component'}")
     framework = max(map(_framework, wanted.values()))
-    metric = goal_of(Reader(directory).meta).metric
+    metric = goal_of(reader.meta).metric
     return Weights(info, metric, framework, tuple(tensors.values()), tuple(left_out))
 
 

@@ -28,10 +28,15 @@ class Exported:
     """One tensor as it was written.
 
     Args:
-        name, path: see `Weight`. shape: lengths of its axes.
-        before, after: safetensors dtypes.
-        bytes_before, bytes_after: its size in the checkpoint and in the file, without scales.
-        largest, mean: of the absolute rounding errors over its finite numbers; 0.0 where nothing was rounded.
+        name: see `Weight`.
+        path: see `Weight`.
+        shape: lengths of its axes.
+        before: the safetensors dtype in the checkpoint.
+        after: the safetensors dtype in the file.
+        bytes_before: its size in the checkpoint.
+        bytes_after: its size in the file, without scales.
+        largest: the largest absolute rounding error of its finite numbers; 0.0 where nothing was rounded.
+        mean: the mean of the same.
         axis: that of the scales of an int8 tensor, else None.
         same_as: the tensor it is tied to; it then takes no bytes of its own.
     """

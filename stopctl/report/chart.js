@@ -1,67 +1,10 @@
-// One panel of curves as SVG: scales, ticks, lines thinned to the pixel, marks.
-"use strict";
+// One panel of curves as SVG: scales, lines thinned to the pixel, marks.
 
-const SVG = "http://www.w3.org/2000/svg";
 const drawn = (name) => document.querySelector(`#key .${name}`).getAttribute("d");  // as in the key
 const DASHES = ["", "6 4", "2 3", "9 3 2 3", "1 5"];
 
-function shape(parent, name, attributes, text) {
-  const made = document.createElementNS(SVG, name);
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  if (text !== undefined) made.textContent = text;
-  parent.append(made);
-  return made;
-}
-
-const finite = (value) => typeof value === "number";
-
-function figure(value) {
-  if (value === null || value === undefined) return "–";
-  if (!finite(value)) return { Infinity: "∞", "-Infinity": "−∞" }[value] ?? value;
-  if (value === 0) return "0";
-  const size = Math.abs(value);
-  const text = size >= 1e6 || size < 1e-4 ? value.toExponential(3) : String(Number(value.toPrecision(size >= 1e4 ? 6 : 4)));
-  return text.replace("-", "−");
-}
-
-function duration(seconds) {
-  if (seconds < 100) return `${Number(seconds.toPrecision(3))} s`;
-  const minutes = Math.round(seconds / 60);
-  return minutes < 100 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
-}
-
-function ticks(low, high, most) {
-  const rough = (high - low) / Math.max(most, 1);
-  const power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 5, 10].map((n) => n * power).find((n) => n >= rough);
-  const found = [];
-  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i++) found.push(Number((i * step).toPrecision(12)));
-  return found;
-}
-
-function logTicks(low, high, most) {
-  const found = [];
-  for (let power = Math.floor(low); power <= Math.ceil(high); power++)
-    for (const n of [1, 2, 5]) found.push(n * 10 ** power);
-  const inside = found.filter((value) => Math.log10(value) >= low - 1e-9 && Math.log10(value) <= high + 1e-9);
-  const powers = inside.filter((value) => Number.isInteger(Math.round(Math.log10(value) * 1e6) / 1e6));
-  const kept = inside.length <= most * 1.6 ? inside : powers;
-  const every = Math.ceil(kept.length / most);
-  return kept.length < 2 ? ticks(low, high, most).map((value) => 10 ** value) : kept.filter((_, i) => i % every === 0);
-}
-
-// The index of the report nearest to x; xs is ascending.
-function nearest(xs, x) {
-  let low = 0, high = xs.length - 1;
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    if (xs[middle] < x) low = middle + 1; else high = middle;
-  }
-  return low > 0 && x - xs[low - 1] <= xs[low] - x ? low - 1 : low;
-}
-
 // A path through the points; where a pixel column has many, through its first, lowest, highest and last.
-function line(xs, ys, at, height) {
+function line(xs, ys, [from, to], at, height) {
   let path = "", column = null, gap = true;
   const put = (x, y) => { path += `${gap ? "M" : "L"}${x.toFixed(1)} ${y.toFixed(1)}`; gap = false; };
   const flush = () => {
@@ -70,7 +13,7 @@ function line(xs, ys, at, height) {
     points.forEach((point, i) => { if (i === 0 || point.i !== points[i - 1].i) put(point.x, point.y); });
     column = null;
   };
-  for (let i = 0; i < xs.length; i++) {
+  for (let i = from; i < to; i++) {
     const y = finite(ys[i]) ? height(ys[i]) : NaN;
     if (Number.isNaN(y)) { flush(); gap = true; continue; }
     const x = at(xs[i]), point = { i, x, y }, pixel = Math.floor(x);
@@ -87,6 +30,19 @@ function line(xs, ys, at, height) {
   return /M[^L]*(M|$)/.test(path) ? path.replace(/M([^LM]+)(?=M|$)/g, "M$1h0") : path;  // a lone point is a dot
 }
 
+// An exponential moving average that starts without a bias; what is not finite, and an outlier, has no part in it.
+function smoothed(values, weight) {
+  const { low, high } = span(values.filter(finite), 1);
+  let sum = 0, mass = 0;
+  return values.map((value) => {
+    if (!finite(value)) return value;
+    if (value < low || value > high) return mass ? sum / mass : null;
+    sum = weight * sum + (1 - weight) * value;
+    mass = weight * mass + (1 - weight);
+    return sum / mass;
+  });
+}
+
 // Marks that would lie on one another are drawn once for each two pixels.
 function thinned(indices, xs, at) {
   const seen = new Set();
@@ -96,21 +52,44 @@ function thinned(indices, xs, at) {
   });
 }
 
+/* What the y axis spans, of scaled values. Without 3 % of them at each end, or one a curve, the others span a size;
+   what lies further outside than three times that is an outlier, and the axis is made for the rest. */
+function span(values, curves) {
+  if (!values.length) return { low: 0, high: 1, least: 0, most: 1 };
+  const sorted = Float64Array.from(values).sort(), n = sorted.length;
+  const few = Math.min(Math.max(curves, Math.floor(n * 0.03)), Math.floor((n - 1) / 4));
+  const inner = [sorted[few], sorted[n - 1 - few]], size = inner[1] - inner[0];
+  const isCut = few > 0 && size > 0, fence = [inner[0] - 3 * size, inner[1] + 3 * size];
+  const low = isCut ? sorted.find((value) => value >= fence[0]) : sorted[0];
+  const high = isCut ? sorted.findLast((value) => value <= fence[1]) : sorted[n - 1];
+  return { low, high, least: sorted[0], most: sorted[n - 1] };
+}
+
+// The indices within the window, and one more on each side for the line that leaves it.
+function within(xs, [first, last]) {
+  const inside = [firstFrom(xs, first), firstFrom(xs, last)];
+  while (inside[1] < xs.length && xs[inside[1]] <= last) inside[1]++;
+  return { inside, line: [Math.max(0, inside[0] - 1), Math.min(xs.length, inside[1] + 1)] };
+}
+
 /* Draw one panel and return what the cursor needs.
-   series: [{run, name, xs, ys, goal, order, voided, marks}], xs ascending. */
+   series: [{run, colour, name, xs, ys, goal, order, voided, marks}], xs ascending. */
 function drawPanel(host, series, options) {
-  const width = Math.max(host.clientWidth, 200), tall = options.tall;
+  const width = Math.max(host.clientWidth, 200), tall = options.main;
   const body = options.main ? Math.min(380, Math.max(240, width * 0.48)) : 150;
   const box = { left: 52, right: 14, top: options.main ? 26 : 10, bottom: tall ? 42 : 26 };
-  const all = series.filter((one) => !one.voided || options.voided);
-  const values = all.flatMap((one) => [range(one.ys)]).filter(Boolean);
-  const log = options.log && values.length > 0 && values.every(([low]) => low > 0);
+  const all = series.filter((one) => !one.voided || options.voided).map((one) => ({ ...one, ...within(one.xs, options.window) }));
+  const told = all.filter((one) => !one.voided);
+  const values = all.flatMap((one) => one.ys.slice(...one.inside).filter(finite));
+  const log = options.log && values.length > 0 && values.every((value) => value > 0);
   const scale = log ? Math.log10 : (value) => value;
-  let [low, high] = values.length ? [scale(Math.min(...values.map((v) => v[0]))), scale(Math.max(...values.map((v) => v[1])))] : [0, 1];
+  const found = span(values.map(scale), all.length);
+  const outliers = found.low > found.least || found.high < found.most;
+  let [low, high] = options.robust ? [found.low, found.high] : [found.least, found.most];
   const margin = high > low ? (high - low) * 0.06 : Math.abs(high) * 0.1 || 0.5;
   low -= margin; high += margin;
   const right = width - box.right, bottom = body - box.bottom;
-  const [first, last] = options.domain;
+  const [first, last] = options.window;
   const at = (x) => box.left + ((x - first) / (last - first || 1)) * (right - box.left);
   const height = (value) => bottom - ((scale(value) - low) / (high - low)) * (bottom - box.top);
 
@@ -124,7 +103,7 @@ function drawPanel(host, series, options) {
     shape(svg, "line", { class: "grid", x1: box.left, x2: right, y1: y, y2: y });
     shape(svg, "text", { x: box.left - 8, y: y + 4, "text-anchor": "end" }, figure(value));
   }
-  const whole = options.whole;
+  const whole = options.whole && last - first >= 2;
   for (const value of ticks(first, last, Math.max(2, Math.floor((right - box.left) / 60)))) {
     if (whole && !Number.isInteger(value)) continue;
     shape(svg, "line", { class: "axis", x1: at(value), x2: at(value), y1: bottom, y2: bottom + 5 });
@@ -134,42 +113,70 @@ function drawPanel(host, series, options) {
   shape(svg, "line", { class: "axis", x1: box.left, x2: right, y1: bottom, y2: bottom });
   if (tall) shape(svg, "text", { x: (box.left + right) / 2, y: body - 6, "text-anchor": "middle" }, options.title);
 
-  for (const one of all.filter((s) => !s.voided && s.marks)) verticals(svg, one, at, box.top, bottom);
+  // An inner svg cuts off what leaves the plot.
+  const [wide, high_] = [right - box.left + 16, bottom - box.top + 16];
+  const plot = shape(svg, "svg", { x: box.left - 8, y: box.top - 8, width: wide, height: high_, viewBox: `${box.left - 8} ${box.top - 8} ${wide} ${high_}` });
+  for (const one of told.filter((s) => s.marks && options.crowded <= 3)) verticals(plot, one, at, box.top, bottom);
   for (const one of [...all].sort((a, b) => a.goal - b.goal)) {
-    const kind = one.voided ? "void" : one.goal ? "goal" : "other";
-    const path = shape(svg, "path", { class: `curve ${kind} run-${one.run % 8}`, d: line(one.xs, one.ys, at, height), "data-series": one.name });
-    const dense = one.xs.length > 3 * width;
-    if (dense) path.classList.add("dense");
-    if (!one.voided && !dense && DASHES[one.order % DASHES.length]) path.setAttribute("stroke-dasharray", DASHES[one.order % DASHES.length]);
+    const dense = one.line[1] - one.line[0] > 3 * width, kind = one.voided ? "void" : one.goal ? "goal" : "other";
+    const dashes = !one.voided && !dense && DASHES[one.order % DASHES.length];
+    const curve = (ys, more) => shape(plot, "path", {
+      class: `curve ${kind} ${one.colour}${more}${dense ? " dense" : ""}${options.crowded > 3 ? " crowded" : ""}`,
+      d: line(one.xs, ys, one.line, at, height), ...(dashes ? { "stroke-dasharray": dashes } : {}),
+    });
+    const smooth = options.smooth > 0 && !one.voided;
+    if (smooth) curve(one.ys, " raw");
+    curve(smooth ? smoothed(one.ys, options.smooth) : one.ys, "").dataset.series = one.name;
   }
-  for (const one of all.filter((s) => !s.voided && s.marks)) points(svg, one, at, height);
+  for (const one of told) {
+    edges(svg, one, { at, height, top: box.top, bottom });
+    if (one.marks && options.crowded <= 3) points(plot, one, at, height);
+  }
+  if (options.crowded <= 20) for (const one of told.filter((s) => s.marks)) best(plot, one, at, height);
   const over = shape(svg, "g", { "pointer-events": "none" });
-  return { svg, over, at, height, top: box.top, bottom, left: box.left, right, series: all.filter((s) => !s.voided) };
+  return { svg, over, at, height, top: box.top, bottom, left: box.left, right, series: told, outliers, window: options.window };
 }
 
-function range(values) {
-  let low = Infinity, high = -Infinity;
-  for (const value of values) if (finite(value)) { if (value < low) low = value; if (value > high) high = value; }
-  return low <= high ? [low, high] : null;
-}
-
-function verticals(svg, one, at, top, bottom) {
-  const { marks, xs } = one, group = shape(svg, "g", { class: `run-${one.run % 8}` });
-  for (const i of thinned(marks.resumes, xs, at))
+function verticals(parent, one, at, top, bottom) {
+  const { marks, xs, inside: [from, to] } = one, group = shape(parent, "g", { class: one.colour });
+  for (const i of thinned(marks.resumes.filter((i) => i >= from && i < to), xs, at))
     shape(group, "line", { class: "resume", x1: at(xs[i]), x2: at(xs[i]), y1: top, y2: bottom, "data-mark": "resume" });
-  if (marks.stop !== null) {
+  if (marks.stop !== null && marks.stop >= from && marks.stop < to) {
     const x = at(xs[marks.stop]);
     shape(group, "line", { class: "stop", x1: x, x2: x, y1: top, y2: bottom, "data-mark": "stop" });
   }
 }
 
-function points(svg, one, at, height) {
-  const { marks, xs, ys } = one, group = shape(svg, "g", { class: `run-${one.run % 8}` });
-  const place = (i) => `translate(${at(xs[i]).toFixed(1)} ${height(ys[i]).toFixed(1)})`;
-  const shown = (indices) => thinned(indices.filter((i) => finite(ys[i])), xs, at);
+function points(parent, one, at, height) {
+  const { marks, xs, ys, inside: [from, to] } = one, group = shape(parent, "g", { class: one.colour });
+  const place = (i, up = 0) => `translate(${at(xs[i]).toFixed(1)} ${(height(ys[i]) - up).toFixed(1)})`;
+  const there = (i) => i >= from && i < to && finite(ys[i]);
+  const shown = (indices) => thinned(indices.filter(there), xs, at);
   for (const i of shown(marks.pruned)) shape(group, "circle", { class: "pruned", r: 3, transform: place(i), "data-mark": "saved" });
   for (const i of shown(marks.kept)) shape(group, "circle", { class: "kept", r: 4, transform: place(i), "data-mark": "kept" });
-  for (const i of shown(marks.drops))
-    shape(group, "path", { class: "drop", d: drawn("drop"), transform: `translate(${at(xs[i]).toFixed(1)} ${(height(ys[i]) - 13).toFixed(1)})`, "data-mark": "drop" });
-  if (marks.best !== null) shape(group, "path", { class: "best", d: drawn("best"), transform: place(marks.best), "data-mark": "best" });
+  for (const i of shown(marks.drops)) shape(group, "path", { class: "drop", d: drawn("drop"), transform: place(i, 13), "data-mark": "drop" });
+}
+
+function best(parent, { marks: { best: i }, colour, xs, ys, inside: [from, to] }, at, height) {
+  if (i === null || i < from || i >= to || !finite(ys[i])) return;
+  const place = `translate(${at(xs[i]).toFixed(1)} ${height(ys[i]).toFixed(1)})`;
+  shape(shape(parent, "g", { class: colour }), "path", { class: "best", d: drawn("best"), transform: place, "data-mark": "best" });
+}
+
+// Values that are not finite, and finite ones beyond the axis, at the edge of the plot.
+function edges(svg, one, { at, height, top, bottom }) {
+  const { xs, ys, inside: [from, to] } = one, group = shape(svg, "g", { class: one.colour });
+  const odd = { nonfinite: [], above: [], below: [] };
+  for (let i = from; i < to; i++) {
+    if (typeof ys[i] === "string") odd.nonfinite.push(i);
+    else if (finite(ys[i]) && height(ys[i]) < top - 4) odd.above.push(i);
+    else if (finite(ys[i]) && height(ys[i]) > bottom + 4) odd.below.push(i);
+  }
+  const put = (i, name, y, turn) => {
+    const mark = shape(group, "path", { class: name, d: drawn(name), transform: `translate(${at(xs[i]).toFixed(1)} ${y})${turn}`, "data-mark": name });
+    shape(mark, "title", {}, `${one.name} ${figure(ys[i])}`);
+  };
+  for (const i of thinned(odd.nonfinite, xs, at)) put(i, "nonfinite", ys[i] === "Infinity" ? top : bottom, "");
+  for (const i of thinned(odd.above, xs, at)) put(i, "outlier", top, "");
+  for (const i of thinned(odd.below, xs, at)) put(i, "outlier", bottom, " rotate(180)");
 }

@@ -1,23 +1,27 @@
-// The page: which runs and parts are shown, the cursor and what it reads, the slider, the table of values.
-const { runs, patiences } = JSON.parse(document.getElementById("data").textContent);
-// A metric may be called as what every object has, "constructor" say.
-for (const run of runs) for (const part of [run, ...run.voided]) Object.setPrototypeOf(part.values, null);
+// The page: the data, what is seen of it, the cursor and what it reads, the slider, the table of values.
+
+let runs, patiences, names, counters;
 const get = (id) => document.getElementById(id);
-const view = { shown: runs.map(() => true), axis: runs.every((run) => run.unit === "step") ? "step" : "epoch", log: false, voided: false, x: null };
+const view = { axis: "epoch", log: false, voided: false, robust: true, smooth: 0, zoom: null, x: null };
 let panels = [];
 
-function element(name, { text, ...rest } = {}, ...children) {
-  const made = Object.assign(document.createElement(name), rest);
-  if (text !== undefined) made.textContent = text;
-  made.append(...children);
-  return made;
+function read(text) {
+  ({ runs, patiences } = JSON.parse(text));
+  // A metric or a note may be called as what every object has, "constructor" say.
+  for (const run of runs) for (const named of [run.notes, run.values, ...run.voided.map((part) => part.values)]) Object.setPrototypeOf(named, null);
+  countGoals();
+  names = groups();
+  // The counters that count anything: a loop over steps has no epochs, one over epochs may count no steps.
+  const counts = (part) => runs.some((run) => run[part].at(-1) > 0 || (part === "epoch" && run.at?.at(-1) > 0));
+  counters = [["epoch", "epoch"], ["step", "step"], ["seconds", "time"]].filter(([part]) => counts(part));
+  if (!counters.length) counters = [["epoch", "epoch"]];
 }
 
 // Metrics with one last word ("loss" of train_loss and val_loss) share a panel; the goal's comes first.
 function groups() {
   const found = new Map();
   for (const run of runs)
-    for (const name of [run.metric, ...Object.keys(run.values).sort()]) {
+    for (const name of [goals[0].slice(4), run.metric, ...Object.keys(run.values).sort()]) {
       const last = name.split(/[^A-Za-z0-9]+/).filter(Boolean).pop()?.toLowerCase() ?? name;
       if (!found.has(last)) found.set(last, []);
       if (!found.get(last).includes(name)) found.get(last).push(name);
@@ -25,28 +29,24 @@ function groups() {
   return [...found.values()];
 }
 
-const names = groups();
-const swatch = (r) => element("span", { className: `swatch run-${r % 8}` });
-const visible = () => runs.map((run, r) => [run, r]).filter(([, r]) => view.shown[r]);
-// The counters that count anything: a loop over steps has no epochs, one over epochs may count no steps.
-const counters = [["epoch", "epoch"], ["step", "step"], ["seconds", "time"]].filter(([part]) => part === view.axis || runs.some((run) => run[part].at(-1) > 0));
-const places = (part) => (view.axis === "seconds" ? part.seconds : view.axis === "step" ? part.step : part.epoch);
+const swatch = (r) => element("span", { className: `swatch ${colour(r)}` });
+const visible = () => runs.map((run, r) => [run, r]).filter(([, r]) => isDrawn(r));
+// A report inside an epoch stands where its step is in it.
+const places = (part) => (view.axis === "epoch" ? part.at ?? part.epoch : part[view.axis]);
+const placed = (part, i) => Number(((part.at ?? part.epoch)[i]).toFixed(4));
 
 function seriesOf(group) {
   const found = [];
   for (const [run, r] of visible())
     group.forEach((name, order) => {
+      const common = { run: r, colour: colour(r), name, order };
       if (!(name in run.values)) return;
       const goal = name === run.metric;
-      found.push({ run: r, name, order, goal, xs: places(run), ys: run.values[name], marks: goal ? marksOf(run) : null });
+      found.push({ ...common, goal, xs: places(run), ys: run.values[name], marks: goal ? run : null });
       for (const part of run.voided)
-        if (name in part.values) found.push({ run: r, name, order, goal: false, voided: true, xs: places(part), ys: part.values[name] });
+        if (name in part.values) found.push({ ...common, goal: false, voided: true, xs: places(part), ys: part.values[name] });
     });
   return found;
-}
-
-function marksOf(run) {
-  return { best: run.best, kept: run.kept, pruned: run.pruned, drops: run.drops, resumes: run.resumes, stop: run.stop };
 }
 
 function domain() {
@@ -60,15 +60,21 @@ function domain() {
   return first === last ? [first - 1, last + 1] : [first, last];
 }
 
+const isOpen = (host) => host.closest("details")?.open ?? true;
+
 function draw() {
   const options = {
-    log: view.log, voided: view.voided, domain: domain(), whole: view.axis !== "seconds", title: { epoch: "epoch", step: "step", seconds: "time" }[view.axis],
-    tick: view.axis === "seconds" ? duration : (value) => value.toLocaleString("en").replaceAll(",", "\u2009"),
+    ...view, window: view.zoom ?? domain(), whole: view.axis !== "seconds", title: { epoch: "epoch", step: "step", seconds: "time" }[view.axis],
+    tick: view.axis === "seconds" ? duration : counted, crowded: chosen.size,
   };
   panels = names.map((group, g) => {
     const host = g === 0 ? get("main-panel") : get("panels").children[g - 1];
-    return drawPanel(host, seriesOf(group), { ...options, main: g === 0, tall: g === 0 });
+    return isOpen(host) ? { ...drawPanel(host, seriesOf(group), { ...options, main: g === 0 }), names: group } : null;
   });
+  get("whole").hidden = view.zoom === null;
+  get("robust-label").hidden = view.robust && !panels.some((panel) => panel?.outliers);
+  const has = (mark) => document.querySelector(`.panel [data-mark="${mark}"]`) !== null;
+  for (const mark of ["best", "kept", "saved", "drop", "resume", "stop", "nonfinite", "outlier"]) document.querySelector(`[data-key="${mark}"]`).hidden = !has(mark);
   drawWhatIf();
   drawCursor();
 }
@@ -91,35 +97,39 @@ function heading(group) {
 function at(run, x) { const xs = places(run); return xs.length ? nearest(xs, x) : -1; }
 
 function drawCursor() {
-  for (const panel of panels) {
+  for (const panel of panels.filter(Boolean)) {
     panel.over.querySelectorAll(".cursor, .dot").forEach((node) => node.remove());
     if (view.x === null) continue;
     const x = panel.at(view.x);
-    if (x >= panel.left - 1 && x <= panel.right + 1) shape(panel.over, "line", { class: "cursor", x1: x, x2: x, y1: panel.top, y2: panel.bottom });
+    if (x < panel.left - 1 || x > panel.right + 1) continue;
+    shape(panel.over, "line", { class: "cursor", x1: x, x2: x, y1: panel.top, y2: panel.bottom, "data-passing": "" });
     for (const one of panel.series) {
-      const i = nearest(one.xs, view.x);
-      if (finite(one.ys[i]) && Number.isFinite(panel.height(one.ys[i])))
-        shape(panel.over, "circle", { class: `dot run-${one.run % 8}`, r: 4, cx: panel.at(one.xs[i]), cy: panel.height(one.ys[i]) });
+      const i = nearest(one.xs, view.x), y = finite(one.ys[i]) ? panel.height(one.ys[i]) : NaN;
+      if (y >= panel.top - 1 && y <= panel.bottom + 1)
+        shape(panel.over, "circle", { class: `dot ${one.colour}`, r: 4, cx: panel.at(one.xs[i]), cy: y, "data-passing": "" });
     }
   }
   readOut();
 }
 
 function readOut() {
-  const rows = visible().filter(([run]) => run.epoch.length > 0).map(([run, r]) => {
+  const reported = visible().filter(([run]) => run.epoch.length > 0), brief = reported.length > 3;
+  const rows = reported.slice(0, 2 * COLOURS).map(([run, r]) => {
     const i = view.x === null ? run.best ?? run.epoch.length - 1 : at(run, view.x);
-    const where = counters.filter(([part]) => part !== "seconds").map(([part]) => `${part} ${run[part][i]}`);
-    where.push(duration(run.seconds[i]));
+    const where = counters.filter(([part]) => part !== "seconds" && (!brief || part === run.unit)).map(([part]) => `${part} ${part === "epoch" ? counted(placed(run, i)) : run[part][i]}`);
+    if (!brief) where.push(duration(run.seconds[i]));
     const list = element("dl");
-    for (const name of [run.metric, ...Object.keys(run.values).filter((n) => n !== run.metric)])
+    for (const name of [run.metric, ...(brief ? [] : Object.keys(run.values).filter((n) => n !== run.metric))])
       list.append(element("div", {}, element("dt", { text: name }), element("dd", { text: figure(run.values[name]?.[i]) })));
     const head = element("p", { className: "at" });
     if (runs.length > 1) head.append(swatch(r), element("strong", { text: run.name }));
     head.append(element("span", { className: "where", text: where.join(" · ") }));
     const row = element("div", {}, head, list);
-    if (run.decisions[i]) row.append(element("p", { className: "said", text: run.decisions[i] }));
+    if (!brief && run.decisions[i]) row.append(element("p", { className: "said", text: run.decisions[i] }));
     return row;
   });
+  get("readout").classList.toggle("brief", brief);
+  if (brief && view.x === null) rows.splice(0, rows.length, element("p", { className: "hint", text: "Point at the curves to read them; drag to zoom." }));
   get("readout").replaceChildren(...rows);
 }
 
@@ -129,35 +139,11 @@ function moveTo(x) {
   waiting ??= requestAnimationFrame(() => { waiting = null; drawCursor(); });
 }
 
-function listen(host) {
-  const pointed = (event) => {
-    const panel = panels.find((one) => host.contains(one.svg));
-    const bounds = panel.svg.getBoundingClientRect();
-    const share = (event.clientX - bounds.left - panel.left) / (panel.right - panel.left);
-    const [first, last] = domain();
-    const wanted = first + Math.min(1, Math.max(0, share)) * (last - first);
-    const candidates = visible().filter(([run]) => run.epoch.length).map(([run]) => places(run)[at(run, wanted)]);
-    if (candidates.length) moveTo(candidates.reduce((a, b) => (Math.abs(b - wanted) < Math.abs(a - wanted) ? b : a)));
-  };
-  host.addEventListener("pointermove", pointed);
-  host.addEventListener("pointerdown", pointed);
-}
-
-function stepped(event) {
-  const known = visible().filter(([run]) => run.epoch.length);
-  const moves = { ArrowLeft: -1, ArrowRight: 1, PageDown: -10, PageUp: 10, Home: -Infinity, End: Infinity };
-  if (!known.length || !(event.key in moves)) return;
-  event.preventDefault();
-  const [run] = known.reduce((a, b) => (b[0].epoch.length > a[0].epoch.length ? b : a));
-  const now = view.x === null ? run.best ?? 0 : at(run, view.x);
-  moveTo(places(run)[Math.min(run.epoch.length - 1, Math.max(0, now + moves[event.key]))]);
-}
-
 /* what if */
 
 function drawWhatIf() {
   if (!patiences.length) return;
-  const chosen = Number(get("patience").value), n = patiences[chosen];
+  const number = Number(get("patience").value), n = patiences[number];
   const panel = panels[0];
   panel.over.querySelectorAll(".whatif, .flag, .flag-text").forEach((node) => node.remove());
   get("patience-value").textContent = n;
@@ -165,16 +151,19 @@ function drawWhatIf() {
   let shown = false;
   const flags = [];
   const rows = visible().map(([run, r]) => {
-    const [i, text] = run.whatif[chosen];
-    if (i >= 0) {
+    const [i, text] = run.whatif[Math.min(number, run.whatif.length - 1)];
+    const x = i < 0 ? NaN : panel.at(places(run)[i]);
+    if (x >= panel.left - 1 && x <= panel.right + 1 && isOpen(get("whatif"))) {
       shown = true;
-      const x = panel.at(places(run)[i]), group = shape(panel.over, "g", { class: `run-${r % 8}` });
+      const group = shape(panel.over, "g", { class: colour(r) });
       const raised = flags.filter((other) => Math.abs(other - x) < 30).length;
       flags.push(x);
       shape(group, "line", { class: "whatif", x1: x, x2: x, y1: panel.top, y2: panel.bottom, "data-run": r, "data-report": i });
-      const middle = Math.min(panel.right - 14, Math.max(panel.left + 14, x));
-      shape(group, "rect", { class: "flag", x: middle - 14, y: 3 + raised * 19, width: 28, height: 17, rx: 4 });
-      shape(group, "text", { class: "flag-text", x: middle, y: 16 + raised * 19 }, n);
+      if (raised < 4) {
+        const middle = Math.min(panel.right - 14, Math.max(panel.left + 14, x));
+        shape(group, "rect", { class: "flag", x: middle - 14, y: 3 + raised * 19, width: 28, height: 17, rx: 4 });
+        shape(group, "text", { class: "flag-text", x: middle, y: 16 + raised * 19 }, n);
+      }
     }
     const row = element("li");
     if (runs.length > 1) row.append(swatch(r));
@@ -192,56 +181,79 @@ const PAGE = 200;
 const table = { run: 0, first: 0 };
 
 function fillTable() {
+  if (!isOpen(get("values-table"))) return;
   const run = runs[table.run], columns = Object.keys(run.values);
   const last = Math.min(table.first + PAGE, run.epoch.length);
-  const cell = (name, text, number) => element(name, { text, className: number ? "number" : "long" });
-  const head = element("tr", {}, ...[...counters.map(([, text]) => text), ...columns].map((text) => cell("th", text, true)), cell("th", "decided", false));
+  const titles = [...counters.map(([, text]) => text), ...columns];
+  const made = (name, text, number, label) => {
+    const found = element(name, { text, className: number ? "number" : "long" });
+    if (label) found.dataset.label = label;
+    return found;
+  };
+  const counter = (part, i) => (part === "seconds" ? duration(run.seconds[i]) : part === "epoch" ? counted(placed(run, i)) : run[part][i]);
   const rows = [];
-  for (let i = table.first; i < last; i++)
-    rows.push(element("tr", {}, ...[...counters.map(([part]) => (part === "seconds" ? duration(run.seconds[i]) : run[part][i])), ...columns.map((name) => figure(run.values[name][i]))].map((text) => cell("td", text, true)), cell("td", run.decisions[i] ?? "", false)));
+  for (let i = table.first; i < last; i++) {
+    const texts = [...counters.map(([part]) => counter(part, i)), ...columns.map((name) => figure(run.values[name][i]))];
+    rows.push(element("tr", {}, ...texts.map((text, n) => made("td", text, true, titles[n])), made("td", run.decisions[i] ?? "", false)));
+  }
+  const head = element("tr", {}, ...titles.map((text) => made("th", text, true)), made("th", "decided", false));
   get("values-table").replaceChildren(element("thead", {}, head), element("tbody", {}, ...rows));
-  get("values-range").textContent = run.epoch.length ? `reports ${table.first + 1} to ${last} of ${run.epoch.length}` : "no reports";
+  const thin = run.reports > run.epoch.length ? `, of ${run.reports} in the journal: the lowest, the highest and the marked ones` : "";
+  get("values-range").textContent = run.epoch.length ? `reports ${table.first + 1} to ${last} of ${run.epoch.length}${thin}` : "no reports";
   get("values-earlier").disabled = table.first === 0;
   get("values-later").disabled = last >= run.epoch.length;
 }
 
 /* putting it together */
 
-function start() {
-  for (const id of ["controls", "key", "readout", "values", "theme"]) get(id).hidden = false;
-  get("main-panel").append(heading(names[0]));
+// What follows from the data alone; again when a page that is served has newer ones.
+function furnish() {
+  for (const old of document.querySelectorAll("#main-panel > h3, #panels > *")) old.remove();
+  get("main-panel").prepend(heading(names[0]));
   for (const group of names.slice(1)) get("panels").append(element("div", { className: "panel" }, heading(group)));
-  for (const host of [get("main-panel"), ...get("panels").children]) listen(host);
-
-  get("axis").append(...counters.map(([value, text]) => element("option", { value, text })));
+  for (const host of get("panels").children) listen(host);
+  get("more").hidden = names.length < 2;
+  get("more-count").textContent = names.length < 2 ? "" : names.slice(1).flat().length;
+  get("axis").replaceChildren(...counters.map(([value, text]) => element("option", { value, text })));
+  if (!counters.some(([value]) => value === view.axis)) view.axis = counters[0][0];
   get("axis").value = view.axis;
-  get("axis").addEventListener("change", (event) => { view.axis = event.target.value; view.x = null; draw(); });
-  get("log").addEventListener("change", (event) => { view.log = event.target.checked; draw(); });
   get("voided-label").hidden = !runs.some((run) => run.voided.length);
-  get("voided").addEventListener("change", (event) => { view.voided = event.target.checked; draw(); });
-  for (const box of document.querySelectorAll("input[data-run]"))
-    box.addEventListener("change", () => {
-      view.shown[Number(box.dataset.run)] = box.checked;
-      box.closest("li").classList.toggle("off", !box.checked);
-      draw();
-    });
-  for (const key of ["drops", "resumes"]) document.querySelector(`[data-key="${key}"]`).hidden = !runs.some((run) => run[key].length);
-  document.querySelector('[data-key="stop"]').hidden = !runs.some((run) => run.stop !== null);
-
-  if (patiences.length) {
-    get("whatif").hidden = false;
-    get("patience").max = patiences.length - 1;
-    const own = runs.map((run) => patiences.indexOf(run.patience)).find((i) => i >= 0);
-    get("patience").value = own ?? 0;
-    get("patience").addEventListener("input", drawWhatIf);
-  }
-
-  get("values-run").append(...runs.map((run, r) => element("option", { value: r, text: run.name })));
+  get("whatif").hidden = !patiences.length;
+  get("patience").max = Math.max(0, patiences.length - 1);
+  get("values-run").replaceChildren(...runs.map((run, r) => element("option", { value: r, text: run.name })));
+  get("values-run").value = table.run;
   get("values-run-label").hidden = runs.length < 2;
+  furnishRuns();
+  fillTable();
+}
+
+function start() {
+  read(get("data").textContent);
+  for (const id of ["controls", "key", "readout", "values", "theme"]) get(id).hidden = false;
+  if (matchMedia("(max-width: 40rem)").matches && document.body.classList.contains("many")) get("controls-fold").open = false;
+  startRuns();
+  startExport();
+  furnish();
+  listen(get("main-panel"));
+  const own = runs.map((run) => patiences.indexOf(run.patience)).find((i) => i >= 0);
+  get("patience").value = own ?? 0;
+  get("patience").addEventListener("input", drawWhatIf);
+
+  get("axis").addEventListener("change", (event) => { view.axis = event.target.value; view.x = view.zoom = null; draw(); });
+  for (const name of ["log", "voided", "robust"])
+    get(name).addEventListener("change", (event) => { view[name] = event.target.checked; draw(); });
+  get("smooth").addEventListener("input", (event) => {
+    view.smooth = Number(event.target.value);
+    event.target.setAttribute("aria-valuetext", view.smooth ? `average with ${view.smooth}` : "off");
+    draw();
+  });
+  get("whole").addEventListener("click", () => zoomTo(null));
+  get("controls").addEventListener("submit", (event) => event.preventDefault());
   get("values-run").addEventListener("change", (event) => { table.run = Number(event.target.value); table.first = 0; fillTable(); });
   get("values-earlier").addEventListener("click", () => { table.first = Math.max(0, table.first - PAGE); fillTable(); });
   get("values-later").addEventListener("click", () => { table.first += PAGE; fillTable(); });
-  get("values").querySelector("details").addEventListener("toggle", fillTable, { once: true });
+  get("values").addEventListener("toggle", fillTable);
+  for (const id of ["more", "whatif"]) get(id).addEventListener("toggle", draw);
 
   const system = matchMedia("(prefers-color-scheme: dark)");
   const dark = () => (document.documentElement.dataset.theme ?? (system.matches ? "dark" : "light")) === "dark";
@@ -254,8 +266,8 @@ function start() {
   const svg = panels[0].svg;
   svg.setAttribute("tabindex", "0");
   svg.setAttribute("role", "group");
-  svg.setAttribute("aria-label", "Curves. Arrow keys move through the reports; what is there is told below.");
-  svg.addEventListener("keydown", stepped);
+  svg.setAttribute("aria-label", "Curves. Arrow keys move through the reports; what is there is told below. Plus, minus and 0 zoom.");
+  svg.addEventListener("keydown", keyed);
   let width = 0;
   new ResizeObserver(() => {
     if (get("main-panel").clientWidth !== width) { width = get("main-panel").clientWidth; draw(); }

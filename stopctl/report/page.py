@@ -19,8 +19,15 @@ from stopctl.core.errors import SettingError
 from stopctl.curves.whatif import patience_of
 from stopctl.report import tables
 from stopctl.report.data import PageRun, page_runs
+from stopctl.report.sample import sampled
 from stopctl.report.slider import answers, caveat
 from stopctl.store.publish import publish, refuse_to_replace
+
+SCRIPTS = ("figures.js", "chart.js", "runs.js", "export.js", "zoom.js", "page.js")
+"""What runs in the page, in this order; ``live.js`` after it where the page is served."""
+
+POINTS, AT_LEAST = 100_000, 200
+"""Reports whose values are in one page, of all runs; and of each, if there are many runs."""
 
 GENERATOR = '<meta name="generator" content="stopctl report">'
 
@@ -75,9 +82,25 @@ def checked(runs: Sequence[PageRun], leave_out: Callable[[str], object] | None =
     return good
 
 
-def page(runs: Sequence[PageRun]) -> str:
-    """The page as text. Its scripts and styles are the only ones that a browser will run in it."""
-    script = f"{_resource('chart.js')}\n{_resource('page.js')}"
+def policy(script: str, style: str, *, live: bool) -> str:
+    """The content security policy of a page: its own script and style, and nothing from anywhere."""
+    asks = " connect-src 'self';" if live else ""
+    return (
+        f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; img-src data:;{asks} "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def page(runs: Sequence[PageRun], *, notices: Sequence[str] = (), version_served: str = "") -> str:
+    """The page as text. Its scripts and styles are the only ones that a browser will run in it.
+
+    Args:
+        runs: what it is about.
+        notices: sentences to stand above all, such as that a run cannot be read.
+        version_served: what tells this state of the page from others, where it is served and renews itself.
+    """
+    live = bool(version_served)
+    script = "\n".join(map(_resource, (*SCRIPTS, *(["live.js"] if live else []))))
     style = _resource("page.css")
     names = [run.name for run in runs]
     title = (
@@ -85,13 +108,17 @@ def page(runs: Sequence[PageRun]) -> str:
         if len(runs) > 3
         else f"{', '.join(names[:-1])} and {names[-1]}".removeprefix(" and ")
     )
+    many = len(runs) > tables.FEW
     return Template(_resource("template.html")).substitute(
         title=escape(title),
+        policy=policy(script, style, live=live),
+        version=escape(version_served),
+        kind="many" if many else "few",
+        open="" if many else " open",
+        notices="".join(f'<p class="notice">{escape(notice)}</p>' for notice in notices),
         script=script,
-        script_hash=_hash(script),
         style=style,
-        style_hash=_hash(style),
-        cards=tables.cards(runs),
+        runs=tables.runs(runs),
         checkpoints=tables.checkpoints(runs),
         decisions=tables.decisions(runs),
         rules=tables.rules(runs),
@@ -102,15 +129,27 @@ def page(runs: Sequence[PageRun]) -> str:
 
 def _data(runs: Sequence[PageRun]) -> dict[str, Any]:
     patiences, outcomes = answers([run.question for run in runs])
-    drawn = [
-        {
-            **run.drawn,
-            "patience": patience_of(run.question.rule),
-            "whatif": rows,
-            "caveat": caveat(run.question, patiences, rows, run.drawn["stop"]) if patiences else "",
-        }
-        for run, rows in zip(runs, outcomes, strict=True)
-    ]
+    most = max(AT_LEAST, POINTS // max(1, len(runs)))
+    drawn = []
+    for run, rows in zip(runs, outcomes, strict=True):
+        curves, told = sampled(run.drawn, rows, most)
+        while (
+            len(told) > 1 and told[-1] == told[-2]
+        ):  # a longer patience changes nothing: the last row stands for it
+            told.pop()
+        drawn.append(
+            {
+                **curves,
+                "value": run.best,
+                "mode": run.question.goal.mode,
+                "state": run.state,
+                "reason": run.reason,
+                "notes": run.notes,
+                "patience": patience_of(run.question.rule),
+                "whatif": told,
+                "caveat": caveat(run.question, patiences, rows, run.drawn["stop"]) if patiences else "",
+            }
+        )
     return {"runs": drawn, "patiences": patiences}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from stopctl.runs.history import Place, seconds
@@ -14,10 +14,9 @@ if TYPE_CHECKING:
     from stopctl.runs.standing import Standing
 
 
-def decisions(history: History) -> dict[int, str]:
-    """What was decided at each standing report, and saved there; reports without a decision are left out."""
-    known = reasons(history)
-    at = enumerate(moment.place for moment in history.standing() if moment.event == "report")
+def decisions(history: History, known: Mapping[Place, str]) -> dict[int, str]:
+    """Which of the `reasons` belong to each standing report; reports without a decision are left out."""
+    at = enumerate(moment.place for moment in history.reported)
     return {i: known[place] for i, place in at if place in known}
 
 
@@ -25,11 +24,12 @@ def reasons(history: History) -> dict[Place, str]:
     """What was decided and saved at each place, the first one first: at reports, and between them."""
     by_place: dict[Place, list[str]] = {}
     for moment in history.standing():
-        text = moment.text
         if moment.event in ("saved", "save_failed"):
             what = "saved" if moment.event == "saved" else "the save failed"
-            text = f"{what}: {moment.line.get('why')}"
-        elif moment.event not in ("report", "boundary", "noticed", "changed"):
+            text = f"{what}: {moment.fact('why')}"
+        elif moment.event in ("report", "boundary", "noticed", "changed"):
+            text = moment.text
+        else:
             continue
         if text:
             by_place.setdefault(moment.place, []).append(text)
@@ -59,12 +59,16 @@ def duration(seconds: float) -> str:
 
 def ending(history: History, standing: Standing, unit: str) -> str:
     """How the run stands: stopped and why, at its planned end, running, or broken off."""
-    stop, reports = history.stop(), history.reports()
+    stop, reported = history.stop(), history.reported
     if stop is not None:
         return f"Stopped after {unit} {stop[unit]}: {mapping(stop.get('stop')).get('text')}."
-    newest = f"{unit} {reports[-1][unit]} is the newest" if reports else "nothing was reported yet"
-    if standing.state == "finished" and reports:
-        return f"Ended after {unit} {reports[-1][unit]}, the last that was planned."
+    newest = (
+        f"{unit} {getattr(reported[-1].place, unit)} is the newest"
+        if reported
+        else "nothing was reported yet"
+    )
+    if standing.state == "finished" and reported:
+        return f"Ended after {unit} {getattr(reported[-1].place, unit)}, the last that was planned."
     if standing.state in ("new", "running"):
         return f"{'Running' if standing.state == 'running' else 'Not begun'}: {newest}."
     return f"Not ended, {standing.reason}: {newest}."

@@ -51,9 +51,10 @@ def epochs_from_folds(curves: Sequence[Sequence[float]], goal: Goal = LOSS) -> F
 
     Source: the one-standard-error rule of Breiman et al. (1984), CART, sec. 3.4.3.
 
-    >>> choice = epochs_from_folds([[0.9, 0.5, 0.6], [0.8, 0.7, 0.6]])
-    >>> choice.epochs, choice.one_se_epochs, choice.spread
-    (2, 2, (2, 3))
+    Examples:
+        >>> choice = epochs_from_folds([[0.9, 0.5, 0.6], [0.8, 0.7, 0.6]])
+        >>> choice.epochs, choice.one_se_epochs, choice.spread
+        (2, 2, (2, 3))
     """
     checked_goal(goal, "epochs_from_folds")
     if len(curves) < 2 or not all(len(curve) for curve in curves):

@@ -11,6 +11,7 @@ from stopctl.core.errors import ReportError, SettingError
 from stopctl.core.goal import Goal, Minimize
 from stopctl.core.policy import StopPolicy
 from stopctl.core.progress import Progress, Report
+from stopctl.core.stop import no_memory, shaped
 from stopctl.core.values import count, setting
 from stopctl.core.words import counted, figure
 
@@ -51,8 +52,9 @@ class GeneralizationLoss(_Prechelt):
 
     Source: Prechelt (1998), eq. for GL_alpha, sec. 2.
 
-    >>> GeneralizationLoss(5)
-    GeneralizationLoss(5)
+    Examples:
+        >>> GeneralizationLoss(5)
+        GeneralizationLoss(5)
     """
 
     alpha: float
@@ -72,6 +74,11 @@ class GeneralizationLoss(_Prechelt):
         """The memory is (E_opt,)."""
         self._only_minimize(now)
         return (None,)
+
+    def resume(self, memory: tuple[float | None]) -> tuple[float | None]:
+        """The same."""
+        (best,) = shaped(memory, float | None)
+        return (_divisor(best),)
 
     def update(self, memory: tuple[float | None], x: float, now: Progress) -> tuple[float | None]:
         """The smallest finite value."""
@@ -120,8 +127,9 @@ class ProgressQuotient(_Prechelt):
 
     Source: Prechelt (1998), eq. for PQ_alpha, sec. 2.
 
-    >>> ProgressQuotient(0.5, train="train_loss")
-    ProgressQuotient(0.5, train='train_loss')
+    Examples:
+        >>> ProgressQuotient(0.5, train="train_loss")
+        ProgressQuotient(0.5, train='train_loss')
     """
 
     alpha: float
@@ -153,6 +161,13 @@ class ProgressQuotient(_Prechelt):
         """The memory is (E_opt, reports of this strip, sum and minimum of their training errors)."""
         self._only_minimize(now)
         return (None, 0, 0.0, None)
+
+    def resume(self, memory: Any) -> Any:
+        """The same."""
+        best, done, total, least = shaped(memory, float | None, int, float, float | None)
+        if (done == 0) != (least is None):
+            raise no_memory(memory)
+        return (_divisor(best), done, total, _divisor(least))
 
     def update(self, memory: Any, x: float, now: Progress) -> Any:
         """A strip begins anew after its last report."""
@@ -218,8 +233,9 @@ class SuccessiveRises(_Prechelt):
 
     Source: Prechelt (1998), eq. for UP_s, sec. 2.
 
-    >>> SuccessiveRises(3)
-    SuccessiveRises(3)
+    Examples:
+        >>> SuccessiveRises(3)
+        SuccessiveRises(3)
     """
 
     s: int
@@ -236,6 +252,11 @@ class SuccessiveRises(_Prechelt):
     def start(self, now: Progress) -> tuple[int, float | None, int]:
         """The memory is (reports of this strip, value at the last strip's end, rises in a row)."""
         return (0, None, 0)
+
+    def resume(self, memory: tuple[int, float | None, int]) -> tuple[int, float | None, int]:
+        """The same."""
+        same: tuple[int, float | None, int] = shaped(memory, int, float | None, int)
+        return same
 
     def update(
         self, memory: tuple[int, float | None, int], x: float, now: Progress
@@ -268,6 +289,13 @@ class SuccessiveRises(_Prechelt):
 
 def _strip(n: Mapping[str, Any]) -> str:
     return f"{n['done']} of {counted(n['strip'], n['unit'])} of this strip"
+
+
+def _divisor(error: float | None) -> float | None:
+    """A saved error, which is positive or NaN; None: there is none."""
+    if error is not None and error <= 0:
+        raise no_memory(error)
+    return error
 
 
 def _lowest(best: float | None, x: float) -> tuple[float | None]:

@@ -13,8 +13,12 @@ from stopctl.core.goal import Goal
 from stopctl.core.outlook import Outlook
 from stopctl.core.policy import StopPolicy
 from stopctl.core.progress import Progress, Report
+from stopctl.core.stop import no_memory, shaped
 from stopctl.core.values import setting
 from stopctl.core.words import percent
+
+LARGEST = 1 << 20
+"""The largest window, in values: from then on it is that of a shorter plan."""
 
 SURE = 0.8
 """How sure the sentence is."""
@@ -31,7 +35,7 @@ class RemainingGain(StopPolicy):
     """Met when little is left to be won before the planned end.
 
     With n the finite values so far, b(n) the best of them, M(n) the median of the newest h, t the reports, T
-    the planned number of reports, w = max(8, ceil(0.3 T)), h = max(4, floor(w / 2)) and
+    the planned number of reports, w = max(8, ceil(0.3 T)) (2^20 at most), h = max(4, floor(w / 2)) and
     won = median(v1, v2, v3) - b(n):
 
         e = max((b(n-w) - b(n)) / w, (M(n-h) - M(n)) / h) * (T - t) / won
@@ -48,17 +52,18 @@ class RemainingGain(StopPolicy):
     when a run is extended, there is no verdict until the longer window is filled.
     Cost: O(1) a report, amortised; where the best alone would stop, O(w log w). Memory O(w).
 
-    When to choose it: the planned length is known and meant; a tolerance of 0.03 to 0.08 (docs/choosing.md
+    When to choose it: the planned length is known and meant; a tolerance of 0.03 to 0.08 (docs/evidence.md
     has what is shown, and what is not).
 
     Args:
         tolerance: the share of what has been won that may be given up, > 0.
         goal: another metric than the run's.
 
-    Source: this project; the form and what it was tried on are in docs/choosing.md.
+    Source: this project; the form and what it was tried on are in docs/evidence.md.
 
-    >>> RemainingGain(0.05)
-    RemainingGain(0.05)
+    Examples:
+        >>> RemainingGain(0.05)
+        RemainingGain(0.05)
     """
 
     tolerance: float
@@ -85,7 +90,21 @@ class RemainingGain(StopPolicy):
 
     def resume(self, memory: list[Any]) -> list[Any]:
         """Memories of old times do not know when the best came."""
-        return memory if len(memory) > BEST_AT else [*memory, None]
+        if type(memory) is not list:
+            raise no_memory(memory)
+        memory = memory if len(memory) > BEST_AT else [*memory, None]
+        kinds = (int, list, float | None, int, int, int, list, list, int | None)
+        count, first, best, since, window, _, values, bests, _ = shaped(tuple(memory), *kinds)
+        right = (
+            len(first) == min(count, 3)
+            and (best is None) == (count == 0)
+            and 1 <= since <= count + 1 <= since + len(values)
+            and window <= len(values) == len(bests) <= 2 * LARGEST
+            and all(type(v) is float and v - v == 0.0 for v in (best or 0.0, *first, *values, *bests))
+        )
+        if not right:
+            raise no_memory(memory)
+        return memory
 
     def update(self, memory: list[Any], x: float, now: Progress) -> list[Any]:
         """Count a finite value in."""
@@ -182,7 +201,7 @@ def _sure(n: Mapping[str, Any]) -> str:
 def _window(now: Progress) -> int:
     """max(8, ceil(0.3 T)), T = planned * reports / passes, in whole numbers; 8 while T is not known."""
     reports, passes = now.pace
-    return max(8, -(-3 * reports * (now.planned or 0) // (10 * passes))) if passes else 8
+    return min(max(8, -(-3 * reports * (now.planned or 0) // (10 * passes))), LARGEST) if passes else 8
 
 
 def _filled(memory: list[Any], now: Progress) -> int | None:

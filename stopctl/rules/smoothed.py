@@ -12,6 +12,7 @@ from stopctl.core.goal import Goal
 from stopctl.core.outlook import Outlook
 from stopctl.core.policy import Group, StopPolicy
 from stopctl.core.progress import Progress, Report
+from stopctl.core.stop import no_memory, shaped
 from stopctl.core.values import setting
 
 
@@ -31,9 +32,10 @@ class Smoothed(StopPolicy):
 
     Source: exponential smoothing, Brown (1956).
 
-    >>> from stopctl import Patience
-    >>> Smoothed(Patience(5), 0.3)
-    Smoothed(Patience(5), 0.3)
+    Examples:
+        >>> from stopctl import Patience
+        >>> Smoothed(Patience(5), 0.3)
+        Smoothed(Patience(5), 0.3)
     """
 
     rule: StopPolicy
@@ -76,7 +78,9 @@ class Smoothed(StopPolicy):
 
     def resume(self, memory: tuple[float | None, Any]) -> tuple[float | None, Any]:
         """What the rule makes of its part."""
-        return (memory[0], self.rule.resume(memory[1]))
+        if type(memory) is not tuple or len(memory) != 2:
+            raise no_memory(memory)
+        return (*shaped(memory[:1], float | None), self.rule.resume(memory[1]))
 
     def update(self, memory: tuple[float | None, Any], x: float, now: Progress) -> tuple[float | None, Any]:
         """Smooth, then let the rule count."""

@@ -45,6 +45,12 @@ def is_left(site: Site, frame: FrameType | None) -> bool:
     return False
 
 
+def cell() -> int | None:
+    """The number of the notebook's cell that is being executed; None outside of IPython."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return getattr(shell, "execution_count", None)
+
+
 @lru_cache(maxsize=64)
 def _loops(code: CodeType) -> Mapping[int, tuple[int, int, int]]:
     """The ``for`` loops of a function: begin -> begin of the body, end, last line."""

@@ -10,6 +10,8 @@ from typing import Any
 from stopctl.core.controller import Controller
 from stopctl.core.keep import doomed, ranked
 from stopctl.run.settings import Settings
+from stopctl.run.uploader import Uploader
+from stopctl.state.protocols import State
 from stopctl.store import FILES, CheckpointInfo, Store, Tree
 from stopctl.store.files import as_save_error, without_sync
 from stopctl.store.rundir import CHECKPOINTS
@@ -30,13 +32,13 @@ def best_saved(controller: Controller, infos: Sequence[CheckpointInfo]) -> None:
     controller.saved_best(best[0].value if best else None, others)
 
 
-def set_aside(store: Store, name: str, why: str) -> None:
-    """Have a damaged one looked at no more, or passed over where it cannot be renamed, and say so."""
+def set_aside(store: Store, name: str, why: str, what: str = "damaged") -> None:
+    """Have one looked at no more, or passed over where it cannot be renamed, and say so."""
     stuck = store.set_aside(name, why)
     if stuck is None:
-        log.warning("%s is damaged and set aside: %s", name, why)
+        log.warning("%s is %s and set aside: %s", name, what, why)
     else:
-        log.warning("%s is damaged, and passed over as it cannot be renamed (%s): %s", name, stuck, why)
+        log.warning("%s is %s, and passed over as it cannot be renamed (%s): %s", name, what, stuck, why)
 
 
 class Checkpoints:
@@ -46,10 +48,16 @@ class Checkpoints:
         store: the run's, begun; on a rank that does not write, what it reads.
         ranks: all that keep them together.
         per_rank: the components that every rank has for itself.
+        objects: whose state they hold; needed where there are several ranks.
         settings: what to keep, and what is better.
         infos: the good ones that opening has found.
         resumed: the one that this opening went on from; it is never deleted.
+
+    Attributes:
+        uploader: of the run's mirror, if it has one; of several ranks on rank 0.
     """
+
+    uploader: Uploader | None = None
 
     def __init__(
         self,
@@ -59,18 +67,24 @@ class Checkpoints:
         resumed: CheckpointInfo | None,
         ranks: Ranks | None = None,
         per_rank: Collection[str] = (),
+        objects: State | None = None,
     ) -> None:
         self._store = store
         self._ranks = ranks or Ranks()
         self._per_rank = per_rank
+        self._objects = objects
         self._settings = settings
         self._infos = list(infos)
         self._guarded = {resumed.name} if resumed else set()
         self._stuck: set[str] = set()  # those that cannot be deleted, as was told
 
     def infos(self, best: float | None) -> tuple[CheckpointInfo, ...]:
-        """All of them; those of the value ``best`` say so."""
-        return tuple(replace(info, is_best=best is not None and info.value == best) for info in self._infos)
+        """All of them; those of the value ``best`` say so, and those that are mirrored."""
+        there = () if self.uploader is None else self.uploader.mirrored
+        return tuple(
+            replace(info, is_best=best is not None and info.value == best, mirrored=info.name in there)
+            for info in self._infos
+        )
 
     def tell_best(self, controller: Controller) -> None:
         """Tell which values are the best among them."""
@@ -80,9 +94,11 @@ class Checkpoints:
         """Write one more, of what ``capture`` gives."""
         if self._ranks.several:
             full = self._settings.durability == "full"
+            assert self._objects is not None
             info = commit_together(
                 self._store,
                 self._ranks,
+                self._objects,
                 capture,
                 facts,
                 self._per_rank,
@@ -92,6 +108,8 @@ class Checkpoints:
         else:
             info = writer(self._store).commit(capture(), **facts)
         self._infos.append(info)
+        if self.uploader is not None:
+            self.uploader.saved(info.name, [info.name for info in self._infos])
         return info
 
     def cost(self, took: float, blocked: float) -> tuple[float, float]:
@@ -107,10 +125,14 @@ class Checkpoints:
         done = self._ranks.lead("deleting checkpoints", self._prune, lambda names: names)
         left = done.results[0] if done.mine is None else done.mine
         self._infos = [info for info in self._infos if info.name in left]
+        if self.uploader is not None:
+            self.uploader.keep([info.name for info in self._infos])
 
     def set_aside(self, name: str, why: str) -> None:
         """Count a damaged one no more."""
         self._infos = [other for other in self._infos if other.name != name]
+        if self.uploader is not None:
+            self.uploader.protect(name)
         self._ranks.lead(f"setting {name} aside", lambda: set_aside(writer(self._store), name, why))
 
     def _prune(self) -> list[str]:

@@ -9,7 +9,6 @@ from typing import Any
 
 from stopctl.core.controller import Controller
 from stopctl.core.decision import Decision
-from stopctl.core.progress import Progress
 from stopctl.core.values import number
 from stopctl.core.words import figure, size
 from stopctl.sinks.observer import Audience
@@ -51,16 +50,6 @@ def line(
     if decision.stop is not None:
         parts.append(f"stop: {decision.stop}")
     return "; ".join(parts)
-
-
-def standing(now: Progress) -> str:
-    """``"val_loss 0.2113, best 0.2101 (epoch 12)"``; empty before the first report."""
-    if now.value is None:
-        return ""
-    if now.best is None:
-        return f"{now.goal.metric} {figure(now.value)}, no finite value yet"
-    at = f"epoch {now.best_epoch}" if now.best_epoch else f"step {now.best_step}"
-    return f"{now.goal.metric} {figure(now.value)}, best {figure(now.best)} ({at})"
 
 
 def disk_use(checkpoints: Collection[CheckpointInfo]) -> str:
@@ -111,6 +100,14 @@ class Journal:
             self._write(event, fields)
         else:
             self._ranks.agree(f"the journal's {event} line", partial(self._write, event, fields))
+
+    def tell(self, event: str, **fields: Any) -> None:
+        """Write a line that only rank 0 knows of; it waits for no other.
+
+        Raises:
+            SaveError: the line was not written.
+        """
+        self._write(event, fields)
 
     def say(self, text: str, *args: object) -> None:
         """Tell the log; for people once, whatever the number of ranks."""

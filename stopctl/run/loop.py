@@ -10,8 +10,8 @@ from typing import Any
 from stopctl.core.decision import Decision
 from stopctl.core.errors import OrderError, SettingError
 from stopctl.run.batches import BatchIterator
-from stopctl.run.callsite import callsite, is_left
-from stopctl.run.journal import standing
+from stopctl.run.callsite import callsite, cell, is_left
+from stopctl.run.lifecycle import standing
 from stopctl.run.progressbar import with_bar
 from stopctl.run.session import Session
 from stopctl.state.data import Feed, Laps, batches_of, generators_of, total_of
@@ -92,12 +92,9 @@ class Loop:
         return 0 if self._session.stopped is not None else max(0, n - self.done(unit))
 
     @property
-    def left(self) -> str | None:
-        """Where the user's own code has left the loop, though passes were to come: ``epoch 7 of 50``."""
-        at = self.at()
-        if self.going_on or not self._session.goes_on(at):
-            return None
-        return f"{at.unit} {at.done} of {at.planned}"
+    def is_left(self) -> bool:
+        """Whether the user's own code has left the loop, though passes were to come."""
+        return not self.going_on and self._session.goes_on(self.at())
 
     def standing(self) -> str:
         """Say in a few words how the run stands."""
@@ -109,10 +106,11 @@ class Loop:
         session = self._session
         self._refuse_another(unit, n)
         self.going_on = session.in_loop = True
+        session.cell = cell()
         if unit != "epoch":
             self._data_was_used()
         self._unit, self._planned = unit, n
-        session.begin_loop(self.at())
+        session.begin_loop(begun := self.at())
         if session.goes_on(self.at()):
             self._find_laps()
         try:
@@ -120,6 +118,8 @@ class Loop:
                 self._number, self._reported, self._feed, self._feeds = at.done + 1, None, None, {}
                 yield self._number
                 self._end_pass(self._number)
+            if at != begun:
+                session.end_loop(at)
         finally:
             self.going_on = session.in_loop = False
             if self._feed is not None and self._feed.body:  # left in a body that somebody still holds
@@ -268,6 +268,7 @@ class Loop:
         if position is not None and position.over:
             feed.inside = False
             return
+        self._session.begin_data(feed.number, feed.total)
         if position is None:
             feed.begin()
         else:

@@ -8,22 +8,28 @@ import threading
 import weakref
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from stopctl.core.controller import Controller
-from stopctl.core.errors import DamagedError, OrderError, StateError
+from stopctl.core.errors import DamagedError, LockedError, OrderError, StateError
 from stopctl.core.goal import Goal
 from stopctl.run.checkpoints import best_saved, set_aside
+from stopctl.run.mirror import Followed
 from stopctl.run.settings import Settings
+from stopctl.runs import program
 from stopctl.runs.choose import candidates
 from stopctl.runs.history import OPENINGS, goal_of, saved_once
 from stopctl.runs.weights import Weights, left_out_told, weights
 from stopctl.state.config import Config
-from stopctl.state.protocols import Outlined, State
+from stopctl.state.protocols import Outlined, Ranked, State
 from stopctl.store import CheckpointInfo, Store, flatten
+from stopctl.store.rundir import RESTORING, url_of
 from stopctl.store.shield import Shield
 from stopctl.team.follower import Follower, info_from_json, info_to_json
+from stopctl.team.launch import alone
+from stopctl.team.proof import prove_shared
 from stopctl.team.ranks import Ranks
 from stopctl.team.restore import Restored, restore_first
 
@@ -88,6 +94,8 @@ class Opened:
         seconds: spent so far, by the larger of that checkpoint and the journal's newest line.
         config: what trains beside arrays.
         resumption: what the restore has found; None for a new run.
+        followed: the mirror, claimed, if there is one; of several ranks on rank 0.
+        broken: the names of the checkpoints that are damaged here.
     """
 
     store: Store | Follower
@@ -98,6 +106,8 @@ class Opened:
     seconds: float
     config: Config
     resumption: Restored | None = None
+    followed: Followed | None = None
+    broken: Collection[str] = ()
 
 
 @dataclass(slots=True)
@@ -178,45 +188,65 @@ def open_run(directory: Path, settings: Settings, state: State, ranks: Ranks, ho
         TreeError: the user's objects hold something that a checkpoint cannot.
         TeamError: the ranks cannot open it together.
     """
+    git = program.ask() if ranks.leads else None
     locked: list[Store] = []
+    followed: list[Followed] = []
 
     def lock() -> None:
         real = os.path.realpath(directory)
         if not ranks.several:
             _close_orphan(real)
         with Shield():
-            store = _lock(directory, settings)
+            store = _lock(directory, settings, None if ranks.several else state)
             locked.append(store)
             if not ranks.several:
                 HELD[real] = Held(store, threading.get_ident(), weakref.ref(holder))
+        if settings.mirror is not None:
+            followed.append(Followed(settings))
+            followed[0].prepare(store, partial(_same_goal, settings.goal))
 
     try:
         if ranks.several:
             ranks.exchange("open", f"opening {directory}", same=settings.same())
         ranks.lead(f"opening {directory}", lock)
         store = locked[0] if ranks.leads else Follower(directory)
-        return _open(store, directory, settings, state, ranks)
+        return _open(store, directory, settings, state, ranks, followed[0] if followed else None, git)
     except BaseException:
+        for mirror in followed:
+            mirror.give_up()
         for each in locked:
             each.close()
         raise
 
 
-def _lock(directory: Path, settings: Settings) -> Store:
-    if settings.resume == "require" and not (directory / "run.json").exists() and not _ours(directory):
+def _lock(directory: Path, settings: Settings, state: State | None) -> Store:
+    new = not (directory / "run.json").exists() and not _ours(directory)
+    if settings.resume == "require" and settings.mirror is None and new:
         raise OrderError(
             f"{directory} holds no run, but resume='require': check the path, or write resume='auto'"
         )
-    return Store.lock(directory, **settings.store_options())
+    try:
+        return Store.lock(directory, **settings.store_options())
+    except LockedError as error:
+        if error.pid != os.getpid() and settings.team == "auto" and state and (text := alone(state)):
+            error.args = (f"{directory} is being written by another process: {text}",)
+        raise
 
 
 def _ours(directory: Path) -> bool:
     return directory.is_dir() and any(directory.iterdir())
 
 
-def _open(store: Store | Follower, directory: Path, settings: Settings, state: State, ranks: Ranks) -> Opened:
-    goal, resume = settings.goal, settings.resume
-    looked = ranks.lead(f"looking into {directory}", lambda: _look(store, directory, goal, resume), _fields)
+def _open(
+    store: Store | Follower,
+    directory: Path,
+    settings: Settings,
+    state: State,
+    ranks: Ranks,
+    followed: Followed | None,
+    git: program.Git | None,
+) -> Opened:
+    looked = ranks.lead(f"looking into {directory}", lambda: _look(store, directory, settings), _fields)
     here = looked.mine or _inventory(looked.results[0], directory)
     controller = settings.controller()
     config = Config.given(state, settings.notes, settings.anew)
@@ -230,20 +260,31 @@ def _open(store: Store | Follower, directory: Path, settings: Settings, state: S
         began = ranks.agree(where, lambda: _begin_with(parent, state, settings.allow_missing))
         if began.mine is not None:
             first["parent"] = began.mine
+    if ranks.several and isinstance(state, Ranked):
+        prove_shared(ranks, state, state.per_rank())
     meta = settings.meta(state)
     if "parent" in first:
         meta["parent"] = first["parent"]
+    if ranks.leads:
+        meta[program.PROGRAM], first[program.PROGRAM] = program.facts(git)
     begun = ranks.lead(
-        f"beginning in {directory}", lambda: _begin(store, directory, here, meta, resumed), lambda n: n
+        f"beginning in {directory}",
+        lambda: _begin(store, directory, here, meta, resumed, followed),
+        lambda n: n,
     )
     if ranks.several:
         _join(store, ranks, begun.results[0])
+        ranks.notes.join(directory, begun.results[0])
+        if ranks.leads:
+            ranks.notes.clear()
     if resumed is None:
-        return Opened(store, controller, (), first, None, here.seconds, config)
+        return Opened(store, controller, (), first, None, here.seconds, config, followed=followed)
     good = tuple(info for info in here.good if info.name not in here.broken)
     seconds = max(resumed.info.seconds, here.seconds)
     config = resumed.trained.config
-    return Opened(store, controller, good, first, resumed.info, seconds, config, resumed)
+    return Opened(
+        store, controller, good, first, resumed.info, seconds, config, resumed, followed, here.broken
+    )
 
 
 def _join(store: Store | Follower, ranks: Ranks, number: int) -> None:
@@ -256,8 +297,14 @@ def _join(store: Store | Follower, ranks: Ranks, number: int) -> None:
     ranks.work("finding the run", join)
 
 
-def _look(store: Store | Follower, directory: Path, goal: Goal, resume: str) -> Inventory:
+def _look(store: Store | Follower, directory: Path, settings: Settings) -> Inventory:
     """Look what there is, and refuse it where ``resume`` or the goal says so."""
+    resume = settings.resume
+    if RESTORING in (store.meta or {}):
+        raise DamagedError(
+            f"{directory} was being brought back from a mirror when that was broken off: give mirror=, which "
+            "begins it again"
+        )
     listing = store.list()
     if not listing.good and not listing.damaged:
         lost = saved_once(store)
@@ -268,7 +315,7 @@ def _look(store: Store | Follower, directory: Path, goal: Goal, resume: str) -> 
             )
         if resume == "require":
             raise OrderError(f"{directory} has no checkpoint yet, but resume='require': write resume='auto'")
-    _same_goal(store.meta, goal, directory)
+    _same_goal(settings.goal, store.meta, directory)
     if resume == "never" and listing.good:
         raise OrderError(
             f"{directory} holds a run (newest checkpoint: {listing.good[-1].name}), but resume='never': "
@@ -310,15 +357,33 @@ def _begin(
     here: Inventory,
     meta: dict[str, Any],
     resumed: Restored | None,
+    followed: Followed | None,
 ) -> int:
     """Mark the run as this writer's, set aside what is damaged, tell changes; return its number."""
     before = dict(store.meta or {})
-    writer: int = store.begin(_merged(store.meta, meta, None if resumed is None else resumed.info))
+    merged = _merged(store.meta, meta, None if resumed is None else resumed.info)
+    if followed is None:
+        mirrored = before.get("mirrored")
+        writer: int = store.begin(merged | ({"mirrored": None} if mirrored else {}))
+        if mirrored:
+            url = str(mirrored)[:200]
+            text = (
+                f"this run was mirrored at {url}, and mirror= was not given: nothing is mirrored from here on"
+                f"; write mirror={url!r} to go on there"
+            )
+            log.warning("%s: %s", directory, text)
+            store.append("noticed", text=text, level="warning")
+    else:
+        number = followed.claim(store)
+        writer = store.begin(merged | followed.mark, number)
+        for text, level in followed.told:
+            store.append("noticed", text=text, level=logging.getLevelName(level).lower())
     if store.linked:
         log.warning("%s: %s", directory, store.linked)
     _set_late_ones_aside(store, {*(info.name for info in here.good), *here.broken})
     for name, why in here.broken.items():
-        set_aside(store, name, why)
+        passed = resumed is not None and name in resumed.passed
+        set_aside(store, name, why, f"left for {resumed.info.name}" if passed and resumed else "damaged")
     if resumed is None:
         return writer
     if before.get("rules") != meta["rules"]:
@@ -360,8 +425,8 @@ def _begin_with(
     if left_out:
         log.warning("of the weights of %s %s", wanted.directory, left_out_told(left_out))
     state.restore(saved, allow_missing={*allow_missing, *(given.keys() - ours.keys())})
-    log.info("begins with the weights of %s: %s, value %s", wanted.directory, info.name, info.value)
-    return {"directory": str(Path(wanted.directory).absolute()), "checkpoint": info.name}
+    where = url_of(wanted.directory) or str(Path(wanted.directory).absolute())
+    return {"directory": where, "checkpoint": info.name}
 
 
 def _set_late_ones_aside(store: Store, known: Collection[str]) -> None:
@@ -381,10 +446,10 @@ def _seconds(store: Store | Follower) -> float:
     return 0.0
 
 
-def _same_goal(meta: dict[str, Any] | None, goal: Goal, directory: Path) -> None:
+def _same_goal(goal: Goal, meta: dict[str, Any] | None, where: Path | str) -> None:
     if meta is not None and meta.get("goal") != goal.to_json() and goal_of(meta).key != goal.key:
         raise StateError(
-            f"{directory} was begun with goal={goal_of(meta)!r}, but goal={goal!r} was "
+            f"{where} was begun with goal={goal_of(meta)!r}, but goal={goal!r} was "
             "given: give the saved goal, or use another directory"
         )
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Generator, Iterator
 
 from stopctl.core.errors import SettingError
+from stopctl.sinks.stderr import print_lines, waiting_lines
 
 SELDOM = 10.0
 """Seconds between two lines where nobody looks on: in a log file."""
@@ -32,12 +33,25 @@ def with_bar(
         raise SettingError('bar=True needs tqdm: pip install "stopctl[cli]"') from error
     looks = sys.stderr.isatty()
     wait = 0.1 if looks else SELDOM
-    with tqdm(total=planned, initial=done, unit=unit, mininterval=wait, dynamic_ncols=looks) as bar:
-        try:
-            for number in passes:
-                yield number
-                bar.set_postfix_str(text(), refresh=False)
-                bar.update()
-        finally:
-            passes.close()
-            bar.set_postfix_str(text())
+    ending: list[str] = []  # lines that stand below the bar
+    try:
+        number = _next(passes, ending)
+        print_lines(ending)
+        with tqdm(total=planned, initial=done, unit=unit, mininterval=wait, dynamic_ncols=looks) as bar:
+            try:
+                while number is not None:
+                    print_lines(ending)
+                    yield number
+                    number = _next(passes, ending)
+                    bar.set_postfix_str(text(), refresh=False)
+                    bar.update()
+            finally:
+                passes.close()
+                bar.set_postfix_str(text())
+    finally:
+        print_lines(ending)
+
+
+def _next(passes: Iterator[int], ending: list[str]) -> int | None:
+    with waiting_lines(ending):
+        return next(passes, None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,18 +9,20 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack, overload
 
 from stopctl.core.decision import Decision, Stop
-from stopctl.core.errors import BestNotSaved, OrderError, Preempted, SettingError
+from stopctl.core.errors import BestNotSaved, OrderError, Preempted, SettingError, TeamError
 from stopctl.core.outlook import Outlook
 from stopctl.core.progress import Progress
 from stopctl.core.values import count
+from stopctl.core.words import on_one_line
+from stopctl.run import lifecycle
 from stopctl.run.batches import BatchIterator
 from stopctl.run.loop import Loop, Passes
 from stopctl.run.session import Session
 from stopctl.run.settings import RunSettings, checked_settings, checked_state
 from stopctl.state.protocols import State
 from stopctl.store import CheckpointInfo
+from stopctl.store.rundir import local
 
-log = logging.getLogger("stopctl")
 T = TypeVar("T")
 
 
@@ -29,31 +30,33 @@ class Run:
     """Stops, saves, prunes and resumes a training loop; use it in a ``with`` block, or `open` and `close` it.
 
     Args:
-        directory: where the run lives; made if need be.
+        directory: where the run lives; made if need be; ``~`` is the home directory.
         state: what is saved and restored: a dict (see DictState), or an adapter's State.
         settings: when to stop and save, what to keep, and the rest; each is told of in `RunSettings`.
 
     Raises:
         SettingError: an argument that cannot be. Opening raises the errors of docs/semantics.md, "Opening".
 
-    >>> state = {"weight": 0.0}
-    >>> with Run(directory, state=state, stop=Patience(2)) as run:
-    ...     for epoch in run.epochs(50):
-    ...         state["weight"] += 1.0
-    ...         decision = run.report(val_loss=abs(3.0 - state["weight"]))
-    ...     best = run.restore_best()
-    >>> state["weight"], best.epoch, str(run.stopped)
-    (3.0, 3, 'no improvement over 0 for 2 reports')
+    Examples:
+        >>> state = {"weight": 0.0}
+        >>> with Run(directory, state=state, stop=Patience(2)) as run:
+        ...     for epoch in run.epochs(50):
+        ...         state["weight"] += 1.0
+        ...         decision = run.report(val_loss=abs(3.0 - state["weight"]))
+        ...     best = run.restore_best()
+        >>> state["weight"], best.epoch, str(run.stopped)
+        (3.0, 3, 'no improvement over 0 for 2 reports')
     """
 
     def __init__(
         self, directory: str | Path, *, state: dict[str, Any] | State, **settings: Unpack[RunSettings]
     ) -> None:
-        self.directory = Path(directory)
+        self.directory = local(directory)
         self._settings = checked_settings(type(self).__name__, settings)
         self._state = checked_state(state, self._settings.lr)
         self._session: Session | None = None
         self._loop: Loop | None = None
+        self._around: BaseException | None = None  # an error that was being handled when it was opened
 
     def open(self) -> Self:
         """Lock the directory, resume what is there, and begin to count seconds; ``with`` does it.
@@ -63,6 +66,7 @@ class Run:
         """
         if self._session is not None and not self._session.closed:
             raise OrderError(f"{self.directory} is open already: call run.close() first")
+        self._around = sys.exc_info()[1]
         self._session = Session(self.directory, self._state, self._settings)
         self._loop = Loop(self._session, self._state)
         return self
@@ -75,15 +79,21 @@ class Run:
             Preempted: SIGTERM or SIGUSR1 came after the last loop boundary; the run is saved.
         """
         if self._session is not None and not self._session.closed:
-            left = self._open_loop().left
-            failure = self._session.close()
+            session, left, at = self._session, self._open_loop().is_left, self._open_loop().at()
+            error = sys.exc_info()[1]
+            if error is self._around:
+                error = None
+            self._around = None
+            if error is not None:
+                session.fails(error, at)
+            failure = session.close()
             if failure is not None:
                 raise failure
-            if self._session.owed_signal is not None:
-                raise Preempted(self._session.owed_signal)
-            if left and sys.exc_info()[1] is None and self._session.leads:  # else an error has ended it
-                text = "%s: left after %s: opened again it goes on; write run.stop(...) to end it"
-                log.warning(text, self.directory, left)
+            if (signal := session.owed_signal) is not None:
+                session.tell_preempted(signal, at)
+                raise Preempted(signal)
+            if left and error is None:
+                session.lifecycle.warn(lifecycle.left(at))
 
     __enter__ = open
 
@@ -93,8 +103,33 @@ class Run:
         if kind is None:
             self.close()
         elif self._session is not None:
-            at, whole = self._open_loop().failed() if not self._session.closed else (None, False)
-            self._session.close(error, at, whole=whole)
+            self._around = None
+            at, whole = None, False
+            if error is not None and not self._session.closed:
+                self._session.fails(error, self._open_loop().at())
+                at, whole = self._open_loop().failed()
+            failure = self._session.close(error, at, whole=whole)
+            if isinstance(failure, TeamError):  # of which this rank's error is but a consequence
+                raise failure from error
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.directory}, {': '.join(filter(None, self._standing()[:2]))}>"
+
+    def _repr_html_(self) -> str:
+        from stopctl.core.card import card, curve
+        from stopctl.store.points import points
+
+        state, where, *rules = self._standing()
+        rows = {"state": state, "stands": where or None}
+        drawn = curve(*points(self.directory)[:2])
+        return card(f"{type(self).__name__} {self.directory}", rows, rules, drawn)
+
+    def _standing(self) -> list[str]:
+        """Whether it is open, where it stands, and how close each rule is."""
+        if self._session is None:
+            return ["not open", ""]
+        state = "closed" if self._session.closed else "open"
+        return [state, *map(on_one_line, self._session.controller.explain().splitlines())]
 
     @property
     def stopped(self) -> Stop | None:
@@ -108,7 +143,10 @@ class Run:
 
     @property
     def checkpoints(self) -> tuple[CheckpointInfo, ...]:
-        """The committed checkpoints, oldest first; ``is_best`` marks the best value ever reported."""
+        """The committed checkpoints, oldest first.
+
+        ``is_best`` marks the best value ever reported, ``mirrored`` those that the mirror has told to have.
+        """
         return self._any_session().checkpoints
 
     @property
@@ -262,6 +300,11 @@ class Run:
         session = self._restoring("restore_best")
         progress = session.controller.progress
         saved = [info for info in session.ranked() if not exact or info.value == progress.best]
+        if not saved and progress.best is None:
+            newest = "none at all" if progress.value is None else f"the newest is {progress.value}"
+            raise BestNotSaved(
+                f"no finite value of {progress.goal.metric} was reported ({newest}): there is no best one"
+            )
         if not saved:
             best = [f"{info.value} of epoch {info.epoch}" for info in session.ranked()[:1]]
             raise BestNotSaved(

@@ -133,13 +133,17 @@ class Saver:
     def take(self, *, wait: bool = False) -> None:
         """Answer the save in the background, if it has come to an end; ``wait`` until it has."""
         job = self._job
-        if job is None or job.task is None or not (wait or job.task.done):
-            return
-        if not job.task.here:  # a forked child: the save is its parent's
+        if job is not None and job.task is not None and (wait or job.task.done):
+            self._take(job, job.task)
+        if self._job is None and (uploader := self._checkpoints.uploader) is not None:
+            uploader.tell()  # all that is saved is told by now
+
+    def _take(self, job: Job, task: Task[Written]) -> None:
+        if not task.here:  # a forked child: the save is its parent's
             self._job = None
             return
         began = time.monotonic()
-        written = job.task.result()
+        written = task.result()
         job.blocked += time.monotonic() - began
         self._job = None
         error = self._answer(job, written)
@@ -159,10 +163,12 @@ class Saver:
             job.blocked += time.monotonic() - began
 
     def raise_error(self) -> None:
-        """Raise what went wrong in the background since the last report."""
+        """Raise what went wrong in the background since the last report, also with the mirror."""
         error, self._error = self._error, None
         if error is not None:
             raise error
+        if (uploader := self._checkpoints.uploader) is not None:
+            uploader.raise_error()
 
     def close(self) -> BaseException | None:
         """Wait for the save in the background; return an error neither raised nor made good."""
@@ -232,7 +238,7 @@ class Saver:
             self.failed_in = self.failed_in if job.number is None else job.number
             self._controller.save_failed(job.save)
             if isinstance(error, TeamError):  # what was reported is there, and this one perhaps
-                log.error("the save was not told to be there by all ranks: %s", error)
+                log.error("the save did not happen on all ranks: %s", error)
             elif isinstance(error, Exception):
                 with contextlib.suppress(SaveError):  # the disk is full, say: the first error is the one
                     self._note("save_failed", why=str(error), **where)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from stopctl.core.codec import drops_to_json, float_to_json
 from stopctl.core.decision import NOTHING, Decision, Save, Stop
-from stopctl.core.errors import DamagedError, Preempted, SettingError
+from stopctl.core.errors import DamagedError, Preempted, SaveError, SettingError
 from stopctl.core.keep import ranked
+from stopctl.run import lifecycle
+from stopctl.run.callsite import cell
 from stopctl.run.checkpoints import Checkpoints
 from stopctl.run.journal import Journal, disk_use, fields, line
 from stopctl.run.open import HELD, open_run, slow_saves
@@ -24,11 +27,15 @@ from stopctl.state.protocols import Configured, LearningRate, Notice, Notices, R
 from stopctl.store import CheckpointInfo, Tree
 from stopctl.store.shield import Shield
 from stopctl.team.inputs import Alone, Counters, Now, Sharing
+from stopctl.team.launch import alone
 from stopctl.team.leave import Parting
 from stopctl.team.ranks import RankFailed
 from stopctl.team.restore import Restored, restore_first
 
 log = logging.getLogger("stopctl")
+
+GRACE, SHARE = 60.0, 0.9
+"""Seconds that the end waits for the mirror where `grace_seconds` is None, and how much of them it takes."""
 
 RETRY = 60.0
 """Seconds after which a session tries a save again that failed inside an epoch."""
@@ -53,6 +60,8 @@ class Session:
         self.closed = True  # until all of it stands
         self.taken = False
         self.in_loop = False
+        self._cause: tuple[str, Counters] | None = None  # the error that ends it, and after what
+        self.cell: int | None = None  # of a notebook, in which the loop began
         self._ended = False
         self._settings = settings
         self._state = state
@@ -69,7 +78,7 @@ class Session:
         self.resumed = opened.resumed
         per_rank = state.per_rank() if ranks.several and isinstance(state, Ranked) else ()
         self._checkpoints = Checkpoints(
-            opened.store, settings, opened.checkpoints, opened.resumed, ranks, per_rank
+            opened.store, settings, opened.checkpoints, opened.resumed, ranks, per_rank, state
         )
         self._config = opened.config
         self._resumption = resumption = opened.resumption
@@ -85,7 +94,13 @@ class Session:
             Parting(ranks, self._inputs, self._save_last) if isinstance(self._inputs, Sharing) else None
         )
         self._journal = Journal(opened.store, ranks, settings.audience, controller, self._inputs)
+        self.lifecycle = lifecycle.Lifecycle(directory, leads=ranks.leads, quiet=settings.quiet)
+        self._parent = opened.first.get("parent")
+        self._held: set[str] = set()  # sentences of rules that were told to wait
+        self._loops = 0
         self._notices: list[Notice] = state.notices if isinstance(state, Notices) else []
+        if isinstance(self._inputs, Sharing):
+            self._inputs.notices = self._notices
         note = self._journal.note
         self.begun = progress = controller.progress
         self._drops, self._drops_found = progress.lr_drops, False
@@ -93,7 +108,11 @@ class Session:
         self._saver = Saver(
             controller, self._checkpoints, state, self._capture, opened.config, settings, note
         )
-        self._journal.say("opened %s: %s", directory, disk_use(self._checkpoints.infos(progress.best)))
+        if opened.followed is not None:
+            names = (opened.followed.there, [info.name for info in opened.checkpoints], opened.broken)
+            self._checkpoints.uploader = opened.followed.uploader(
+                opened.store, *names, settings.mirror_max_age, self._journal.tell, self._journal.notice
+            )
         try:
             self._begin(opened.first)
         except BaseException:
@@ -109,6 +128,8 @@ class Session:
                 directory,
                 unheard,
             )
+        if settings.team == "auto" and not ranks.several and (text := alone(state)):
+            self._journal.notice(Notice(text))
         for doubt in controller.doubts() if ranks.leads else ():
             log.warning("%s: %s", directory, doubt)
 
@@ -117,8 +138,9 @@ class Session:
         if self.resumed is None:
             self._journal.note("start", **first)
         else:
-            self._journal.note("resume", checkpoint=self.resumed.name, **first)
-            self._journal.say("resumed from %s", self.resumed.name)
+            given_up = None if self._resumption is None else self._resumption.given_up
+            gone = {} if given_up is None else {"given_up": given_up}
+            self._journal.note("resume", checkpoint=self.resumed.name, **gone, **first)
         self._tell_notices()
         if (resumption := self._resumption) is not None:
             if resumption.trained.stays or resumption.trained.anew:
@@ -169,7 +191,7 @@ class Session:
         failure = None
         if not self.closed:
             failure = self._saver.close()
-            left = None
+            left = lacking = None
             if self._parting is not None:
                 versions = dict(self._state.version()) if whole else None
                 left = self._parting.leave(error, at or self._counters(), versions)
@@ -178,16 +200,54 @@ class Session:
                 if self._store.lost:
                     log.warning("%s was taken over: this run wrote nothing more", self._store.path)
                 else:
+                    lacking = self._drain(error)
                     self._tell_notices()
-                    self._journal.note("close")
+                    self._note_close()
+                    self._end_mirror()
                     self._journal.say("closed %s: %s", self._store.path, disk_use(self.checkpoints))
             finally:
                 try:
                     self._settings.audience.close()
                 finally:
                     self._give_back()
-            failure = failure or left
+            failure = failure or left or lacking
         return failure
+
+    def fails(self, error: BaseException, at: Counters) -> None:
+        """Remember what ends this opening; its words alone, as an error holds all that the loop held."""
+        if not isinstance(error, Preempted):
+            self._cause = lifecycle.first_line(error), at
+
+    def _note_close(self) -> None:
+        """Write the last line of this opening; what ends the run, if that is an error, is told."""
+        if self._cause is None:
+            self._journal.note("close")
+            return
+        error, at = self._cause
+        newest = next((info.name for info in self.newest_first()), None)
+        self.lifecycle.tell(lifecycle.closed(error, at, newest, goes_on=self.goes_on(at)))
+        self._journal.note("close", error=error)
+
+    def _drain(self, error: BaseException | None) -> SaveError | None:
+        """Wait for the mirror, as long as there is time; what it lacks then is returned, or told."""
+        uploader = self._checkpoints.uploader
+        if uploader is None:
+            return None
+        grace = SHARE * (self._settings.grace_seconds or GRACE)
+        if self._watch.came is not None:
+            grace -= time.monotonic() - self._watch.at
+        lacking = uploader.drain(max(0.0, grace))
+        uploader.tell()
+        if lacking is not None and error is None and self._settings.save_errors == "raise":
+            return SaveError(lacking)
+        if lacking is not None:
+            log.warning("%s", lacking)
+        return None
+
+    def _end_mirror(self) -> None:
+        """Have the mirror know of the end."""
+        if (uploader := self._checkpoints.uploader) is not None and (why := uploader.close()):
+            log.warning("%s", why)
 
     def _counters(self) -> Counters:
         """Of a session whose loop has not begun."""
@@ -200,6 +260,8 @@ class Session:
             self.closed = True
             try:
                 self._ranks.close()
+                if self._checkpoints.uploader is not None:
+                    self._checkpoints.uploader.close(wait=False)
                 self._watch.close()
                 self._state.close()
             finally:
@@ -208,8 +270,11 @@ class Session:
                     del HELD[self._real]
 
     def orphaned(self) -> bool:
-        """Whether no code is at work with it in this thread: Ctrl-C in a notebook has ended that."""
-        return not self.in_loop and self.owed_signal is None
+        """Whether no code is at work with it in this thread: Ctrl-C or an error has ended that.
+
+        A loop of an earlier cell is over, though a name of the notebook may still hold its iterator.
+        """
+        return not (self.in_loop and self.cell == cell()) and self.owed_signal is None
 
     @property
     def leads(self) -> bool:
@@ -316,21 +381,42 @@ class Session:
         return self._state.can_lower(lr.factor, lr.min_lr)
 
     def begin_loop(self, at: Counters) -> None:
-        """Take part in a loop; say so if it has no passes left."""
+        """Take part in a loop; tell that it begins, goes on, or has no passes left."""
         self._drops_found = False
+        self._loops += 1
         self._inputs.boundary(f"{at.unit}s({at.planned})", at)
         now = self._inputs.now()
         if now.signal is not None:
             self._saver.take(wait=True)
             self._boundary(at, now)
-        if not self.goes_on(at):
-            why = self.controller.stopped or f"all {at.planned} {at.unit}s are done"
-            self._journal.say("%s is finished: %s", self._store.path, why)
+        self._tell_begin(at)
         if self._resumption is not None and (at.epoch, at.step) == (
             self._resumption.info.epoch,
             self._resumption.info.step,
         ):
             self._tell_plan(self._resumption, at)
+
+    def _tell_begin(self, at: Counters) -> None:
+        if not self.goes_on(at):
+            before = (at.epoch, at.step) == (self.begun.epoch, self.begun.step)
+            self.lifecycle.tell(lifecycle.finished(at, self.controller.stopped, before=before))
+        elif self._loops > 1:
+            return
+        elif self.resumed is None:
+            self.lifecycle.tell(lifecycle.begun(at, self._settings.written(), self._parent))
+        else:
+            self.lifecycle.tell(lifecycle.resumed(at, self.resumed.name, disk_use(self.checkpoints)))
+
+    def end_loop(self, at: Counters) -> None:
+        """Tell that a loop that has trained has come to its end."""
+        self.lifecycle.tell(lifecycle.ended(at, self.controller.stopped, self.controller.progress))
+
+    def tell_preempted(self, signal: str, at: Counters) -> None:
+        """Tell that a signal ends the process, and where the same command goes on."""
+        newest = next(iter(self.newest_first()), None)
+        name = None if newest is None else newest.name
+        saved = name if newest is not None and (newest.epoch, newest.step) == (at.epoch, at.step) else None
+        self.lifecycle.tell(lifecycle.preempted(at, signal, saved, name))
 
     def _tell_plan(self, resumption: Restored, at: Counters) -> None:
         """Tell, once the plan is known, whether what was saved is fit for it."""
@@ -351,6 +437,10 @@ class Session:
     def goes_on(self, at: Counters) -> bool:
         """Whether another pass comes."""
         return self.controller.stopped is None and at.done < at.planned
+
+    def begin_data(self, epoch: int, batches: int | None) -> None:
+        """Begin with the batches of an epoch, of which all ranks have as many."""
+        self._inputs.data(epoch, batches)
 
     def step_done(self, at: Counters) -> None:
         """Decide at the boundary between two batches."""
@@ -401,6 +491,7 @@ class Session:
         if signal is not None:
             self._journal.note("preempted", signal=signal)
             self._ended = True
+            self.tell_preempted(signal, judged.at)
             raise Preempted(signal)
         if judged.metrics is not None:
             self._saver.raise_error()
@@ -429,7 +520,9 @@ class Session:
             self._journaled = self._drops
             facts["lr_drops"] = drops_to_json(self._drops)
             for text in self.controller.held():
-                self._journal.say("%s", text)
+                if text not in self._held:
+                    self._held.add(text)
+                    self.lifecycle.tell(text)
         return facts
 
     def settle(self) -> None:

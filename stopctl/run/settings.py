@@ -22,6 +22,7 @@ from stopctl.sinks.observer import Audience, Observer
 from stopctl.state.dictstate import DictState
 from stopctl.state.protocols import LearningRate, Ranked, State, Team
 from stopctl.store import strict
+from stopctl.store.rundir import is_url
 from stopctl.team.ranks import Ranks
 from stopctl.team.reduce import Reduce, checked_reduce
 
@@ -69,8 +70,16 @@ class RunSettings(TypedDict, total=False):
         save_errors: "raise" a failed save from ``report``, in the background from the next one, or
             "continue": it is logged and due again, and closing raises if none has succeeded since.
         grace_seconds: seconds that SIGTERM or SIGUSR1 leaves to save and end; when the last save took
-            longer, opening warns of it. None: unknown.
+            longer, opening warns of it. None: unknown. The end of a run waits as long for its mirror (60).
+        mirror: the URL of an object store, or of another disk, that keeps every checkpoint as well:
+            ``"s3://bucket/runs/mnist"``, ``"file:///mnt/disk/mnist"``. A run whose directory is empty goes on
+            from there, see docs/mirror.md.
+        mirror_options: what fsspec's file system for that URL takes, such as credentials; never written down.
+        mirror_max_age: seconds that a checkpoint may wait for the mirror until ``report`` raises SaveError,
+            under ``save_errors="continue"``, too; None: warnings alone.
         observers: told of every journal line, such as `stopctl.sinks.CsvSink`; they cannot hurt the run.
+        quiet: True has the lines of the run's course go to the log alone, and not to standard error where no
+            logging is configured; warnings stay. So does ``STOPCTL_QUIET=1`` in the environment.
         team: "auto" finds the ranks of a distributed program, which then all decide and save together, see
             docs/distributed.md; None: this process alone; or a `stopctl.ports.Team`.
         timeout: seconds to wait for another rank before it counts as lost; every rank then raises TeamError.
@@ -94,7 +103,11 @@ class RunSettings(TypedDict, total=False):
     async_save: bool | Literal["overlap"]
     save_errors: Literal["raise", "continue"]
     grace_seconds: float | None
+    mirror: str | None
+    mirror_options: Mapping[str, Any] | None
+    mirror_max_age: float | None
     observers: Iterable[Observer]
+    quiet: bool
     team: Team | Literal["auto"] | None
     timeout: float
     reduce: Reduce
@@ -130,14 +143,18 @@ class Settings:
     async_save: bool | Literal["overlap"] = False
     save_errors: Literal["raise", "continue"] = "raise"
     grace_seconds: float | None = None
+    mirror: str | None = None
+    mirror_options: Mapping[str, Any] | None = None
+    mirror_max_age: float | None = None
     observers: Iterable[Observer] = ()
+    quiet: bool = False
     team: Team | Literal["auto"] | None = "auto"
     timeout: float = 60.0
     reduce: Reduce = None
     audience: Audience = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "audience", Audience(self.observers))
+        object.__setattr__(self, "audience", Audience(self.observers, self.notes))
         if self.resume not in ("auto", "require", "never"):
             raise SettingError(f"resume={self.resume!r}: write 'auto', 'require' or 'never'")
         if self.durability not in ("full", "process"):
@@ -153,6 +170,7 @@ class Settings:
                 f"grace_seconds={self.grace_seconds!r}: write the seconds from the signal to the end of the "
                 "process, such as 30, or None"
             )
+        self._check_mirror()
         if type(self.timeout) not in (int, float) or not 0 < self.timeout < math.inf:
             raise SettingError(
                 f"timeout={self.timeout!r}: write the seconds to wait for another rank, such as 60"
@@ -160,7 +178,7 @@ class Settings:
         if self.team not in ("auto", None) and not hasattr(self.team, "share"):
             raise SettingError(f"team={self.team!r}: write 'auto', None for this process alone, or a Team")
         checked_reduce(self.reduce, self.goal.metric)
-        for name in ("take_over", "verify_writes"):
+        for name in ("take_over", "verify_writes", "quiet"):
             if type(getattr(self, name)) is not bool:
                 raise SettingError(f"{name}={getattr(self, name)!r}: write True or False")
         if self.start_from_run is not None and not isinstance(self.start_from_run, str | Path | Weights):
@@ -176,6 +194,20 @@ class Settings:
             json.dumps(self.notes, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise SettingError(f"notes={self.notes!r}: write plain JSON ({error})") from error
+
+    def _check_mirror(self) -> None:
+        if self.mirror is not None and not (isinstance(self.mirror, str) and is_url(self.mirror)):
+            raise SettingError(
+                f"mirror={self.mirror!r}: write a URL, such as 's3://bucket/runs/mnist' or "
+                "'file:///mnt/disk/mnist', or None"
+            )
+        if self.mirror_options is not None and not isinstance(self.mirror_options, Mapping):
+            raise SettingError("mirror_options=...: write a dict of what fsspec's file system takes")
+        age = self.mirror_max_age
+        if age is not None and not (type(age) in (int, float) and 0 < age < math.inf):
+            raise SettingError(f"mirror_max_age={age!r}: write seconds, such as 600, or None")
+        if self.mirror is None and (age is not None or self.mirror_options is not None):
+            raise SettingError("mirror_options= and mirror_max_age= go with mirror=, which was not given")
 
     def controller(self) -> Controller:
         """A new machine with these rules."""
@@ -207,6 +239,11 @@ class Settings:
         names = ("goal", "stop", "save", "keep", "lr", "resume", "reduce")
         return {**{name: repr(getattr(self, name)) for name in names}, "anew": repr(sorted(self.anew))}
 
+    def written(self) -> str:
+        """The goal and the rules, as they are written."""
+        names = ("goal", "stop", "save", "keep", *(() if self.lr is None else ("lr",)))
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
+
     def store_options(self) -> dict[str, Any]:
         """How to open the store."""
         names = ("take_over", "durability", "verify_writes")
@@ -220,4 +257,6 @@ class Settings:
             "versions": dict(state.versions()),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
         }
+        if self.mirror is not None:
+            meta["mirrored"] = self.mirror
         return meta if self.notes is None else {**meta, "notes": strict.plain(dict(self.notes), "notes")}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 import weakref
 from types import FrameType
 from typing import Any
@@ -28,6 +29,7 @@ class Watch:
 
     def __init__(self) -> None:
         self.came: str | None = None
+        self.at = 0.0  # then, by the monotonic clock
         self.unheard: tuple[str, ...] = ()
         if threading.current_thread() is threading.main_thread():
             if not _before:
@@ -57,7 +59,8 @@ def _note(number: int, frame: FrameType | None) -> None:
         _put_back()
         os.kill(os.getpid(), number)
     for watch in _open_ones():
-        watch.came = watch.came or signal.Signals(number).name
+        if watch.came is None:
+            watch.came, watch.at = signal.Signals(number).name, time.monotonic()
     if number == signal.SIGTERM:
         signal.signal(number, signal.SIG_DFL)
 

@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from stopctl.core.errors import DamagedError
-from stopctl.store import CheckpointInfo, strict
+from stopctl.runs.history import Place
+from stopctl.store import CheckpointInfo, manifest, strict
 from stopctl.store.assembly import read_parts
 from stopctl.store.files import FILES, ROTTEN, as_damage, read_whole
 from stopctl.store.hashed import check_file
 from stopctl.store.journal import mapping
-from stopctl.store.manifest import LIMIT, MANIFEST, PARTS, STATE, parse
+from stopctl.store.manifest import PARTS, STATE
 
 if TYPE_CHECKING:
     from stopctl.runs.standing import ReadRun
@@ -30,11 +30,9 @@ def check(info: CheckpointInfo, tick: Callable[[int], object] = lambda size: Non
         DamagedError: a file is not what was written; the text names it.
         OSError: for a reason that lies in this process, not in the checkpoint.
     """
-    with as_damage(MANIFEST, ROTTEN):
-        data = read_whole(FILES, info.path / MANIFEST, LIMIT)
-    parsed, facts = parse(data, info.path.parent)
-    if parsed.name != info.name:
-        raise DamagedError(f"{MANIFEST}: it is that of {parsed.name}")
+    with as_damage(manifest.MANIFEST, ROTTEN):
+        data = read_whole(FILES, info.path / manifest.MANIFEST, manifest.LIMIT)
+    parsed, facts = manifest.parse_as(info.name, data, info.path.parent)
     tick(len(data))
     if PARTS in facts:
         facts |= read_parts(FILES, parsed, facts[PARTS]).files
@@ -55,9 +53,10 @@ class Kept:
 
 def kept(run: ReadRun) -> tuple[Kept, ...]:
     """The good checkpoints of a run, oldest first."""
-    saves = (moment.line for moment in run.history.moments if moment.event == "saved")
-    why = {line.get("name"): str(line.get("why")) for line in saves}
     infos, best = run.listing.good, run.best()
+    places = {Place(info.epoch, info.step) for info in infos}  # the lines of all other saves are not parsed
+    saves = [moment for moment in run.history.moments if moment.event == "saved" and moment.place in places]
+    why = {line.get("name"): str(line.get("why")) for line in (moment.line for moment in saves)}
     listed = []
     for info in infos:
         holds = {"best": info is best, "latest": info is infos[-1], "pinned": info.pinned}

@@ -11,7 +11,9 @@ from stopctl.core.errors import DamagedError, SettingError
 from stopctl.core.goal import Goal, checked_goal
 from stopctl.core.keep import ranked
 from stopctl.runs.history import best_reported, goal_of
+from stopctl.runs.reader import open_run
 from stopctl.store import CheckpointInfo, Reader
+from stopctl.store.rundir import CHECKPOINTS, url_of
 from stopctl.store.tree import Tree
 
 log = logging.getLogger("stopctl")
@@ -34,7 +36,7 @@ def candidates(
 
 
 def choose(
-    directory: str | Path,
+    directory: str | Path | Reader,
     which: str = "best",
     *,
     goal: Goal | None = None,
@@ -43,7 +45,7 @@ def choose(
     """Read one checkpoint of a run, verified, without its lock.
 
     Args:
-        directory: the run's directory.
+        directory: the run's directory, or the URL of its mirror; or what reads it.
         which: "best", "latest", or a checkpoint's label or directory name. Where the first choice is
             damaged, the next one is taken and said in the log (its ``is_best`` is False); a named one is
             an error instead.
@@ -55,12 +57,13 @@ def choose(
         SettingError: the run has no such checkpoint.
         DamagedError: none of them verifies.
     """
-    reader = Reader(directory)
+    reader = directory if isinstance(directory, Reader) else open_run(directory)
+    where = url_of(reader.place) or (reader.path if isinstance(directory, Reader) else directory)
     if goal is not None:
         checked_goal(goal, "load")
     own = goal_of(reader.meta)
     while True:
-        loaded, errors = _try_to_load(reader, directory, which, own, goal, only)
+        loaded, errors = _try_to_load(reader, where, which, own, goal, only)
         if not errors.keys() - reader.names():
             break  # else a writer deleted one between our look and our loading, and there may be a newer
     for error in errors.values():
@@ -69,12 +72,13 @@ def choose(
         raise DamagedError("; ".join(errors.values()))
     info, components = loaded
     best = best_reported(reader, own)
-    return replace(info, is_best=best is not None and info.value == best), components
+    is_best = best is not None and info.value == best
+    return replace(info, path=reader.place / CHECKPOINTS / info.name, is_best=is_best), components
 
 
 def _try_to_load(
     reader: Reader,
-    directory: str | Path,
+    where: str | Path,
     which: str,
     goal: Goal,
     by: Goal | None,
@@ -88,7 +92,7 @@ def _try_to_load(
         what = "checkpoint with a finite value" if which == "best" else "checkpoint"
         what += f" of {by!r} (OnBest(goal={by!r}) or Best(n, goal={by!r}) saves one)" if by else ""
         broken = "".join(f"; damaged: {d.name} ({d.why})" for d in listing.damaged)
-        raise SettingError(f"{directory} has no {what} for which={which!r}; it has: {have}{broken}")
+        raise SettingError(f"{where} has no {what} for which={which!r}; it has: {have}{broken}")
     errors: dict[str, str] = {}
     for info in infos:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from stopctl.core.codec import drops_from_json
@@ -10,10 +11,10 @@ from stopctl.core.machine import advance, begin, judge
 from stopctl.core.plan import Plan, explain
 from stopctl.core.progress import Report
 from stopctl.runs.checkpoints import planned
-from stopctl.runs.history import Place, place, seconds
+from stopctl.runs.history import Moment, Place
 from stopctl.runs.ruletext import parse_lr, parse_save, parse_stop
 from stopctl.runs.standing import ReadRun
-from stopctl.store.journal import Line, mapping, metrics
+from stopctl.store.journal import mapping
 
 PARSERS: dict[str, Any] = {"stop": parse_stop, "save": parse_save, "lr": parse_lr}
 
@@ -27,24 +28,27 @@ def closeness(run: ReadRun) -> tuple[list[str], list[str]]:
     Returns:
         The sentences, in the order of the rules as written; and notes.
     """
-    rules, notes = _rules(mapping(run.reader.meta.get("rules")))
+    rules, notes = rules_of(run.reader.meta)
     try:
         plan = Plan(run.goal, rules["stop"], rules["save"], lr=rules["lr"])
         state = begin(plan)
         length, saved = planned(run.listing.good), _saved(run)
-        drops: Any = []
-        for line in run.history.reports():
-            drops = line.get("lr_drops", drops)
-            decision = advance(plan, state, _report(line, length, drops))
+        drops = drops_from_json([])
+        for moment in run.history.reported:
+            if (found := moment.fact("lr_drops")) is not None:
+                drops = drops_from_json(found)
+            decision = advance(plan, state, _report(moment, length, drops))
             if decision.save is not None:
-                state.settle(decision.save.id, done=place(line) in saved)
+                state.settle(decision.save.id, done=moment.place in saved)
         lines = list(explain(plan, state, judge(plan, state)))[1:]
     except StopctlError as error:
         return [], [*notes, f"the journal cannot be replayed with these rules: {error}"]
     return lines, notes
 
 
-def _rules(texts: Any) -> tuple[dict[str, Any], list[str]]:
+def rules_of(meta: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The stop, save and lr rules of run.json, None for those that cannot be made; and why they cannot."""
+    texts = mapping(meta.get("rules"))
     rules: dict[str, Any] = dict.fromkeys(PARSERS)
     notes = []
     for name, parse in PARSERS.items():
@@ -61,14 +65,13 @@ def _saved(run: ReadRun) -> set[Place]:
     return {moment.place for moment in run.history.standing() if moment.event == "saved"}
 
 
-def _report(line: Line, length: int | None, drops: Any) -> Report:
+def _report(moment: Moment, length: int | None, drops: tuple[int, ...] | range) -> Report:
     return Report(
-        metrics(line),
-        line["epoch"],
-        line["step"],
-        seconds(line),
+        moment.metrics,
+        *moment.place,
+        moment.seconds,
         length,
-        inside=line.get("inside") is True,
-        lr_drops=drops_from_json(drops),
-        can_lower=line.get("can_lower") is not False,
+        inside=moment.fact("inside") is True,
+        lr_drops=drops,
+        can_lower=moment.fact("can_lower") is not False,
     )

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from stopctl.core.errors import DamagedError
-from stopctl.runs.history import Place, best_of, goal_of, notes_that_trained, reports, saved_once, value_of
+from stopctl.core.errors import DamagedError, NotARunError
+from stopctl.runs.history import Place, best_reported, goal_of, notes_that_trained, saved_once
+from stopctl.runs.reader import open_run
 from stopctl.store import FILES, Reader
-from stopctl.store.rundir import read_meta, refuse_no_run
+from stopctl.store.rundir import local, read_meta, refuse_no_run, url_of
 
 
 class Peek(NamedTuple):
@@ -32,34 +34,41 @@ def peek(directory: str | Path) -> Peek:
     """Where the newest good checkpoint stands; zeros where ``Run(directory)`` would start.
 
     For scripts that must know before they build anything, such as one that unfreezes at an epoch. The
-    checkpoint's manifest and sizes are verified; its hashes are when it is loaded.
+    checkpoint's manifest and sizes are verified; its hashes are when it is loaded. ``directory`` may be the
+    URL of a mirror.
 
     Raises:
         NotARunError: there are files, but no run.
         DamagedError: the run has saved, and no checkpoint is good.
 
-    >>> peek("runs/not-begun")
-    Peek(epoch=0, step=0, best=None, notes=mappingproxy({}))
+    Examples:
+        >>> peek("runs/not-begun")
+        Peek(epoch=0, step=0, best=None, notes=mappingproxy({}))
     """
-    path = Path(directory).absolute()
-    if not path.exists():
+    if (reader := _reader(directory)) is None:
         return Peek()
-    if read_meta(FILES, path) is None:
-        refuse_no_run(FILES, path)
-        return Peek()
-    reader = Reader(path)
     listing = reader.list()
     if not listing.good:
         if listing.damaged or (lost := saved_once(reader)):
             names = ", ".join(f"{damage.name} ({damage.why})" for damage in listing.damaged) or lost
-            raise DamagedError(f"{path}: no checkpoint is good: {names}")
+            raise DamagedError(f"{reader.place}: no checkpoint is good: {names}")
         return Peek()
     newest = Place(listing.good[-1].epoch, listing.good[-1].step)
-    goal, lines = (
-        goal_of(reader.meta),
-        [line for line in reports(reader) if (line["epoch"], line["step"]) <= newest],
-    )
-    best = best_of(lines, goal)
     trained = notes_that_trained(reader.meta, newest)
-    value = None if best is None else value_of(lines[best], goal)
-    return Peek(newest.epoch, newest.step, value, trained[-1][1] if trained else {})
+    best = best_reported(reader, goal_of(reader.meta), newest)
+    return Peek(newest.epoch, newest.step, best, trained[-1][1] if trained else {})
+
+
+def _reader(directory: str | Path) -> Reader | None:
+    """What reads the run; None where none is begun."""
+    if url_of(directory) is not None:
+        with contextlib.suppress(NotARunError):
+            return open_run(directory)
+        return None
+    path = local(directory).absolute()
+    if not path.exists():
+        return None
+    if read_meta(FILES, path) is None:
+        refuse_no_run(FILES, path)
+        return None
+    return Reader(path)

@@ -10,25 +10,30 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from stopctl.core.errors import StopctlError
 from stopctl.core.goal import Goal
 from stopctl.core.keep import ranked
 from stopctl.runs.history import (
     History,
+    Moment,
     Place,
-    best_of,
     goal_of,
     history,
     notes_that_trained,
-    place,
-    seconds,
-    value_of,
 )
+from stopctl.runs.reader import open_run
 from stopctl.store import FILES, CheckpointInfo, Files, Listing, Reader
 from stopctl.store.journal import mapping
 from stopctl.store.lock import read_lock
+from stopctl.store.rundir import url_of
 
 LOCKS = Path("/proc/locks")
+
+
+def locks_now() -> Path | str:
+    """What stands there, read once for many runs, as it takes as long as the rest of one; else the place."""
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        return LOCKS.read_text()
+    return LOCKS
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +45,17 @@ class Holder:
     started: str
 
 
-def holder(directory: Path, *, locks: Path = LOCKS, files: Files = FILES) -> Holder | None:
+def holder(directory: Path, *, locks: Path | str = LOCKS, files: Files = FILES) -> Holder | None:
     """The process that holds the lock now, as far as it can be known here.
 
     Taking the lock for a moment would keep a writer out that opens the run just then. So on Linux
     ``/proc/locks`` is looked at; elsewhere it is enough that the process lives. A process on another host
     counts as holding it until its journal says "close": see `stopctl.runs.standing`.
+
+    Args:
+        directory: the run's.
+        locks: where the system lists the locks, or what stands there.
+        files: the file operations; a test gives its own.
 
     Raises:
         DamagedError: run.lock is a link, a FIFO, a device or a directory.
@@ -57,7 +67,8 @@ def holder(directory: Path, *, locks: Path = LOCKS, files: Files = FILES) -> Hol
     if process.host != os.uname().nodename:
         return process
     with contextlib.suppress(OSError, UnicodeDecodeError):
-        return process if _listed(locks.read_text(), identity[1]) else None
+        listed = locks if isinstance(locks, str) else locks.read_text()
+        return process if _listed(listed, identity[1]) else None
     return process if _lives(process.pid) else None
 
 
@@ -81,7 +92,7 @@ class Standing:
     """A run's state now.
 
     Args:
-        path: the run's directory, absolute.
+        path: the run's directory, absolute; or the URL of its mirror.
         state: "new" (nothing reported yet), "running" (a process has it open), "stopped" (by its rules),
             "finished" (all planned passes are done), "preempted" (a signal ended it, resumable),
             "interrupted" (it ended in another way, resumable), "damaged" (no checkpoint can be used).
@@ -121,23 +132,30 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class ReadRun:
-    """All that was read of a run at one moment."""
+    """All that was read of a run at one moment; ``best_report``: the one with the best finite value."""
 
     reader: Reader
     goal: Goal
     history: History
     listing: Listing
     standing: Standing
+    best_report: Moment | None
 
     @property
     def notes(self) -> list[tuple[Place, Mapping[str, Any]]]:
         """The notes that it was trained with, oldest first, each with the place where it began."""
-        newest = max((place(line) for line in self.history.reports()), default=Place(0, 0))
+        newest = max([moment.place for moment in self.history.reported], default=Place(0, 0))
         notes = self.reader.meta.get("notes")
         given: list[tuple[Place, Mapping[str, Any]]] = []
         if isinstance(notes, dict):
             given = [(Place(0, 0), notes)]
         return notes_that_trained(self.reader.meta, newest) or given
+
+    @property
+    def latest_notes(self) -> Mapping[str, Any]:
+        """The newest of them; none of a run without."""
+        trained = self.notes
+        return trained[-1][1] if trained else {}
 
     def best(self) -> CheckpointInfo | None:
         """The checkpoint with the best finite value."""
@@ -145,52 +163,64 @@ class ReadRun:
         return finite[0] if finite else None
 
 
-def read_run(directory: str | os.PathLike[str], now: datetime | None = None) -> ReadRun:
+def read_run(
+    directory: str | os.PathLike[str], now: datetime | None = None, *, locks: Path | str = LOCKS
+) -> ReadRun:
     """Read a run without its lock.
 
     Args:
-        directory: the run's.
+        directory: the run's, or the URL of its mirror.
         now: what time it is, with its zone; the clock's if it is not given.
+        locks: as `holder` takes them.
 
     Raises:
         NotARunError: no run is there, or one of a newer format.
         DamagedError: run.json is not what stopctl writes, or something else is in a file's place.
     """
-    reader = Reader(directory)
+    reader = open_run(directory)
     goal = goal_of(reader.meta)
     past, listing = history(reader, goal.metric), reader.list()
-    return ReadRun(reader, goal, past, listing, _standing(reader, goal, past, listing, now))
+    best = past.best(goal)
+    return ReadRun(
+        reader, goal, past, listing, _standing(reader, goal, past, listing, best, now, locks), best
+    )
 
 
-def _standing(reader: Reader, goal: Goal, past: History, listing: Listing, now: datetime | None) -> Standing:
-    reports, newest = past.reports(), past.newest()
-    process = holder(reader.path)
+def _standing(
+    reader: Reader,
+    goal: Goal,
+    past: History,
+    listing: Listing,
+    best: Moment | None,
+    now: datetime | None,
+    locks: Path | str,
+) -> Standing:
+    values, newest = past.values, past.newest()
+    process = holder(reader.path, locks=locks)
     if process is not None and process.host != os.uname().nodename and newest and newest.event == "close":
         process = None
     state, reason = _state(past, listing, process)
-    at = best_of(reports, goal)
-    best = None if at is None else reports[at]
     last = past.standing()[-1] if past.standing() else None
     return Standing(
-        path=reader.path,
+        path=reader.place,
         state=state,
         epoch=last.place.epoch if last else 0,
         step=last.place.step if last else 0,
-        seconds=seconds(last.line) if last else 0.0,
+        seconds=last.seconds if last else 0.0,
         metric=goal.metric,
         mode=goal.mode,
-        value=value_of(reports[-1], goal) if reports else None,
-        best=None if best is None else value_of(best, goal),
-        best_epoch=None if best is None else best["epoch"],
-        best_step=None if best is None else best["step"],
+        value=values[-1] if values else None,
+        best=None if best is None else best.value(goal.metric),
+        best_epoch=None if best is None else best.place.epoch,
+        best_step=None if best is None else best.place.step,
         reason=reason,
-        size=_size(reader.path),
+        size=size_on_disk(reader.path),
         age=_age(newest.line.get("time") if newest else reader.meta.get("created"), now),
         holder=process,
         checkpoints=len(listing.good),
         damaged=tuple((one.name, one.why) for one in listing.damaged),
         skipped=past.skipped,
-        best_inside=best is not None and best.get("inside") is True,
+        best_inside=best is not None and best.fact("inside") is True,
     )
 
 
@@ -213,17 +243,19 @@ def _state(past: History, listing: Listing, process: Holder | None) -> tuple[str
         return "preempted", last.text
     if not listing.good and not any(m.event in ("report", "boundary") for m in standing):
         return "new", "nothing was reported yet"
-    closed = bool(standing) and standing[-1].event == "close"
-    return "interrupted", "closed before its end" if closed else "its process is gone"
+    closed = standing[-1] if standing and standing[-1].event == "close" else None
+    if closed is None:
+        return "interrupted", "its process is gone"
+    return "interrupted", closed.text if "error" in closed.line else "closed before its end"
 
 
-def _size(path: Path) -> int:
+def size_on_disk(path: Path) -> int:
     """Bytes of all files below, those with several names counted once."""
     sizes: dict[tuple[int, int], int] = {}
     for folder, _, names in os.walk(path):
         for name in names:
             with contextlib.suppress(OSError):  # a writer has just taken it away
-                stat = os.lstat(os.path.join(folder, name))
+                stat = os.lstat(f"{folder}/{name}")
                 sizes[stat.st_dev, stat.st_ino] = stat.st_size
     return sum(sizes.values())
 
@@ -236,7 +268,11 @@ def _age(time: object, now: datetime | None) -> float | None:
 
 
 def find_runs(folder: Path) -> list[Path]:
-    """The run directories at and below a folder, sorted; nothing is looked for inside of one."""
+    """The run directories at and below a folder or a URL, sorted; nothing is looked for inside of one."""
+    if (url := url_of(folder)) is not None:
+        from stopctl.mirror.reader import mirrors_at
+
+        return [Path(each) for each in mirrors_at(url)]
     paths = []
     for where, folders, names in os.walk(folder):
         if "run.json" in names:
@@ -249,16 +285,3 @@ def find_runs(folder: Path) -> list[Path]:
 def runs_at(paths: Sequence[Path]) -> list[Path]:
     """The runs of all that is named, those of a folder sorted; what has none stands for itself."""
     return [run for path in paths for run in (find_runs(path) or [path])]
-
-
-def read_runs(folder: Path, now: datetime | None = None) -> tuple[list[Standing], list[tuple[Path, str]]]:
-    """How each run at or below a folder stands; and those that cannot be read, and why."""
-    good, bad = [], []
-    for path in find_runs(folder):
-        try:
-            good.append(read_run(path, now).standing)
-        except StopctlError as error:
-            bad.append((path, str(error)))
-        except OSError as error:
-            bad.append((path, f"{error.filename or path}: {error.strerror or error}"))
-    return good, bad

@@ -28,7 +28,7 @@ class Weights:
     """The best weights of another run, for ``start_from_run=``.
 
     Args:
-        directory: that run's.
+        directory: that run's, or the URL of its mirror.
         strict: every array must be there, and fit; False: those that are and do are taken, and one line of
             the log tells the others.
         rename: names in that run, and what they are called here: of arrays (``"head.weight"``), of all that
@@ -39,8 +39,9 @@ class Weights:
     Raises:
         SettingError: an argument that cannot be.
 
-    >>> Weights("runs/a", strict=False, rename={"backbone": "encoder"}).rename
-    {'backbone': 'encoder'}
+    Examples:
+        >>> Weights("runs/a", strict=False, rename={"backbone": "encoder"}).rename
+        {'backbone': 'encoder'}
     """
 
     directory: str | Path

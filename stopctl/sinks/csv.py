@@ -25,14 +25,15 @@ class CsvSink:
     Args:
         path: the file; its folder is made if need be.
 
-    >>> sink = CsvSink(directory / "metrics.csv")
-    >>> sink.on_event({"event": "report", "epoch": 1, "step": 10, "seconds": 0.5,
-    ...                "metrics": {"val_loss": 0.25}, "new_best": True, "stop": None})
-    >>> sink.close()
-    >>> print((directory / "metrics.csv").read_text())
-    epoch,step,seconds,val_loss,new_best,lr_factor,saved,stop
-    1,10,0.5,0.25,1,,,
-    <BLANKLINE>
+    Examples:
+        >>> sink = CsvSink(directory / "metrics.csv")
+        >>> sink.on_event({"event": "report", "epoch": 1, "step": 10, "seconds": 0.5,
+        ...                "metrics": {"val_loss": 0.25}, "new_best": True, "stop": None})
+        >>> sink.close()
+        >>> print((directory / "metrics.csv").read_text())
+        epoch,step,seconds,val_loss,new_best,lr_factor,saved,stop
+        1,10,0.5,0.25,1,,,
+        <BLANKLINE>
     """
 
     def __init__(self, path: str | Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from stopctl.core.errors import SettingError
+from stopctl.core.words import masked
 from stopctl.store import strict
 
 log = logging.getLogger("stopctl")
@@ -27,11 +28,16 @@ class Observer(Protocol):
 class Audience:
     """All observers of a run. One that raises is reported once in the log, and told no more.
 
+    Args:
+        observers: who is told.
+        notes: the user's settings, but for secrets, told with the first line of an opening.
+
     Raises:
         SettingError: something that has no ``on_event`` and ``close``.
     """
 
-    def __init__(self, observers: Iterable[Observer]) -> None:
+    def __init__(self, observers: Iterable[Observer], notes: Mapping[str, Any] | None = None) -> None:
+        self._notes = notes
         self._observers = list(observers)
         for observer in self._observers:
             if isinstance(observer, type) or not all(
@@ -44,6 +50,8 @@ class Audience:
 
     def tell(self, line: Mapping[str, Any]) -> None:
         """Pass a journal line on to everybody; each gets a copy of its own."""
+        if self._notes and line["event"] in ("start", "resume"):
+            line = {**line, "notes": masked(dict(self._notes))}
         for observer in tuple(self._observers):
             self._try(observer, lambda observer=observer: observer.on_event(strict.plain(line, "line")))
 

@@ -47,10 +47,15 @@ def array_leaf(value: Any, path: str) -> Leaf:
     Complex numbers become real ones with a last axis of 2; Fortran order is noted, so that it comes back.
 
     Raises:
-        TreeError: a dtype that checkpoints do not hold.
+        TreeError: a dtype that checkpoints do not hold, or an array where NumPy is not installed.
     """
-    import numpy as np
-
+    try:
+        import numpy as np
+    except ImportError as error:
+        raise TreeError(
+            f"{path} is a {type(value).__name__}: arrays are saved through NumPy, which is not here: "
+            "pip install numpy"
+        ) from error
     try:
         array = np.asarray(value)
     except Exception as error:

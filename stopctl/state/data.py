@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from stopctl.core.errors import MismatchError, SettingError, StateError
 from stopctl.core.values import count
 from stopctl.state.arrays import detached, from_tree, to_tree
-from stopctl.state.protocols import Batches, DataSource, Generators, State
+from stopctl.state.protocols import Batches, DataSource, Generators, Ordered, State
 from stopctl.state.rng import SharedGenerators
 from stopctl.store.tree import Tree
 
@@ -21,10 +22,14 @@ TAKEN = (
 
 
 class Rows:
-    """A sequence whose items are the batches, or Indices: the position is the number of the batch."""
+    """A sequence whose items are the batches, or Indices: the position is the number of the batch.
+
+    Indices are the same on all ranks, each of which takes its part of a batch.
+    """
 
     def __init__(self, source: Any) -> None:
         self._source = source
+        self.elastic = isinstance(source, Indices)
         self.length: int | None = len(source)
 
     def begin(self, epoch: int) -> Iterator[Any]:
@@ -33,17 +38,34 @@ class Rows:
 
     def resume(self, epoch: int, done: int, saved: Tree) -> Iterator[Any]:
         """Go on with item ``done``."""
-        if done and saved != self.capture(done):
+        source, now = self._source, None
+        if isinstance(source, Indices):
+            self._order, self._digest, now = source.order(epoch), (0, 0), repr(source)
+        then = saved if isinstance(saved, dict) else {"indices": saved}
+        if done and then.get("indices") != now:
             raise MismatchError(
-                f"the run was saved inside an epoch of {saved}, now it is {self.capture(done)}"
+                f"the run was saved inside an epoch of {then.get('indices')}, now it is {now}"
             )
-        if isinstance(self._source, Indices):
-            return self._source.epoch(epoch, done)
-        return (self._source[i] for i in range(done, len(self._source)))
+        if done and "digest" in then and saved != self.capture(done):
+            raise MismatchError(
+                f"the run was saved inside an epoch, after {done} batches of {now}, which come in another "
+                "order now: NumPy draws others than it did; go on with its version of then "
+                f"(allow_missing={{{DATA!r}}} begins that epoch anew)"
+            )
+        if isinstance(source, Indices):
+            return source.batches(self._order, done)
+        return (source[i] for i in range(done, len(source)))
 
     def capture(self, done: int) -> Tree:
-        """The number of batches says it all; Indices are told apart."""
-        return repr(self._source) if isinstance(self._source, Indices) else None
+        """The number of batches says it all; Indices are told apart, and so is the order of those done."""
+        if not isinstance(self._source, Indices):
+            return None
+        if not done:
+            return repr(self._source)
+        end = done * self._source.batch_size
+        begun, digest = self._digest
+        self._digest = end, zlib.crc32(self._order[begun:end].data, digest)
+        return {"indices": repr(self._source), "digest": self._digest[1]}
 
 
 class Stateful:
@@ -135,11 +157,12 @@ class Indices:
         shuffle: False gives 0, 1, 2, ... in every epoch.
         drop_last: leave a smaller last batch out.
 
-    >>> indices = Indices(5, batch_size=2, seed=0)
-    >>> [rows.tolist() for rows in indices.epoch(1)]
-    [[1, 3], [2, 0], [4]]
-    >>> len(indices)
-    3
+    Examples:
+        >>> indices = Indices(5, batch_size=2, seed=0)
+        >>> [rows.tolist() for rows in indices.epoch(1)]
+        [[1, 3], [2, 0], [4]]
+        >>> len(indices)
+        3
     """
 
     def __init__(
@@ -165,12 +188,18 @@ class Indices:
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Any]:
         """The batches of epoch ``number`` from batch ``start`` on, int64 arrays of shape (batch_size,)."""
+        return self.batches(self.order(number), start)
+
+    def order(self, number: int) -> Any:
+        """All row numbers in the order of epoch ``number``, an int64 array of shape (n,)."""
         import numpy as np
 
         if self.shuffle:
-            order = np.random.default_rng([self.seed, number]).permutation(self.n)
-        else:
-            order = np.arange(self.n)
+            return np.random.default_rng([self.seed, number]).permutation(self.n)
+        return np.arange(self.n)
+
+    def batches(self, order: Any, start: int = 0) -> Iterator[Any]:
+        """Those of an `order` from batch ``start`` on."""
         size = self.batch_size
         return (order[i * size : (i + 1) * size] for i in range(start, len(self)))
 
@@ -192,6 +221,7 @@ class Position:
         generators: where the random generators stood; None between two epochs.
         lap: of data that goes on from pass to pass, the epoch of its own that the next batch belongs to.
         over: this epoch has had its last batch of this data; the state is one before its next epoch.
+        elastic: any number of ranks can go on there.
         named: those of the other data, by ``name=``.
     """
 
@@ -203,6 +233,7 @@ class Position:
     generators: Tree
     lap: int | None = None
     over: bool = False
+    elastic: bool = False
     named: Mapping[str, Position] = field(default_factory=dict)
 
     @property
@@ -214,7 +245,18 @@ class Position:
         """The component, without the other data."""
         tree = {name: getattr(self, name) for name in REQUIRED}
         more = {"lap": self.lap} if self.lap is not None else {"over": True} if self.over else {}
-        return {**tree, **more}
+        return {**tree, **more, **({"elastic": True} if self.elastic else {})}
+
+    def lent(self) -> Position | None:
+        """For a rank that was not there when it was saved and has its own generators; None between epochs."""
+        named = {name: replace(each, generators=None) for name, each in self.named.items()}
+        inside = any(each.done for each in (self, *named.values()))
+        return replace(self, generators=None, named=named) if inside else None
+
+    @property
+    def stuck(self) -> Position | None:
+        """One of these positions at which other ranks than those that saved it cannot go on."""
+        return next((each for each in (self, *self.named.values()) if each.done and not each.elastic), None)
 
     @classmethod
     def of(cls, tree: Tree, epoch: int) -> Position:
@@ -226,9 +268,10 @@ class Position:
         fields = dict(tree) if isinstance(tree, dict) else {}
         fields.pop("drop", None)  # which the first versions wrote here
         named, over, lap = fields.pop("named", {}), fields.pop("over", False), fields.pop("lap", None)
+        elastic = fields.pop("elastic", False)
         optional = [n for n in (fields.get("length"), lap) if n is not None]
         fits = fields.keys() == set(REQUIRED) and isinstance(fields["source"], str)
-        fits = fits and type(over) is bool and isinstance(named, dict)
+        fits = fits and type(over) is type(elastic) is bool and isinstance(named, dict)
         counts = [fields.get("epoch"), fields.get("done"), *optional]
         if not fits or any(type(n) is not int or n < 0 for n in counts):
             raise StateError(f"the saved {DATA} is no position inside the data")
@@ -236,7 +279,7 @@ class Position:
             raise StateError(f"the saved {DATA} belongs to epoch {fields['epoch']}, not to {epoch + 1}")
         copies = {name: detached(fields[name]) for name in ("saved", "generators")}
         others = {name: cls.of(each, epoch) for name, each in named.items()}
-        return cls(**{**fields, **copies}, lap=lap, over=over, named=others)
+        return cls(**{**fields, **copies}, lap=lap, over=over, elastic=elastic, named=others)
 
 
 REQUIRED = ("epoch", "done", "source", "length", "saved", "generators")
@@ -276,7 +319,7 @@ class Feed:
         self._frozen: Tree = None
         self.group = group
         self._limit = limit
-        self._total = total_of(batches, limit)
+        self.total = total_of(batches, limit)
         self.site: Site = ()
 
     def begin(self) -> None:
@@ -300,10 +343,14 @@ class Feed:
                 self.begin()
             return
         check_source(position, self._source, self._batches)
+        if isinstance(self._batches, Ordered):
+            self._batches.check(position.saved)
         self.done = position.done
-        now = position.generators if first else detached(self._generators.capture())
+        saved = position.generators if first else None
+        now = detached(self._generators.capture()) if saved is None else saved
         self._iterator = self._batches.resume(self.number, position.done, position.saved)
         self._generators.load(now)
+        self.total = total_of(self._batches, self._limit)
 
     def __iter__(self) -> Iterator[Any]:
         """Give the batches until the data says that it is at its end; the loop counts ``done``."""
@@ -317,11 +364,11 @@ class Feed:
     @property
     def ended(self) -> bool:
         """Whether the feed knows that no batch is left."""
-        return self._total is not None and self.done >= self._total
+        return self.total is not None and self.done >= self.total
 
     def whole(self, done: int) -> bool:
         """Whether an optimizer step is over after ``done`` batches: a group is complete, or the pass."""
-        return done % self.group == 0 or (self._total is not None and done >= self._total)
+        return done % self.group == 0 or (self.total is not None and done >= self.total)
 
     def freeze(self) -> None:
         """Stop here, inside the pass; the position stays what it is."""
@@ -332,6 +379,8 @@ class Feed:
         """End the pass here: it needs no more batches."""
         self.inside = self.body = False
         self._iterator = iter(())
+        if isinstance(self._batches, Ordered):
+            self._batches.leave()
 
     def tree(self) -> Tree:
         """The component for a checkpoint of the present state."""
@@ -345,6 +394,7 @@ class Feed:
             length=self._batches.length,
             saved=self._batches.capture(done),
             generators=detached(self._generators.capture()) if done else None,
+            elastic=bool(done) and _is_elastic(self._batches, self._limit),
         )
         return position.tree()
 
@@ -356,16 +406,21 @@ def total_of(batches: Batches, limit: int | None) -> int | None:
 
 def check_source(position: Position, source: str, batches: Batches) -> None:
     """Raise MismatchError unless a position inside an epoch was saved with such data."""
+    elastic = position.elastic and _is_elastic(batches)  # which know their rows better than a length
     where = f"epoch {position.epoch}" if position.lap is None else f"epoch {position.lap} of its data"
     for what, saved, given in (
         ("a", position.source, source),
-        ("data of this many batches:", position.length, batches.length),
+        *(() if elastic else [("data of this many batches:", position.length, batches.length)]),
     ):
         if saved != given:
             raise MismatchError(
                 f"the run was saved inside {where} with {what} {saved}, run.batches() got "
                 f"{given}: pass the same data (allow_missing={{{DATA!r}}} begins that epoch anew)"
             )
+
+
+def _is_elastic(batches: Batches, limit: int | None = None) -> bool:
+    return limit is None and getattr(batches, "elastic", False)
 
 
 class Laps:
@@ -440,8 +495,9 @@ class Laps:
     def tree(self) -> dict[str, Tree]:
         """The component for a checkpoint of the present state."""
         saved = self._batches.capture(self.done) if self._saved is None else self._saved.saved
-        position = Position(1, self.done, self._source, self._batches.length, saved, None, lap=self.epoch)
-        return position.tree()
+        elastic = bool(self.done) and _is_elastic(self._batches, self._limit)
+        length = self._batches.length
+        return Position(1, self.done, self._source, length, saved, None, self.epoch, elastic=elastic).tree()
 
 
 END = object()

@@ -177,7 +177,9 @@ class Batches(Protocol):
     """The batches of one pass over a user's data, whose position a resume finds again."""
 
     length: int | None
-    """Batches a pass has; None where nobody knows."""
+    """Batches a pass has; None where nobody knows. One whose rest is shared out anew has another number."""
+
+    # elastic: bool = False; whether any number of ranks can go on at a position inside a pass
 
     def begin(self, epoch: int) -> Iterator[Any]:
         """Begin a new pass; returns its batches."""
@@ -198,6 +200,23 @@ class Batches(Protocol):
         ...
 
 
+@runtime_checkable
+class Ordered(Protocol):
+    """What Batches can do besides whose order somebody may set from outside."""
+
+    def check(self, saved: Tree) -> None:
+        """Look, before a pass is gone on with, whether the script has set it to another order.
+
+        Raises:
+            MismatchError: it has.
+        """
+        ...
+
+    def leave(self) -> None:
+        """The pass is over, or has its report; called again when the next one is about to begin."""
+        ...
+
+
 class Generators(Protocol):
     """All random generators that a State knows."""
 
@@ -207,6 +226,15 @@ class Generators(Protocol):
 
     def load(self, saved: Tree) -> None:
         """Put them there."""
+        ...
+
+
+@runtime_checkable
+class Seeded(Protocol):
+    """What Generators can do besides for a rank that was not there when a checkpoint was saved."""
+
+    def seed(self, number: int) -> None:
+        """Begin all of them anew by a number below 2^64."""
         ...
 
 
@@ -256,6 +284,23 @@ class Team(Protocol):
 
 
 @runtime_checkable
+class Noted(Protocol):
+    """What a `Team` can do besides that has a place for notes, for which nobody need answer."""
+
+    def note(self, text: str) -> None:
+        """Leave word why this rank ends; within a second, and no error where that cannot be."""
+        ...
+
+    def notes(self) -> Mapping[int, str]:
+        """What ranks have left, by rank; within a second, and nothing where that cannot be."""
+        ...
+
+    def lost(self, error: BaseException) -> bool:
+        """Whether a collective of the framework has raised this, as it does where another rank is gone."""
+        ...
+
+
+@runtime_checkable
 class Ranked(Protocol):
     """What a State can do besides whose framework may run on several ranks."""
 
@@ -272,6 +317,31 @@ class Ranked(Protocol):
 
         Of all others rank 0 writes what is a `Leaf`, and each rank its own pieces of what is `Sharded`.
         """
+        ...
+
+
+@runtime_checkable
+class Proved(Protocol):
+    """What a `Ranked` State can do besides whose arrays that are saved once are to be equal on all ranks.
+
+    They are compared bit by bit, when a run is opened and beside every save.
+    """
+
+    def shared(self) -> dict[str, Tree]:
+        """`capture()` of what is saved once; what cannot tell its state yet is left out, or None."""
+        ...
+
+    def loose(self, names: Collection[str], *, search: bool = False) -> Collection[str]:
+        """Those of these arrays that differ in right programs, as a framework makes them rank 0's.
+
+        Args:
+            names: such as ``"model/1.running_mean"``.
+            search: look for whatever says so as well, for a while: some of them do differ.
+        """
+        ...
+
+    def remedy(self, names: Collection[str]) -> str:
+        """What to write where these differ."""
         ...
 
 

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import random
+import struct
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
-from stopctl.state.arrays import array_leaf, from_tree, leaf_array, to_tree
+from stopctl.state.arrays import from_tree, to_tree
 from stopctl.state.generators import check_positions
-from stopctl.store.tree import Tree
+from stopctl.store.tree import Leaf, Tree
+
+WORDS = struct.Struct("<625I")
+"""The Mersenne Twister's 624 words and its position among them."""
 
 
 class PythonRng:
-    """``random``: the global Mersenne Twister."""
+    """``random``: the global Mersenne Twister; needs no NumPy."""
 
     def capture(self) -> Tree:
         """The words of the generator as one array."""
-        import numpy as np
-
         version, words, gauss = random.getstate()
-        state = array_leaf(np.array(words, np.uint32), "rng.python/state")
-        return {"version": version, "state": state, "gauss": gauss}
+        return {"version": version, "state": Leaf("U32", (625,), WORDS.pack(*words)), "gauss": gauss}
 
     def check(self, saved: Tree, path: str) -> list[str]:
         """The version of Python's own format, and whether a generator takes the rest."""
@@ -32,9 +34,10 @@ class PythonRng:
         random.setstate(self._python(saved))
 
     def _python(self, saved: Tree) -> tuple[Any, ...]:
-        gauss = saved["gauss"]
-        words = tuple(leaf_array(saved["state"]).tolist())
-        return saved["version"], words, None if gauss is None else float(gauss)
+        gauss, words = saved["gauss"], saved["state"]
+        if (words.dtype, words.shape) != ("U32", (625,)):
+            raise ValueError(f"{words.dtype} {words.shape} instead of U32 (625,)")
+        return saved["version"], WORDS.unpack(words.data), None if gauss is None else float(gauss)
 
 
 class NumpyRng:
@@ -86,17 +89,27 @@ def _numpy_state() -> dict[str, Any]:
     return {**np.random.get_state(legacy=False)}
 
 
+def shared() -> dict[str, PythonRng | NumpyRng]:
+    """Those that this program has: NumPy's where NumPy can be imported."""
+    rngs: dict[str, PythonRng | NumpyRng] = {"python": PythonRng()}
+    with suppress(ImportError):
+        import numpy  # noqa: F401
+
+        rngs["numpy"] = NumpyRng()
+    return rngs
+
+
 class SharedGenerators:
-    """Python's and NumPy's global generators."""
+    """Python's and NumPy's global generators, as many as are there."""
 
     def __init__(self) -> None:
-        self._rngs: dict[str, PythonRng | NumpyRng] = {"python": PythonRng(), "numpy": NumpyRng()}
+        self._rngs = shared()
 
     def capture(self) -> Tree:
         """Where they stand."""
         return {name: rng.capture() for name, rng in self._rngs.items()}
 
     def load(self, saved: Tree) -> None:
-        """Put them there."""
-        for name, rng in self._rngs.items():
-            rng.load(saved[name])
+        """Put them there, those that were there when it was saved."""
+        for name in self._rngs.keys() & saved.keys():
+            self._rngs[name].load(saved[name])

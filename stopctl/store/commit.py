@@ -16,14 +16,16 @@ from stopctl.store.hashed import Bytes, FileFact, check_file, write_file
 from stopctl.store.manifest import FROZEN, MANIFEST, NAME, PACKED, PARTS, STATE, TENSORS
 from stopctl.store.partfile import PART
 
-TEMPORARY, TRASH = ".tmp-", ".trash-"
+TEMPORARY, TRASH, UPLOAD = ".tmp-", ".trash-", ".upload-"
 OURS = {TENSORS, PACKED, FROZEN, STATE, MANIFEST}
 _UNFINISHED = rf"{re.escape(TEMPORARY)}{NAME.pattern}-[0-9a-f]{{8}}"
 _HIDDEN = {
     TEMPORARY: re.compile(_UNFINISHED, re.ASCII),
     TRASH: re.compile(rf"{re.escape(TRASH)}(?:{NAME.pattern}|{_UNFINISHED})-[0-9a-f]{{8}}", re.ASCII),
+    UPLOAD: re.compile(rf"{re.escape(UPLOAD)}{NAME.pattern}-[0-9a-f]{{8}}", re.ASCII),
 }
-"""The names that unfinished and deleted checkpoints have; a directory of any other name is not ours."""
+"""The names of unfinished and deleted checkpoints, and of what waits for an upload; a directory of any other
+name is not ours."""
 
 UNLINKED = {errno.ENOENT, errno.EPERM, errno.EACCES, errno.EXDEV, errno.EMLINK, errno.ENOSYS}
 UNLINKED |= {errno.ENOTSUP, errno.EOPNOTSUPP}
@@ -66,6 +68,31 @@ def link(files: Files, path: Path, source: Source, parts: Sequence[Bytes], verif
     if verify:
         check_file(files, path, source.fact)
     return source.fact
+
+
+def hold(files: Files, folder: Path, name: str) -> Path | None:
+    """A directory with second names of a checkpoint's files, which stay when the checkpoint is deleted.
+
+    None where a file can have no second name. Nothing is synced: the next opening sweeps what a crash leaves.
+    """
+    at = folder / f"{UPLOAD}{name}-{secrets.token_hex(4)}"
+    files.mkdir(at)
+    try:
+        for entry in files.entries(folder / name):
+            if entry.kind == FILE and is_ours(entry.name):
+                files.link(folder / name / entry.name, at / entry.name)
+    except OSError as error:
+        release(files, at)
+        if error.errno not in UNLINKED - {errno.ENOENT}:
+            raise
+        return None
+    return at
+
+
+def release(files: Files, held: Path) -> None:
+    """Remove what `hold` has made, as far as that goes; the next sweep takes the rest."""
+    with contextlib.suppress(OSError):
+        _remove(files, held)
 
 
 def check_room(files: Files, folder: Path, name: str, contents: Mapping[str, Sequence[Bytes]]) -> None:
@@ -143,7 +170,7 @@ def withdraw_unfinished(files: Files, folder: Path) -> None:
     renames one happens, or none if it is `STUCK`; so once this has returned, nothing of an older writer's can
     appear any more.
     """
-    for name in _directories(files, folder, TEMPORARY):
+    for name in directories(files, folder, TEMPORARY):
         try:
             files.rename(folder / name, _trash(folder / name))
         except FileNotFoundError:
@@ -152,7 +179,8 @@ def withdraw_unfinished(files: Files, folder: Path) -> None:
             _stuck(error)
 
 
-def _directories(files: Files, folder: Path, *prefixes: str) -> list[str]:
+def directories(files: Files, folder: Path, *prefixes: str) -> list[str]:
+    """The names of our own that begin so: what a sweep takes away."""
     names = [entry.name for entry in files.entries(folder) if entry.kind == DIRECTORY]
     return [name for name in names if any(_HIDDEN[prefix].fullmatch(name) for prefix in prefixes)]
 
@@ -183,7 +211,7 @@ def sweep(files: Files, folder: Path, *prefixes: str) -> dict[str, tuple[str, ..
     Raises:
         OSError: from whichever operation failed.
     """
-    names = _directories(files, folder, *prefixes)
+    names = directories(files, folder, *prefixes)
     if names:
         files.sync_directory(folder)  # nothing is emptied that a power cut could make visible again
     left = {}

@@ -75,11 +75,22 @@ def check_file(files: Files, path: Path, fact: FileFact) -> None:
     Raises:
         OSError: EIO if it is not what was written; or from whichever operation failed.
     """
+    if file_fact(files, path, uncached=True) != fact:
+        raise OSError(errno.EIO, "what was read back is not what was written", str(path))
+
+
+def file_fact(files: Files, path: Path, *, uncached: bool = False) -> FileFact:
+    """Size and SHA-256 of a regular file, read in steps; `uncached`: from the disk, where that goes.
+
+    Raises:
+        OSError: from whichever operation failed, with the file's name.
+    """
     with naming(path), Hasher(beside=False) as hasher:
         handle, size = files.open(path)
         try:
-            with contextlib.suppress(OSError):  # an advice, no more
-                files.uncache(handle)
+            if uncached:
+                with contextlib.suppress(OSError):  # an advice, no more
+                    files.uncache(handle)
             buffer = memoryview(bytearray(min(size, CHUNK)))
             at = 0
             while count := files.read(handle, buffer, at):
@@ -87,8 +98,7 @@ def check_file(files: Files, path: Path, fact: FileFact) -> None:
                 at += count
         finally:
             files.close(handle)
-        if (at, hasher.hexdigest()) != fact:
-            raise OSError(errno.EIO, "what was read back is not what was written", str(path))
+    return FileFact(at, hasher.hexdigest())
 
 
 class Hasher:

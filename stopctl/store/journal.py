@@ -10,10 +10,10 @@ from __future__ import annotations
 import contextlib
 import errno
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 
 from stopctl.core.codec import float_from_json
 from stopctl.core.errors import DamagedError, StateError
@@ -23,6 +23,7 @@ from stopctl.store.files import CHUNK, Files, Handle, as_damage, naming
 from stopctl.store.hashed import write_file
 
 Line = dict[str, Any]
+T = TypeVar("T")
 
 BLOCK = 64 << 10
 """Bytes a read."""
@@ -96,18 +97,18 @@ def _own_copy(files: Files, handle: Handle, path: Path) -> Handle:
     return own
 
 
-class Lines(Iterator[Line]):
-    """The lines of a journal, oldest first; none if there is no file.
+class Lines(Iterator[T]):
+    """The lines of a journal, oldest first, as ``read`` gives them; none if there is no file.
 
-    ``skipped`` counts the garbled ones so far. A last line without its end may be in the writing, and is
-    skipped without being counted.
+    ``read`` is given a line's bytes, and gives None for a garbled one. ``skipped`` counts the garbled ones so
+    far. A last line without its end may be in the writing, and is skipped without being counted.
     """
 
-    def __init__(self, files: Files, path: Path) -> None:
+    def __init__(self, files: Files, path: Path, read: Callable[[bytes], T | None]) -> None:
         self.skipped = 0
-        self._lines = _oldest_first(files, path)
+        self._lines = _oldest_first(files, path, read)
 
-    def __next__(self) -> Line:
+    def __next__(self) -> T:
         for line in self._lines:
             if line is not None:
                 return line
@@ -115,7 +116,7 @@ class Lines(Iterator[Line]):
         raise StopIteration
 
 
-def _oldest_first(files: Files, path: Path) -> Iterator[Line | None]:
+def _oldest_first(files: Files, path: Path, read: Callable[[bytes], T | None]) -> Iterator[T | None]:
     """Every line but empty ones and a torn last one; None for a garbled one."""
     try:
         handle, _ = _open(files, path)
@@ -129,9 +130,9 @@ def _oldest_first(files: Files, path: Path) -> Iterator[Line | None]:
             first, *others = block.split(b"\n")
             begun.append(first)
             if others:
-                yield from (_parse(text) for text in (b"".join(begun), *others[:-1]) if text.strip())
+                yield from (read(text) for text in (b"".join(begun), *others[:-1]) if text.strip())
                 begun = others[-1:]
-        last = _parse(b"".join(begun))
+        last = read(b"".join(begun))
         if last is not None:
             yield last
     finally:
@@ -152,11 +153,11 @@ def newest_first(files: Files, path: Path) -> Iterator[Line]:
             if others:
                 *whole, last = others
                 texts = (b"".join((last, *reversed(begun))), *reversed(whole))
-                yield from (line for line in map(_parse, texts) if line is not None)
+                yield from (line for line in map(parse, texts) if line is not None)
                 begun = []
             begun.append(first)
             end = start
-        oldest = _parse(b"".join(reversed(begun)))
+        oldest = parse(b"".join(reversed(begun)))
         if oldest is not None:
             yield oldest
     finally:
@@ -174,7 +175,8 @@ def _open(files: Files, path: Path) -> tuple[Handle, int]:
         raise
 
 
-def _parse(text: bytes) -> Line | None:
+def parse(text: bytes) -> Line | None:
+    """A line's object; None if it is garbled."""
     try:
         line = strict.loads(text)
     except ValueError:
@@ -236,6 +238,8 @@ def sentence(line: Mapping[str, Any], metric: str = "") -> str:
     """
     if line.get("event") in ("report", "boundary"):
         return "; ".join(_decisions(line, metric))
+    if line.get("event") == "close" and "error" in line:
+        return f"closed by {line['error']}"
     return SENTENCES.get(str(line.get("event")), "").format_map(defaultdict(lambda: None, line))
 
 

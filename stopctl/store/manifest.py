@@ -19,6 +19,7 @@ from typing import Any, Never
 
 from stopctl.core.codec import NON_FINITE, float_to_json
 from stopctl.core.errors import DamagedError, SettingError
+from stopctl.core.words import figure, size
 from stopctl.store import strict
 from stopctl.store.hashed import FileFact
 
@@ -28,8 +29,10 @@ class CheckpointInfo:
     """One checkpoint, as its verified manifest says.
 
     Args:
-        name, path: the directory; ``path`` is absolute.
-        epoch, step: passes and steps completed.
+        name: that of the directory.
+        path: the directory, absolute.
+        epoch: passes completed.
+        step: steps completed.
         seconds: training time so far, in seconds.
         value: the goal metric as reported for exactly this state; None: no report belongs to it; may be NaN.
         values: the same for other goals that rules name, by goal.
@@ -45,6 +48,7 @@ class CheckpointInfo:
         created: ISO 8601, UTC.
         ranks: how many processes have written it together.
         is_best: whether it has the best finite value of the run; the store leaves that to Run.
+        mirrored: whether the run's mirror has told that it has it; the store leaves that to Run.
     """
 
     name: str
@@ -64,7 +68,29 @@ class CheckpointInfo:
     unpacked: int | None = None
     ranks: int = 1
     is_best: bool = False
+    mirrored: bool = False
     values: Mapping[str, float] = dataclasses.field(default_factory=dict, hash=False)
+
+    def __repr__(self) -> str:
+        marks = {"best": self.is_best, "pinned": self.pinned, "mirrored": self.mirrored}
+        said = (
+            f"value {figure(self.value)}",
+            *(mark for mark, holds in marks.items() if holds),
+            size(self.bytes),
+        )
+        return f"<CheckpointInfo {self.name}: {', '.join(said)}>"
+
+    def _repr_html_(self) -> str:
+        from stopctl.core.card import card, curve
+        from stopctl.store.points import points
+
+        rows = {
+            "epoch": self.epoch, "step": self.step, "value": self.value, "best": self.is_best,
+            "pinned": self.pinned, "label": self.label, "size": size(self.bytes), "created": self.created,
+            "saved for": ", ".join(self.reasons), "holds": ", ".join(self.components), "path": str(self.path),
+        }  # fmt: skip
+        metric, series, by = points(self.path.parent.parent)
+        return card(self.name, rows, drawn=curve(metric, series, self.step if by == "step" else self.epoch))
 
 
 FORMAT = 1
@@ -166,6 +192,14 @@ def parse(data: bytes | bytearray, folder: Path) -> tuple[CheckpointInfo, dict[s
     body["values"] = values or {}
     info = _info(folder, body, len(data) + sum(sizes.values()) + (parts or 0))
     return replace(info, frozen=sizes.get(FROZEN, 0), unpacked=unpacked, ranks=ranks or 1), facts
+
+
+def parse_as(name: str, data: bytes | bytearray, folder: Path) -> tuple[CheckpointInfo, dict[str, FileFact]]:
+    """What `data` says of the checkpoint of this name, see `parse`; DamagedError for that of another."""
+    info, facts = parse(data, folder)
+    if info.name != name:
+        _refuse(f"it is that of {info.name}")
+    return info, facts
 
 
 def draft(folder: Path, **fields: Any) -> CheckpointInfo:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, overload
 
 from stopctl.core.errors import DamagedError, NotARunError
-from stopctl.store import journal, manifest, safetensors, strict
+from stopctl.store import manifest, safetensors, strict
 from stopctl.store.assembly import Assembly, check_sizes, read_parts
 from stopctl.store.files import (
     DIRECTORY,
@@ -24,11 +24,14 @@ from stopctl.store.files import (
     require_posix,
 )
 from stopctl.store.hashed import FileFact, read_file
+from stopctl.store.journal import Line, Lines, newest_first, parse
 from stopctl.store.manifest import MANIFEST, NAME, PACKED, PARTS, STATE, STATE_LIMIT, CheckpointInfo
 from stopctl.store.packed import unpack
 from stopctl.store.pins import read_pins
-from stopctl.store.rundir import CHECKPOINTS, FORMAT, JOURNAL, found_instead, read_meta
+from stopctl.store.rundir import CHECKPOINTS, FORMAT, JOURNAL, found_instead, local, read_meta
 from stopctl.store.tree import Array, Leaf, Tree, named, unflatten
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +75,15 @@ class Reader:
 
     def _open(self, path: str | os.PathLike[str], files: Files) -> None:
         require_posix()
-        self.path = Path(os.path.abspath(path))
+        text = os.fspath(path)
+        self.path = Path(os.path.abspath(local(text) if text.startswith("~") or ":/" in text else text))
         self._files = files
         self._folder = self.path / CHECKPOINTS
+
+    @property
+    def place(self) -> Path:
+        """What people are told where the run is."""
+        return self.path
 
     def list(self) -> Listing:
         """Every checkpoint there is, its manifest verified, its files there and of the right sizes.
@@ -122,10 +131,10 @@ class Reader:
             only: names of the components to build, where not all are wanted; names it does not have are
                 passed over. Everything is verified all the same.
             rank: None: of a checkpoint that a team has saved every array in one, and of the components that
-                each rank has for itself those of rank 0. A rank: those of that rank, none if there was no
-                such; arrays that were saved in pieces are `Sharded`, and a piece's data is read, and
-                verified, when it is first asked for. What one process has saved by itself does not say
-                which components those are: there every rank finds all.
+                each rank has for itself those of rank 0. A rank: those of that rank, if there was one;
+                arrays that were saved in pieces are `Sharded`, and a piece's data is read, and verified, when
+                it is first asked for. What one process has saved by itself does not say which components
+                those are: there every rank finds all.
 
         Raises:
             DamagedError: the checkpoint is not what was written; the text names it and the damage.
@@ -143,7 +152,7 @@ class Reader:
             if PARTS in facts:
                 assembly = Assembly(self._files, info, facts[PARTS])
                 _add(leaves, assembly.whole() if rank is None else assembly.sharded(rank))
-                if rank:
+                if rank and rank < assembly.parts.ranks:
                     skeleton = {k: v for k, v in skeleton.items() if k not in assembly.parts.per_rank}
                     separate, arrays = assembly.components(rank)
                     if twice := skeleton.keys() & separate.keys():
@@ -153,13 +162,23 @@ class Reader:
                 separate = {name: node for name, node in separate.items() if name in only}
             return unflatten(skeleton, leaves) | unflatten(separate, arrays), state["state"]
 
-    def journal(self) -> journal.Lines:
-        """The journal's lines, oldest first; a torn last one is passed over, garbled ones counted."""
-        return journal.Lines(self._files, self.path / JOURNAL)
+    @overload
+    def journal(self) -> Lines[Line]: ...
+
+    @overload
+    def journal(self, read: Callable[[bytes], T | None]) -> Lines[T]: ...
+
+    def journal(self, read: Callable[[bytes], Any] = parse) -> Lines[Any]:
+        """The journal's lines, oldest first; a torn last one is passed over, garbled ones counted.
+
+        Args:
+            read: what makes something else of a line's bytes than its object; None of a garbled one.
+        """
+        return Lines(self._files, self.path / JOURNAL, read)
 
     def newest_lines(self) -> Iterator[dict[str, Any]]:
         """The journal's good lines, newest first; reads from the end, and only as far as they are taken."""
-        return journal.newest_first(self._files, self.path / JOURNAL)
+        return newest_first(self._files, self.path / JOURNAL)
 
     def _entries(self) -> Iterator[Entry]:
         with as_damage(self._folder), contextlib.suppress(FileNotFoundError):
@@ -189,10 +208,7 @@ class Reader:
     def _manifest(self, name: str) -> tuple[CheckpointInfo, dict[str, FileFact]]:
         with as_damage(MANIFEST, ROTTEN):
             data = read_whole(self._files, Path(self._folder, name, MANIFEST), manifest.LIMIT)
-        info, facts = manifest.parse(data, self._folder)
-        if info.name != name:
-            raise DamagedError(f"{MANIFEST}: it is that of {info.name}")
-        return info, facts
+        return manifest.parse_as(name, data, self._folder)
 
     def _arrays(
         self, info: CheckpointInfo, file: str, fact: FileFact, state: Mapping[str, strict.JsonValue]

@@ -3,25 +3,65 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from stopctl.core.errors import DamagedError, NotARunError, SaveError, StopctlError
+from stopctl.core.errors import DamagedError, NotARunError, SaveError, SettingError, StopctlError
 from stopctl.store import strict
-from stopctl.store.commit import TEMPORARY, TRASH, sweep, withdraw_unfinished
+from stopctl.store.commit import TEMPORARY, TRASH, UPLOAD, sweep, withdraw_unfinished
 from stopctl.store.files import DIRECTORY, FILE, Entry, Files, as_damage, read_whole
 from stopctl.store.hashed import write_file
 from stopctl.store.journal import Journal
 from stopctl.store.lock import LOCK, NEW_LOCK
 from stopctl.store.manifest import is_count
+from stopctl.store.pins import PINS
 
 FORMAT = 1
 RUN, JOURNAL, CHECKPOINTS = "run.json", "journal.jsonl", "checkpoints"
 NEW_RUN = ".tmp-run.json"
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # pathlib leaves one slash of two
+RESTORING = "restoring"
+"""In run.json as long as a directory is being filled from a mirror: nothing else is in order there."""
+
+ASIDE = ".aside-"
+"""Before the number of a directory with a run that another one of the same mirror has replaced."""
 
 RUN_LIMIT = 64 << 20
 """Bytes that run.json may have."""
+
+
+def is_url(text: str) -> bool:
+    """Whether it is one of an object store, or of a file: ``s3://bucket/run``."""
+    return _URL.match(text) is not None
+
+
+def url_of(directory: str | os.PathLike[str]) -> str | None:
+    """The URL that is written for a directory, as a path, too (which has one slash of two); None for none."""
+    text = os.fspath(directory)
+    if not is_url(text):
+        return None
+    scheme, _, rest = text.partition(":/")
+    if not rest.startswith("/"):
+        rest = f"//{rest}" if scheme == "file" else f"/{rest}"
+    return f"{scheme}:/{rest}"
+
+
+def local(directory: str | os.PathLike[str]) -> Path:
+    """The directory as a path, ``~`` expanded.
+
+    Raises:
+        SettingError: a URL.
+    """
+    text = os.fspath(directory)
+    if is_url(text):
+        raise SettingError(
+            f"{text!r} is a URL: a run lives in a local directory; write "
+            f"Run('runs/name', ..., mirror={text!r}) to keep a copy there"
+        )
+    return Path(os.path.expanduser(text))
 
 
 def read_meta(files: Files, path: Path) -> dict[str, Any] | None:
@@ -79,11 +119,30 @@ def start(files: Files, path: Path, meta: dict[str, Any], *, new: bool) -> tuple
             with contextlib.suppress(PermissionError):  # not ours to read, so made by someone else
                 files.sync_directory(path.parent)
         withdraw_unfinished(files, folder)
-        return journal, sweep(files, folder, TEMPORARY, TRASH)
+        return journal, sweep(files, folder, TEMPORARY, TRASH, UPLOAD)
     except BaseException:
         with contextlib.suppress(OSError):
             journal.close()
         raise
+
+
+def set_run_aside(files: Files, path: Path) -> Path:
+    """Move a run into a directory beside it, ``.aside-1`` and so on, as if it had never been here.
+
+    run.json goes last: as long as it is there, the run is here.
+    """
+    count = 1
+    while files.exists(path / f"{ASIDE}{count}"):
+        count += 1
+    target = path / f"{ASIDE}{count}"
+    files.mkdir(target)
+    files.sync_directory(path)
+    for name in (CHECKPOINTS, JOURNAL, PINS, RUN):
+        with contextlib.suppress(FileNotFoundError):
+            files.rename(path / name, target / name)
+        files.sync_directory(target)
+        files.sync_directory(path)
+    return target
 
 
 def make_directory(files: Files, path: Path) -> None:
@@ -110,6 +169,8 @@ def refuse_no_run(files: Files, path: Path) -> None:
 def _is_start(files: Files, path: Path, entry: Entry) -> bool:
     if entry.name == CHECKPOINTS and entry.kind == DIRECTORY:
         return all(inner.name.startswith((TEMPORARY, TRASH)) for inner in files.entries(path / CHECKPOINTS))
+    if entry.kind == DIRECTORY and entry.name.startswith(ASIDE):
+        return True
     if entry.name == JOURNAL and entry.kind == FILE:  # its name may be durable before run.json's
         return files.size(path / JOURNAL) == 0
     return entry.name in (LOCK, NEW_LOCK, NEW_RUN) and entry.kind == FILE

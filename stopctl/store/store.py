@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, Self, TypeAlias
 
@@ -24,6 +25,7 @@ from stopctl.store.rundir import (
     make_directory,
     read_meta,
     refuse_no_run,
+    set_run_aside,
     start,
 )
 from stopctl.store.tree import Tree
@@ -91,11 +93,37 @@ class Store(Reader):
         """
         return cls(path, **options)
 
-    def begin(self, meta: Mapping[str, Any]) -> int:
+    @property
+    def next_writer(self) -> int:
+        """The lowest number that `begin` can give this writer."""
+        with as_save_error("opening the run", self.path):
+            return self._next_writer()
+
+    def set_run_aside(self) -> Path:
+        """Have no run here, before `begin`: what is here moves into a directory, which is returned.
+
+        Raises:
+            SaveError: an operation failed; called again, it moves the rest.
+        """
+        self._check_owned()
+        with as_save_error("setting the run aside", self.path):
+            aside = set_run_aside(self._files, self.path)
+        self.meta = None
+        return aside
+
+    def reread(self) -> None:
+        """Read run.json anew, before `begin`: somebody whom the caller has asked to has written it."""
+        self.meta = read_meta(self._files, self.path)
+
+    def begin(self, meta: Mapping[str, Any], writer: int = 0) -> int:
         """Write run.json: `meta`, over what is there already, with the next writer's number; then sweep.
 
         When it returns, no older writer can add a checkpoint any more: either its last one is there, or it
         never will be (see `commit.withdraw_unfinished`).
+
+        Args:
+            meta: plain JSON.
+            writer: the number, where it is to be larger than the next.
 
         Returns:
             The number of this writer, from 1.
@@ -111,8 +139,7 @@ class Store(Reader):
         old = self.meta or {}
         self._fence.check()
         with as_save_error("opening the run", self.path):
-            names = [entry.name for entry in self._entries()]
-            writer: int = 1 + max([old.get("writer", 0), *(writer for _, _, writer in map(order, names))])
+            writer = max(writer, self._next_writer())
             if writer > MAX_WRITER:
                 raise DamagedError(
                     f"{self.path}: the writer's number {writer - 1}, in {RUN} or the name of a checkpoint, "
@@ -275,6 +302,21 @@ class Store(Reader):
             self._tell_left(left)
         return stuck
 
+    def hold(self, name: str) -> Path | None:
+        """Second names of a checkpoint's files, which outlive it, in a directory of their own (`release`).
+
+        None where the file system can give none.
+
+        Raises:
+            SaveError: an operation failed; FileNotFoundError as its cause: the checkpoint is gone.
+        """
+        with as_save_error("linking a checkpoint", self._folder / name):
+            return commit.hold(self._files, self._folder, name)
+
+    def release(self, held: Path) -> None:
+        """Remove what `hold` has made."""
+        commit.release(self._files, held)
+
     def append(self, event: str, /, **fields: object) -> dict[str, Any]:
         """Add a line to the journal: `event`, the time (ISO 8601, UTC) and plain fields of your own.
 
@@ -313,6 +355,11 @@ class Store(Reader):
                     opened.close()
             finally:
                 self._lock.release()
+
+    def _next_writer(self) -> int:
+        names = [entry.name for entry in self._entries()]
+        highest: int = max([(self.meta or {}).get("writer", 0), *(order(name)[2] for name in names)])
+        return highest + 1
 
     def _tell_left(self, left: Mapping[str, tuple[str, ...]]) -> None:
         for directory, names in left.items():

@@ -81,11 +81,13 @@ class Sharded:
     """One array that lies in pieces on several ranks.
 
     Args:
-        dtype, key, note: as in `Leaf`.
+        dtype: as in `Leaf`.
         shape: lengths of the axes of the whole array.
         pieces: those that this rank is to write; all there are after loading. Together they make the array.
         near: after loading, those of them that the rank of the same number wrote: where they are all that is
             needed, ``pieces`` need not be asked for, and the other ranks' files are not read.
+        key: as in `Leaf`.
+        note: as in `Leaf`.
     """
 
     dtype: str

@@ -7,6 +7,7 @@ its state travels with its next message.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import operator
@@ -16,10 +17,13 @@ from typing import Any, NamedTuple, Protocol
 
 from stopctl.core.codec import float_to_json
 from stopctl.core.controller import Controller
-from stopctl.core.errors import TeamError
+from stopctl.core.errors import StopctlError, TeamError
 from stopctl.core.values import number
+from stopctl.core.words import figure
+from stopctl.state.protocols import Notice
 from stopctl.store import strict
 from stopctl.store.compare import pairs
+from stopctl.team.notes import told
 from stopctl.team.ranks import Message, Ranks
 from stopctl.team.reduce import Reduce, how_of, judged, split_count
 
@@ -45,6 +49,9 @@ def disagreement(where: str, states: list[Mapping[str, Any]]) -> TeamError:
             )
     return TeamError(f"the ranks differ at {where}, and no longer when asked how")
 
+
+CLOSE = 1e-4
+"""By so much, relatively, the values of ranks that validate the same may differ without a word."""
 
 EVERY = 1.0
 """Seconds between two exchanges at boundaries that come faster than that."""
@@ -132,6 +139,9 @@ class Alone:
     def boundary(self, where: str, at: Counters) -> None:
         """Ask nobody."""
 
+    def data(self, epoch: int, length: int | None) -> None:
+        """Compare with nobody how many batches an epoch has."""
+
 
 class Sharing(Alone):
     """What one of several ranks tells, and what it makes of what all tell.
@@ -151,6 +161,9 @@ class Sharing(Alone):
         self._seconds = seconds
         self._cost = 0.0  # seconds that the newest exchange took this rank; the last to come waits for none
         self._signal: str | None = None
+        self._judged = {name for name in controller.metrics if how_of(reduce, name) is None}
+        self.notices: list[Notice] = []
+        """What is new of what the ranks have reported; whoever tells it empties the list."""
 
     def now(self) -> Now:
         """The first signal that came to any rank and that all know of; rank 0's seconds at that exchange."""
@@ -187,10 +200,50 @@ class Sharing(Alone):
             if self._ranks.leads or how_of(self._reduce, name)
         }
         fields = {"metrics": ours, "count": weight, "versions": versions, "can_lower": can_lower}
+        if self._judged:
+            fields["beside"] = self._beside(given)
         messages = self._exchange("report", reported(at), at, fields)
         self.take(messages, at)
         self.can_lower = messages[0]["fields"]["can_lower"]
+        if self._judged:
+            self._compare([each["fields"]["beside"] for each in messages])
         return self.judged(messages)
+
+    def _beside(self, given: Mapping[str, object]) -> dict[str, float]:
+        """This rank's own finite values of what all judge by rank 0's."""
+        values: dict[str, float] = {}
+        for name in self._judged & given.keys():
+            with contextlib.suppress(StopctlError):
+                if math.isfinite(value := number(given[name], name)):
+                    values[name] = value
+        return values
+
+    def _compare(self, told: list[Mapping[str, float]]) -> None:
+        """Say once of a metric that the ranks report different values of it; what is no number counts not."""
+        for name in sorted(self._judged & told[0].keys()):
+            ours = told[0][name]
+            for rank, values in enumerate(told):
+                if not math.isclose(values.get(name, ours), ours, rel_tol=CLOSE, abs_tol=CLOSE):
+                    self._judged.discard(name)
+                    text = (
+                        f"{name} {figure(ours)} on rank 0, {figure(values[name])} on rank {rank}: rank 0's "
+                        "counts; reduce='mean' takes all, and NaN on the others says that it is meant so"
+                    )
+                    self.notices.append(Notice(text))
+                    break
+
+    def data(self, epoch: int, length: int | None) -> None:
+        """Compare how many batches this epoch has; TeamError, on all ranks, where that differs."""
+        where = f"run.batches() in epoch {epoch}"
+        told = self._ranks.exchange("data", where, fields={"length": length})
+        lengths = [each["fields"]["length"] for each in told]
+        for rank, other in enumerate(lengths):
+            if None not in (other, lengths[0]) and other != lengths[0]:
+                self._ranks.over = True  # all raise the same, and wait for nobody
+                raise TeamError(
+                    f"{where} has {lengths[0]} batches on rank 0, {other} on rank {rank}, so ranks would "
+                    "wait in vain: a DistributedSampler, drop_last=True or steps= evens them out"
+                )
 
     def boundary(self, where: str, at: Counters) -> None:
         """Exchange what a loop boundary needs."""
@@ -198,8 +251,7 @@ class Sharing(Alone):
 
     def farewell(self, at: Counters, error: BaseException, versions: Message | None) -> list[Message]:
         """Tell the others that this rank leaves because of an error."""
-        text = f"{type(error).__name__}: {error}"[:1000]
-        fields = {"error": text, "versions": versions, "metrics": {}, "count": None}
+        fields = {"error": told(error), "versions": versions, "metrics": {}, "count": None}
         return self._exchange("failed", reported(at), at, fields)
 
     def close(self) -> None:

@@ -8,9 +8,13 @@ from collections.abc import Callable, Mapping
 from stopctl.core.errors import Preempted, TeamError
 from stopctl.store import CheckpointInfo
 from stopctl.team.inputs import Counters, Sharing
+from stopctl.team.notes import ended
 from stopctl.team.ranks import Message, RankFailed, Ranks
 
 log = logging.getLogger("stopctl")
+
+LEAVE = 1.5
+"""Seconds that a rank that fails waits for the others, with whom its last pass may be saved."""
 
 Save = Callable[[Counters, Mapping[str, object], str], CheckpointInfo | None]
 """Judge a pass by these metrics and save it, for this reason."""
@@ -35,24 +39,32 @@ class Parting:
         return TeamError(f"{failure}; {self._last_save(failure.messages, at)}")
 
     def leave(self, error: BaseException | None, at: Counters, versions: Message | None) -> Exception | None:
-        """Take leave of the others; return what is wrong with them.
+        """Take leave of the others; return what is wrong with them, also where that explains ``error``.
 
         Args:
             error: what ends this rank, if that is an error.
             at, versions: where it is, as in a report.
         """
-        if self._ranks.over:
+        ranks, fault = self._ranks, None if isinstance(error, Preempted) else error
+        if fault is not None:
+            if ranks.notes.lost(fault) and (notes := ranks.notes.read()):
+                ranks.over = True
+                return TeamError(ended(notes))
+            if not isinstance(fault, TeamError):
+                ranks.notes.leave(fault)
+            ranks.hurry(LEAVE)
+        if ranks.over:
             return None
         try:
-            if error is None or isinstance(error, Preempted):
+            if fault is None:
                 self._sharing.close()
                 return None
-            log.warning("telling the other ranks of %s: %s", type(error).__name__, error)
-            self._last_save(self._sharing.farewell(at, error, versions), at)
+            log.warning("telling the other ranks of %s: %s", type(fault).__name__, fault)
+            self._last_save(self._sharing.farewell(at, fault, versions), at)
         except Exception as failure:
             if error is None:
                 return failure
-            log.warning("the other ranks: %s", failure)
+            log.info("the other ranks did not answer, and find the note: %s", failure)
         return None
 
     def _last_save(self, messages: list[Message], at: Counters) -> str:

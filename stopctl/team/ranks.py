@@ -13,6 +13,7 @@ from stopctl.state.protocols import Team
 from stopctl.state.snapshot import Changed
 from stopctl.state.task import Task
 from stopctl.store import strict
+from stopctl.team.notes import Notes, ended, told
 
 T = TypeVar("T")
 Message = Mapping[str, Any]
@@ -51,6 +52,7 @@ class Ranks:
         leads: this is the rank that writes.
         several: there are others.
         over: nobody listens any more: a rank is lost, or all have left.
+        notes: why others have left.
     """
 
     def __init__(self, team: Team | None = None) -> None:
@@ -59,6 +61,7 @@ class Ranks:
         self.size = 1 if team is None else team.size
         self.leads, self.several = self.rank == 0, team is not None
         self.over = team is None
+        self.notes = Notes(team, self.rank)
 
     @property
     def patience(self) -> float:
@@ -76,8 +79,8 @@ class Ranks:
             fields: plain values of this rank's own.
 
         Raises:
-            RankFailed: another rank has failed, which ends its part with the call "failed".
-            TeamError: a rank is lost, or the ranks do not do the same. Raised on all ranks alike.
+            RankFailed: at a report: another rank has failed, which ends its part with the call "failed".
+            TeamError: the same elsewhere; a rank is lost; the ranks do not do the same. On all ranks alike.
         """
         message = {"call": call, "where": where, "same": dict(same or {}), "fields": dict(fields or {})}
         if self._team is None:
@@ -86,14 +89,18 @@ class Ranks:
             raise TeamError(f"the ranks have parted before {where}: open the run again on all of them")
         try:
             messages = [strict.loads(text) for text in self._team.share(strict.dumps(message))]
-        except BaseException:  # after Ctrl-C, too, nobody knows who has heard what
+        except BaseException as error:  # after Ctrl-C, too, nobody knows who has heard what
             self.over = True
+            if isinstance(error, TeamError) and (notes := self.notes.read()):
+                raise TeamError(ended(notes)) from error
             raise
         failed = [rank for rank, each in enumerate(messages) if each["call"] == "failed"]
         if failed:
             self.over = True
             if self.rank not in failed:
-                raise RankFailed(failure(messages), messages)
+                if call == "report":
+                    raise RankFailed(failure(messages), messages)
+                raise TeamError(failure(messages))
             return messages
         if odd := _difference(messages):
             self.over = True
@@ -155,6 +162,12 @@ class Ranks:
         leader: Callable[[], T | None] = call if self.leads else lambda: None
         return self.work(where, leader, lambda result: tell(result) if self.leads else None)  # type: ignore[arg-type]
 
+    def hurry(self, seconds: float) -> None:
+        """Wait no longer than that for others from now on."""
+        if self._team is not None:
+            with contextlib.suppress(AttributeError):  # a team of somebody's own
+                self._team.timeout = min(self._team.timeout, seconds)
+
     def close(self) -> None:
         """Part with the others."""
         self.over = True
@@ -174,12 +187,8 @@ class Ranks:
 
 def failure(messages: list[Message]) -> str:
     """``"rank 1 has ended with ValueError: boom"``."""
-    ends = [
-        f"rank {rank} has ended with {each['fields']['error']}"
-        for rank, each in enumerate(messages)
-        if each["call"] == "failed"
-    ]
-    return "; ".join(ends)
+    ends = {rank: each["fields"]["error"] for rank, each in enumerate(messages) if each["call"] == "failed"}
+    return ended(ends)
 
 
 def _difference(messages: list[Message]) -> str | None:
@@ -203,7 +212,7 @@ def _answer(task: Task[T], tell: Callable[[T], Any]) -> dict[str, Any]:
     try:
         return {"result": tell(task.result())}
     except BaseException as error:
-        return {"error": f"{type(error).__name__}: {error}", **_parts(error)}
+        return {"error": told(error), **_parts(error)}
 
 
 def _parts(error: BaseException) -> dict[str, Any]:

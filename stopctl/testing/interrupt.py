@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from stopctl.core.errors import SettingError
-from stopctl.run import session
+from stopctl.run import lifecycle, session
 
 BROKEN_OFF = 75  # the exit code of a script that was broken off
 
@@ -46,11 +46,11 @@ def watched(at: int | None, passed: list[Boundary], *, save: bool = False) -> It
             opened.close()  # also where the loop has no `with` block
             raise Interrupted
 
-    session.interrupter = boundary
+    session.interrupter, lifecycle.silent = boundary, True
     try:
         yield
     finally:
-        session.interrupter = None
+        session.interrupter, lifecycle.silent = None, False
 
 
 def _save(opened: session.Session) -> None:

@@ -77,14 +77,15 @@ def verify_resume(
             the run has noticed.
         SettingError: nothing could be proved: no run, no checkpoint before the end, a boundary that is none.
 
-    >>> def train(directory):
-    ...     state = {"w": 0.0}
-    ...     with Run(directory, state=state) as run:
-    ...         for epoch in run.epochs(4):
-    ...             state["w"] += 1.0
-    ...             run.report(val_loss=1 / state["w"])
-    >>> verify_resume(train).checkpoints[-1]
-    (4, 0)
+    Examples:
+        >>> def train(directory):
+        ...     state = {"w": 0.0}
+        ...     with Run(directory, state=state) as run:
+        ...         for epoch in run.epochs(4):
+        ...             state["w"] += 1.0
+        ...             run.report(val_loss=1 / state["w"])
+        >>> verify_resume(train).checkpoints[-1]
+        (4, 0)
     """
     if directory is None:
         with tempfile.TemporaryDirectory() as made:

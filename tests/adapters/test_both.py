@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from importlib import metadata
 
@@ -318,3 +319,16 @@ def test_a_new_run_starts_from_the_best_weights_of_another(case, tmp_path):
     again = case()
     with again.Run(tmp_path / "b", **again.given(), start_from_run=tmp_path / "a") as run:
         assert (run.resumed.epoch, again.everything()) == (2, child.everything())
+
+
+def test_the_weights_of_a_lost_disk_are_loaded_from_its_mirror(case, tmp_path):
+    work, url = case(), f"file://{tmp_path}/disk"
+    train(work, tmp_path / "run", 2, mirror=url, keep=None)
+    best = work.weights()
+    train(work, tmp_path / "run", 3, mirror=url, keep=None)
+    assert work.weights() != best
+    shutil.rmtree(tmp_path / "run")
+    fresh = case()
+    info = fresh.load(url, "best")
+    assert (info.epoch, fresh.weights()) == (2, best)
+    assert fresh.load(url, info.name).epoch == 2

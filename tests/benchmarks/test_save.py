@@ -77,6 +77,7 @@ def test_the_table_has_medians_spread_and_ratios():
     assert "| - |" in table({"torch.save": told[RAW]}, 1, markdown=True)
 
 
+@pytest.mark.long
 def test_saving_beside_training_is_measured_for_the_peers_too(tmp_path):
     told, skipped = measure(["DCP save", "DCP async_save"], SIZE, 1, tmp_path)
     assert (list(told), skipped) == (["DCP save", "DCP async_save"], [])

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from stopctl.cli import demo, main
+from stopctl.cli import main
 from stopctl.cli.app import app
+from support.ran import ran
 
 RUNNER = CliRunner(env={"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"})
 
@@ -39,6 +40,7 @@ def test_help_of_the_demo_names_every_option_with_its_default() -> None:
         ("--epochs", "default: 50"),
         ("--patience", "default: 5"),
         ("--seed", "default: 3"),
+        ("--mirror", "s3://bucket/demo"),
         ("--json", "standard error"),
         ("STOPCTL_MNIST", "digits that come with scikit-learn"),
     ):
@@ -71,7 +73,7 @@ def test_wrong_options_are_named_before_anything_is_trained(arguments: list[str]
 def test_missing_libraries_are_named_with_their_extra(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], stopctl
 ) -> None:
-    monkeypatch.setattr(demo, "missing", lambda: ("pooch", "sklearn"))
+    monkeypatch.setattr("stopctl.demo.train.missing", lambda: ("pooch", "sklearn"))
     error = 'stopctl: the demo needs pooch, sklearn: pip install "stopctl[demo]"\n'
     assert stopctl("demo") == (2, "", error)
 
@@ -93,7 +95,7 @@ def test_missing_frameworks_are_named_with_their_extra(
     capsys: pytest.CaptureFixture[str],
     stopctl,
 ) -> None:
-    monkeypatch.setattr(demo, "installed", lambda: tuple(there))
+    monkeypatch.setattr("stopctl.demo.train.installed", lambda: tuple(there))
     arguments = [] if asked is None else ["--framework", asked]
     assert stopctl("demo", *arguments) == (2, "", f"stopctl: {message}\n")
 
@@ -124,16 +126,30 @@ def test_other_missing_modules_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -
 def test_the_script_and_the_module_are_the_same_command() -> None:
     (script,) = entry_points(group="console_scripts", name="stopctl")
     assert script.load() is main
-    done = subprocess.run(
-        [sys.executable, "-m", "stopctl.cli", "--version"], capture_output=True, text=True, check=True
-    )
-    assert done.stdout == f"stopctl {version('stopctl')}\n"
+    for module in ("stopctl", "stopctl.cli"):
+        command = [sys.executable, "-m", module, "--version"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert done.stdout == f"stopctl {version('stopctl')}\n"
 
 
-def test_the_command_starts_without_numpy_or_a_framework() -> None:
+@pytest.mark.parametrize("arguments", [["ls", "~/runs"], ["demo", "--run-dir=~/runs", "--framework=torch"]])
+def test_the_home_directory_is_expanded(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr("sys.argv", ["stopctl", *arguments])
+    (tmp_path / "runs" / "torch").mkdir(parents=True)
+    (tmp_path / "runs" / "torch" / "run.json").write_text("{}")
+    with pytest.raises(SystemExit):
+        main()
+    assert "torch" in "".join(capsys.readouterr())
+    assert not Path("~").exists()
+
+
+def test_the_command_starts_without_numpy_a_framework_or_the_store() -> None:
     script = (
         "import sys; import stopctl.cli.app; "
-        "print([m for m in ('numpy', 'torch', 'tensorflow', 'matplotlib') if m in sys.modules])"
+        "print([m for m in ('numpy', 'torch', 'tensorflow', 'matplotlib', 'stopctl.store') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
@@ -148,3 +164,24 @@ def test_a_folder_without_mnist_is_an_error_in_one_line(
     assert errors.startswith(f"stopctl: STOPCTL_MNIST is {tmp_path}, where there is neither train-images-")
     assert errors.count("\n") == 1
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("stopctl di", ["diff"]),
+        ("stopctl ls --so", ["--sort"]),
+        ("stopctl ls --sort ", ["best", "age", "epoch"]),
+        ("stopctl ls --state sto", ["stopped"]),
+        ("stopctl pin RUN la", ["latest"]),
+        ("stopctl unpin RUN epoch-0004", ["epoch-0004-step-000000040-w0001"]),
+        ("stopctl pin none b", []),
+    ],
+)
+def test_a_shell_completes_commands_options_and_checkpoints(words, found, tmp_path, monkeypatch, stopctl):
+    ran(tmp_path / "run")
+    words = words.replace("RUN", str(tmp_path / "run"))
+    monkeypatch.setenv("_STOPCTL_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", words)
+    monkeypatch.setenv("COMP_CWORD", str(len(words.split(" ")) - 1))
+    assert stopctl()[1].split() == found

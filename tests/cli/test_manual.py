@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from stopctl import Run
 from stopctl.runs import standing as holders
 from stopctl.store import Reader
@@ -27,6 +29,29 @@ def test_a_name_that_is_not_there_is_one_line_that_lists_what_is(tmp_path, stopc
     code, out, err = stopctl("pin", ran(tmp_path / "run"), "final")
     assert (code, out) == (2, "")
     assert "has no checkpoint 'final'; its newest are: epoch-0003" in err
+
+
+@pytest.mark.parametrize("command", ["pin", "unpin"])
+@pytest.mark.parametrize(("which", "epoch"), [("best", 3), ("latest", 6)])
+def test_the_best_and_the_latest_need_no_name(command, which, epoch, tmp_path, stopctl):
+    path = ran(tmp_path / "run")
+    told = json.loads(stopctl(command, path, which, "--json")[1])
+    name = f"epoch-{epoch:04}-step-{epoch * 10:09}-w0001"
+    assert told == {"name": name, "pinned": command == "pin"}
+    assert pinned(path) == ([name] if command == "pin" else [])
+
+
+def test_a_label_goes_before_what_a_word_means_and_none_is_told(tmp_path, stopctl):
+    with Run(tmp_path / "run", state={}, stop=None, save=None) as run:
+        for _ in run.epochs(2):
+            run.report(val_loss=float("nan"))
+            run.save("latest")
+            break
+    assert json.loads(stopctl("pin", tmp_path / "run", "latest", "--json")[1])["name"].startswith(
+        "epoch-0001"
+    )
+    error = f"{tmp_path / 'run'} has no checkpoint with a finite value, so there is no best one"
+    assert stopctl.refused("pin", tmp_path / "run", "best") == error
 
 
 def test_a_run_that_nobody_holds_is_left_alone(tmp_path, stopctl):

@@ -21,6 +21,13 @@ def test_json_is_strict_and_names_what_is_not_finite(capsys):
     }
 
 
+def test_json_has_control_characters_escaped(capsys):
+    output.emit({"a\x9b": "\x1b[31m\u2028\x7fü"})
+    text = capsys.readouterr().out
+    assert json.loads(text) == {"a\x9b": "\x1b[31m\u2028\x7fü"}
+    assert text.removesuffix("\n").isprintable()
+
+
 def test_spans_are_told_as_people_do():
     spans = [output.span(s) for s in (0.2, 119, 150, 7300, 200_000, None, math.inf)]
     assert spans == ["0 s", "119 s", "2 min", "2 h", "2 days", "", ""]

@@ -131,7 +131,7 @@ def test_rates_below_the_floor_are_left_alone_as_pytorch_leaves_them(rates, repo
 
 @given(st.sampled_from([1e-5, 1e-4, 5e-4, 1e-3, 1e-2, 0.1]))
 def test_a_rate_below_the_floor_is_left_alone_as_keras_leaves_it(rate):
-    from stopctl_tf import rates as ours
+    from stopctl_keras import rates as ours
 
     callback = keras.callbacks.ReduceLROnPlateau(monitor="val_loss", factor=0.1, patience=1, min_lr=1e-3)
 

@@ -8,7 +8,23 @@ import math
 
 import pytest
 
-from stopctl import Controller, Maximize, Minimize, NonFinite, OnBest, Patience, StateError, StopPolicy
+from stopctl import (
+    Controller,
+    Diverged,
+    Every,
+    Maximize,
+    Minimize,
+    NonFinite,
+    OnBest,
+    Patience,
+    ReduceOnPlateau,
+    StateError,
+    StopctlError,
+    StopPolicy,
+    Target,
+)  # fmt: skip
+from stopctl.core.errors import DamagedStateError
+from stopctl.rules import GeneralizationLoss, ProgressQuotient, RemainingGain, Smoothed, SuccessiveRises
 
 
 def used():
@@ -226,6 +242,7 @@ def test_equal_rules_keep_their_memories_apart_by_their_order():
             "the saved state is damaged or not from stopctl: KeyError('committed')",
         ),
         (lambda s: s.update(memories=3), "damaged or not from stopctl"),
+        (lambda s: s.update(planned=0), "the saved planned is 0"),
         (lambda s: s.update(metrics=3), "damaged or not from stopctl"),
         (lambda s: s["memories"][0].update(memory={"set": []}), "not a form that stopctl writes"),
         (lambda s: s["memories"][0].update(ordinal="0"), "the saved ordinal is '0'"),
@@ -246,3 +263,94 @@ def test_a_state_that_does_not_fit_changes_nothing(change, text):
 def test_what_is_no_state_is_refused():
     with pytest.raises(StateError, match="format 'text'"):
         Controller().load_state_dict("text")
+
+
+def everything():
+    """Every rule of ours that has a memory, twenty reports on."""
+    stop = Patience(5) | Patience(epochs=9) | Target(0.01, times=2) | Diverged(by=3.0) | RemainingGain(0.001)
+    stop |= Smoothed(Patience(9), 0.5) | GeneralizationLoss(50) | ProgressQuotient(90, strip=3)
+    stop |= SuccessiveRises(3) | Patience(4, goal=Maximize("acc", alpha=0.3))
+    save = OnBest() | OnBest(goal=Maximize("acc")) | Every(overhead=0.1) | Every(epochs=3)
+    lr = ReduceOnPlateau(0.1, patience=3, max_drops=2)
+    return Controller(stop=stop, save=save, lr=lr)
+
+
+def told(controller, epoch):
+    metrics = {
+        "val_loss": 1.0 / epoch + 0.01 * (epoch % 3 > 0),
+        "acc": 0.3 + epoch / 100,
+        "loss": 1.0 / epoch,
+    }
+    more = {"seconds": float(epoch), "planned": 40, "lr_drops": range(20, 40, 10)}
+    return controller.report(metrics, epoch=epoch, step=10 * epoch, **more)
+
+
+def places(value, path=()):
+    yield path
+    if isinstance(value, dict | list):
+        items = value.items() if isinstance(value, dict) else list(enumerate(value))
+        for key, inner in items if len(items) < 12 or path[:1] != ("memories",) else items[:1]:
+            yield from places(inner, (*path, key))
+
+
+def test_wrong_values_in_every_place_are_refused_or_gone_on_with():
+    controller = everything()
+    for epoch in range(1, 21):
+        if save := told(controller, epoch).save:
+            controller.saved(save, blocked=0.1, took=0.2)
+    assert controller.stopped is None
+    text = json.dumps(controller.state_dict())
+    wrongs = [
+        None,
+        True,
+        -1,
+        2**53,
+        2**63,
+        10**400,
+        1e-320,
+        "NaN",
+        [],
+        {"tuple": []},
+        {"range": [1, 10**30, 1]},
+    ]
+    refused = 0
+    for path in list(places(json.loads(text)))[1:]:
+        for wrong in wrongs:
+            state = inner = json.loads(text)
+            for key in path[:-1]:
+                inner = inner[key]
+            inner[path[-1]] = wrong
+            try:
+                controller.load_state_dict(state)
+                controller.explain()
+                controller.state_dict(counting=controller.propose("by hand"))
+                if controller.stopped is None:
+                    told(controller, 21)
+            except StopctlError as error:
+                refused += isinstance(error, DamagedStateError)
+    assert refused > 1000
+
+
+@pytest.mark.parametrize(
+    ("rule", "memory"),
+    [
+        (Patience(5), [0.4, 1]),
+        (Patience(5), {"tuple": [[], 1]}),
+        (Patience(epochs=5), {"tuple": [0.4, 1, {"str": "epoch"}, True]}),
+        (Smoothed(Patience(5), 0.5), {"tuple": [0.4]}),
+        (GeneralizationLoss(5), {"tuple": [0.0]}),
+        (ProgressQuotient(5), {"tuple": [0.4, 0, 0.0, 0.4]}),
+        (RemainingGain(0.05), [None, 0, 0, 0, 0]),
+        (RemainingGain(0.05), {"tuple": []}),
+        (RemainingGain(0.05), [10**9, [0.5, 0.4, 0.3], 0.3, 1, 0, 0, [], [], None]),
+    ],
+)
+def test_a_memory_that_its_rule_does_not_save_is_damage(rule, memory):
+    controller = Controller(stop=rule)
+    controller.report({"val_loss": 0.5, "loss": 0.5}, epoch=1, step=1, planned=20)
+    state = controller.state_dict()
+    state["memories"][0]["memory"] = memory
+    before = controller.state_dict()
+    with pytest.raises(DamagedStateError, match="the rule saves no such one"):
+        controller.load_state_dict(state)
+    assert controller.state_dict() == before

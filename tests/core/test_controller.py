@@ -9,7 +9,7 @@ from stopctl import Controller, Minimize, OrderError, Patience, Reason
 
 def test_the_defaults_are_those_of_the_documents():
     controller = Controller()
-    assert controller.goal == Minimize("val_loss")
+    assert (controller.goal, controller.metrics) == (Minimize("val_loss"), ("val_loss",))
     first = controller.report({"val_loss": 0.5}, epoch=1)
     assert (first.new_best, first.stop, first.save.reasons) == (True, None, (Reason.EVERY, Reason.BEST))
     for epoch in range(2, 12):

@@ -21,7 +21,7 @@ from stopctl import (
     Target,
 )
 from stopctl.core.decision import ENDS, STOPS, preempted, requested
-from stopctl.core.words import counted, figure, masked, of_metric, on_one_line, size
+from stopctl.core.words import counted, figure, masked, masked_arguments, of_metric, on_one_line, size
 
 
 @pytest.mark.parametrize(
@@ -122,6 +122,31 @@ def test_another_metric_is_named_first():
 )
 def test_control_characters_are_written_as_python_writes_them(text, shown):
     assert on_one_line(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ("--token abc --lr 0.1", "--token (masked) --lr 0.1"),
+        ("--token --lr 0.1", "--token --lr 0.1"),
+        ("--api-key=abc key=abc optim.lr=0.1", "--api-key=(masked) key=(masked) optim.lr=0.1"),
+        ("--max-tokens 8 --keys=3 --tokenizer bpe --author me", "--max-tokens 8 --keys=3 --tokenizer bpe --author me"),
+        ("--dbPassword -x --use-auth x", "--dbPassword (masked) --use-auth (masked)"),
+        ("s3://me:p@ss@host/a?password=b&c=d", "s3://me:(masked)@host/a?password=(masked)&c=d"),
+        ("https://host/a C:/b 10:20", "https://host/a C:/b 10:20"),
+        ("hf_abcdefghijkl x\x1b[31m", "(masked) x\\x1b[31m"),
+    ],
+)  # fmt: skip
+def test_a_command_is_kept_without_its_secrets(arguments, told):
+    assert masked_arguments(arguments.split(" ")) == told.split(" ")
+
+
+def test_secrets_inside_one_argument_and_its_length():
+    assert masked_arguments(['{"api_key": "abc", "lr": 0.1}', "Authorization: Bearer ab.c", "x" * 999]) == [
+        '{"api_key": "(masked)", "lr": 0.1}',
+        "Authorization: (masked)",
+        "x" * 500,
+    ]
 
 
 def test_notes_that_only_sound_like_secrets_are_shown():

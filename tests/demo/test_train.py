@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import sys
@@ -127,10 +128,11 @@ def _begun(name: str) -> str:
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
-def test_killed_then_terminated_it_ends_bitwise_as_undisturbed(
+def test_killed_then_terminated_and_its_disk_lost_it_ends_bitwise_as_undisturbed(
     framework: str, start: Start, offline: dict[str, str], tmp_path: Path, undisturbed: Done
 ) -> None:
-    options = ("--framework", framework, "--run-dir", tmp_path, *LONG)
+    same = ("--framework", framework, "--mirror", f"file://{tmp_path}/mirror", *LONG)
+    options = ("--run-dir", tmp_path, *same)
     killed = start(*options)
     lines = _until(killed, "epoch   3")
     killed.kill()
@@ -147,7 +149,8 @@ def test_killed_then_terminated_it_ends_bitwise_as_undisturbed(
     assert (terminated.returncode, errors) == (143, "")
     assert rest.splitlines()[-1] == "SIGTERM: the run is saved, the same command resumes"
 
-    (summary,) = _run(offline, tmp_path, "--framework", framework, *LONG).summaries
+    shutil.rmtree(tmp_path / framework)
+    (summary,) = _run(offline, tmp_path, *same).summaries
     (other,) = [each for each in undisturbed.summaries if each["framework"] == framework]
     assert summary["began_after"] == after + 1
     for name in ("final_sha256", "best_sha256", "ending", "best_epoch", "best_val_loss", "test_accuracy"):

@@ -67,7 +67,7 @@ def test_curves_marks_and_words_of_a_run_that_stopped(tmp_path):
     assert run.facts["rules"]["stop"] == "Patience(3)"
     assert {report.planned for report in run.question.reports} == {7}
     assert run.facts["notes"] == {"lr": "0.001"}
-    assert run.facts["made with"] == {"torch": "2.9"}
+    assert run.facts["made with"]["torch"] == "2.9"
 
 
 def test_a_resume_voids_what_it_repeats(tmp_path):
@@ -94,10 +94,21 @@ def test_a_run_that_was_finished_goes_on_under_larger_rules(tmp_path):
     assert page_run(tmp_path).ending == run.ending
 
 
+def test_the_commit_and_the_gpu_are_told_but_not_the_command_and_the_host(tmp_path):
+    path = train(tmp_path / "run", LOSSES, stop=None) / "run.json"
+    meta = json.loads(path.read_text())
+    git = {"commit": "c0ffee" * 7, "dirty": True}
+    meta["program"] = {"argv": ["train.py", "hidden"], "host": "hidden", "git": git, "gpu": "H200"}
+    path.write_text(json.dumps(meta))
+    run = page_run(tmp_path / "run")
+    assert run.facts["made with"] == {"torch": "2.9", "git": "c0ffeec0ffee and changes", "gpu": "H200"}
+    assert "hidden" not in repr(run)
+
+
 def test_a_run_that_broke_off_says_so(tmp_path):
     with pytest.raises(Crash):
         train(tmp_path, LOSSES, crash_after=2)
-    assert page_run(tmp_path).ending.startswith("Not ended, closed before its end: epoch 2 is the newest")
+    assert page_run(tmp_path).ending.startswith("Not ended, closed by Crash: epoch 2 is the newest")
     with Run(tmp_path / "b", state={"w": 0}, durability="process") as run:
         for _ in run.epochs(2):
             run.report(val_loss=1.0)
@@ -168,6 +179,28 @@ def test_reports_inside_an_epoch_are_told_apart_by_their_steps(tmp_path):
     run = page_run(tmp_path)
     assert (run.unit, run.drawn["step"]) == ("step", [10, 20, 25])
     assert run.summary.startswith("best val_loss, at step 25 of 25")
+
+
+@pytest.mark.parametrize(
+    ("reports", "places"),
+    [
+        # (epoch, step, inside): those at an epoch's end tell its steps
+        ([(0, 5, 1), (1, 10, 0), (1, 15, 1), (2, 20, 0), (2, 22, 1)], [0.5, 1, 1.5, 2, 2.2]),
+        # none is reported at an end: an epoch is as long as the steps between its first and the next one's
+        ([(0, 2, 1), (0, 4, 1), (1, 6, 1), (1, 8, 1)], [0.5, 1, 1.5, 2]),
+        ([(0, 25, 1), (0, 50, 1), (0, 75, 1)], [0.25, 0.5, 0.75]),  # the first epoch, of unknown length
+        ([(0, 7, 1)], [0.875]),
+        ([(1, 10, 0), (2, 20, 0), (2, 40, 1)], [1, 2, 2.9524]),  # longer than those before it
+    ],
+)
+def test_a_report_inside_an_epoch_stands_where_its_step_is_in_it(tmp_path, reports, places):
+    train(tmp_path, LOSSES[:1], stop=None)
+    kept = [line for line in (tmp_path / "journal.jsonl").read_text().splitlines() if '"start"' in line]
+    for epoch, step, inside in reports:
+        line = {"event": "report", "epoch": epoch, "step": step, "metrics": {"val_loss": 1.0}}
+        kept.append(json.dumps({**line, **({"inside": True} if inside else {})}))
+    (tmp_path / "journal.jsonl").write_text("\n".join(kept) + "\n")
+    assert page_run(tmp_path).drawn["at"] == places
 
 
 @pytest.mark.parametrize("inside", [False, True])

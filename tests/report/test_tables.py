@@ -40,8 +40,8 @@ def test_where_there_is_nothing_it_is_said(run):
     empty = replace(run, reasons=(), checkpoints=())
     assert texts(tables.decisions([empty])) == "Nothing was decided yet."
     assert texts(tables.checkpoints([empty])) == "There are none."
-    assert texts(tables.decisions([empty, empty])) == " ".join(["run: nothing was decided yet."] * 2)
-    assert texts(tables.checkpoints([empty, empty])) == " ".join(["run has no checkpoints."] * 2)
+    assert texts(tables.decisions([empty, empty])) == " ".join(["run Nothing was decided yet."] * 2)
+    assert texts(tables.checkpoints([empty, empty])) == " ".join(["run There are none."] * 2)
 
 
 def test_checkpoints_say_what_they_are(run):
@@ -54,6 +54,15 @@ def test_checkpoints_say_what_they_are(run):
 def test_rules_side_by_side_mark_what_differs(run):
     other = replace(run, name="other", facts={**run.facts, "notes": {"lr": "0.1"}})
     html = tables.rules([run, other])
-    assert texts(html).startswith("run other rules goal Minimize(&#x27;val_loss&#x27;) Minimize(")
+    assert texts(html).startswith("run other rules goal Minimize(&#x27;val_loss&#x27;) save")
     assert html.count('class="differs"') == 1
     assert "lr" not in texts(tables.rules([run]))  # None in all of them
+
+
+def test_many_runs_say_in_their_table_why_one_broke_off_and_have_common_rules_once(run):
+    broken = replace(run, state="interrupted", reason="closed by ValueError: <b>")
+    runs = [replace(one, name=f"run-{i}", notes={"lr": i}) for i, one in enumerate([run, broken] * 5)]
+    html = tables.runs(runs)
+    assert texts(html).count("interrupted closed by ValueError: &lt;b&gt;") == 5
+    assert texts(html).startswith("run best epoch state lr run-0 1 3 finished 0 ")
+    assert texts(tables.rules(runs)).count("Minimize(") == 1

@@ -82,8 +82,8 @@ def test_a_finished_run_stays_finished_and_goes_on_under_larger_limits(tmp_path,
     run, done, state = train(tmp_path, values, stop=Patience(2))
     assert (done, state["weight"]) == ([], 4)
     assert str(run.stopped) == "no improvement over 0.4 for 2 reports"
-    finished = [record.message for record in caplog.records if "is finished" in record.message]
-    assert finished == [f"{tmp_path} is finished: no improvement over 0.4 for 2 reports"]
+    told = f"{tmp_path}: finished before: stopped at epoch 4 of 50, no improvement over 0.4 for 2 reports; "
+    assert [message.startswith(told) for message in caplog.messages] == [True, False]
     assert train(tmp_path, values, stop=Patience(4))[1] == [5, 6]
 
 
@@ -92,7 +92,9 @@ def test_the_planned_end_is_finished_too(tmp_path, caplog):
     assert train(tmp_path, [0.5] * 9, epochs=3, stop=None, save=None)[1] == [1, 2, 3]
     run, done, _ = train(tmp_path, [0.5] * 9, epochs=3, stop=None, save=None)
     assert (done, run.stopped, [info.epoch for info in run.checkpoints]) == ([], None, [3])
-    assert f"{tmp_path} is finished: all 3 epochs are done" in caplog.messages
+    told = f"{tmp_path}: finished before: all 3 epochs are done; nothing was trained, and what you gave has "
+    more = "the state that was saved: write more than 3 epochs to go on, or another directory to begin anew"
+    assert f"{told}{more}" in caplog.messages
     assert train(tmp_path, [0.5] * 9, epochs=5, stop=None, save=None)[1] == [4, 5]
 
 
@@ -340,9 +342,13 @@ def test_without_a_finite_value_there_is_no_best(tmp_path):
     with Run(tmp_path, state={"w": 0}, stop=NonFinite()) as run:
         with pytest.raises(DamagedError, match="there is no checkpoint yet"):
             run.restore_latest()
+        with pytest.raises(BestNotSaved, match=r"no finite value of val_loss was reported \(none at all\)"):
+            run.restore_best()
         for _ in run.epochs(4):
             run.report(val_loss=float("nan"))
-        with pytest.raises(BestNotSaved, match="the best that was saved is none"):
+        with pytest.raises(
+            BestNotSaved, match=r"no finite value of val_loss was reported \(the newest is nan\)"
+        ):
             run.restore_best()
         assert run.restore_latest().epoch == 1
     assert run.stopped.reason is Reason.NON_FINITE
@@ -488,10 +494,13 @@ def test_one_line_a_decision(tmp_path, caplog, capsys):
     train(tmp_path, [0.5, 0.6, 0.6], stop=Patience(2), save=OnBest())
     bytes_ = sum(info.bytes for info in Reader(tmp_path).list().good)
     assert caplog.messages == [
-        f"opened {tmp_path}: 0 checkpoints, 0 B",
+        f"{tmp_path}: begins 50 epochs: goal=Minimize('val_loss'), stop=Patience(2), save=OnBest(), "
+        "keep=Last(2) | Best(1)",
         "epoch 1, step 0; val_loss 0.5 (new best); saved epoch-0001-step-000000000-w0001 (new best 0.5)",
         "epoch 3, step 0; val_loss 0.6; saved epoch-0003-step-000000000-w0001 (the run stops); "
         "stop: no improvement over 0.5 for 2 reports",
+        f"{tmp_path}: stopped at epoch 3 of 50: no improvement over 0.5 for 2 reports; val_loss 0.6, best 0.5 "
+        "(epoch 1)",
         f"closed {tmp_path}: 2 checkpoints, {bytes_ / 1000:.1f} kB",
     ]
     assert capsys.readouterr() == ("", "")

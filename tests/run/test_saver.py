@@ -652,7 +652,7 @@ def child(run_dir, body):
         "    time.sleep(0.2)\n"
         "    return real(*args)\n"
         "Checkpoints.commit = commit\n"
-        f"run = Run({str(run_dir)!r}, state={{'w': np.ones(9)}}, stop=None, save=Every(epochs=1), async_save=True)\n"
+        f"run = Run({str(run_dir)!r}, state={{'w': np.ones(9)}}, stop=None, save=Every(epochs=1), async_save=True, quiet=True)\n"
         f"{body}"
     )
     return subprocess.run(

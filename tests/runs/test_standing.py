@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from stopctl import Every, NotARunError, Preempted, Run
-from stopctl.runs.standing import find_runs, read_run, read_runs
+from stopctl.runs.standing import find_runs, read_run
+from stopctl.runs.table import read_rows
 from support.ran import files_of, ran
 
 
@@ -104,8 +105,8 @@ def test_runs_are_found_below_a_folder_and_not_inside_of_one_another(tmp_path):
     assert find_runs(tmp_path) == [two, one]
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "run.json").write_text("{")
-    good, bad = read_runs(tmp_path)
-    assert [standing.path for standing in good] == [two, one]
+    good, bad = read_rows(tmp_path)
+    assert [row.standing.path for row in good] == [two, one]
     assert [path for path, _ in bad] == [tmp_path / "c"]
 
 
@@ -124,8 +125,8 @@ def test_a_run_whose_journal_is_gone_stands_by_its_checkpoints(tmp_path):
 def test_a_run_that_may_not_be_read_is_told_with_its_file(tmp_path, monkeypatch):
     path = ran(tmp_path / "run")
 
-    def refuse(self):
+    def refuse(self, read):
         raise PermissionError(13, "Permission denied", "journal.jsonl")
 
     monkeypatch.setattr("stopctl.store.Reader.journal", refuse)
-    assert read_runs(tmp_path) == ([], [(path, "journal.jsonl: Permission denied")])
+    assert read_rows(tmp_path) == ([], [(path, "journal.jsonl: Permission denied")])

@@ -6,7 +6,8 @@ import os
 import pytest
 
 from stopctl import DamagedError, Run
-from stopctl.runs.standing import holder, read_runs
+from stopctl.runs.standing import holder
+from stopctl.runs.table import read_rows
 from support.ran import ran
 
 
@@ -56,7 +57,7 @@ def test_a_lock_that_is_no_file_is_told_and_the_other_runs_are_read(tmp_path, pu
     put(bad / "run.lock")
     with pytest.raises(DamagedError, match=r"run\.lock: "):
         holder(bad)
-    standings, wrong = read_runs(tmp_path)
-    assert [one.path for one in standings] == [good]
+    rows, wrong = read_rows(tmp_path)
+    assert [one.standing.path for one in rows] == [good]
     assert [path for path, _ in wrong] == [bad]
     assert str(bad / "run.lock") in wrong[0][1]

@@ -43,6 +43,32 @@ def test_a_frozen_position_stays():
     assert (stopped.tree()["done"], list(stopped)) == (1, [])
 
 
+class Shared(Rows):
+    """Whose rest is another number of batches, as where other ranks go on."""
+
+    elastic = True
+
+    def __init__(self, source, left):
+        super().__init__(source)
+        self.left = left
+
+    def resume(self, epoch, done, saved):
+        self.length = done + self.left
+        return iter(range(self.left))
+
+
+@pytest.mark.parametrize("left", [1, 2, 4, 5])
+def test_a_pass_whose_rest_is_shared_out_anew_ends_with_the_last_batch_of_it(left):
+    batches = Shared([0] * 6, left)
+    made = Feed(batches, SharedGenerators(), source="list", number=1, limit=None, group=4)
+    made.resume(Position(1, 2, "list", 6, None, detached(SharedGenerators().capture()), elastic=True))
+    ends = []
+    for _ in made:
+        made.done += 1
+        ends.append((made.ended, made.whole(made.done)))
+    assert ends == [(n == 2 + left, n == 2 + left or n % 4 == 0) for n in range(3, 3 + left)]
+
+
 @pytest.mark.parametrize(
     ("change", "text"),
     [

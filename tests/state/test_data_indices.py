@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stopctl import Indices, SettingError
+from stopctl import Indices, MismatchError, SettingError
+from stopctl.state.data import Rows
 
 
 def rows(indices, epoch, start=0):
@@ -51,3 +52,20 @@ def test_wrong_settings_say_what_to_write(given, text):
     with pytest.raises(SettingError) as caught:
         Indices(given.pop("n"), **given)
     assert text in str(caught.value)
+
+
+def test_the_order_of_what_was_done_is_proved_where_it_was_saved(monkeypatch):
+    def begun():
+        return Rows(Indices(7, batch_size=3, seed=3))
+
+    there = begun()
+    batches = [batch.tolist() for batch in there.begin(2)]
+    saved = there.capture(1), there.capture(2)
+    for done, tree in enumerate((*saved, there.capture(0)), 1):  # the last as older versions saved it
+        again = begun()
+        assert [batch.tolist() for batch in again.resume(2, min(done, 2), tree)] == batches[min(done, 2) :]
+    monkeypatch.setattr(Indices, "order", lambda self, number: np.arange(7))
+    with pytest.raises(
+        MismatchError, match="after 2 batches of Indices.7, .*come in another order now: NumPy"
+    ):
+        begun().resume(2, 2, saved[1])

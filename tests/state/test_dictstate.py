@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 from collections import Counter, OrderedDict
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 
+import stopctl
 from stopctl import MismatchError, Run, TreeError
 from stopctl.state.dictstate import DictState
 from stopctl.store.tree import flatten, unflatten
@@ -165,3 +169,81 @@ def test_tensors_of_a_framework_with_an_adapter_are_sent_there():
     torch = pytest.importorskip("torch")
     with pytest.raises(TreeError, match=r"w/0 is a torch Tensor: use Run from stopctl_torch"):
         DictState({"w": [torch.zeros(2)]}).capture()
+
+
+WITHOUT_NUMPY = """
+import logging, random, sys
+class No:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "numpy":
+            raise ModuleNotFoundError("No module named 'numpy'", name="numpy")
+sys.meta_path.insert(0, No())
+sys.path.insert(0, sys.argv[1])
+logging.basicConfig(format="%(message)s")  # warnings
+import stopctl
+
+def train(epochs):
+    state = {"w": 1.0, "seen": [], "blob": b"x" * 70_000, "own": random.Random(3), "rows": {1, 2}, "deep": {}}
+    losses = {1: 3.0, 2: 1.0, 3: 2.0, 4: 2.5}
+    with stopctl.Run(sys.argv[2], state=state, save=stopctl.Every(epochs=1), keep=None) as run:
+        for epoch in run.epochs(epochs):
+            for batch in run.batches([[1], [2]]):
+                state["w"] += random.random() * batch[0]
+            state["seen"].append(state["own"].random())
+            run.report(val_loss=losses[epoch])
+        newest = dict(state, seen=list(state["seen"]))
+        best = run.restore_best()
+        return newest["w"], newest["seen"], best.epoch, state["w"], state["seen"], sorted(best.components)
+
+random.seed(5)
+first = train(2)
+random.seed(9)
+second = train(4)
+random.seed(5)
+sys.argv[2] += "-straight"
+straight = train(4)
+assert second == straight, (second, straight)
+assert (second[2], len(second[1]), second[4]) == (2, 4, first[1]), second
+assert "rng.python" in second[5] and "rng.numpy" not in second[5], second[5]
+
+class Array:
+    dtype, shape = "float32", (2,)
+try:
+    with stopctl.Run(sys.argv[2] + "-array", state={"deep": {"w": Array()}}):
+        pass
+except stopctl.TreeError as error:
+    assert "deep/w is a Array" in str(error) and "pip install numpy" in str(error), error
+else:
+    raise AssertionError
+state = {"w": None}
+try:
+    with stopctl.Run(sys.argv[3], state=state):
+        pass
+except stopctl.MismatchError as error:
+    assert "pip install numpy" in str(error), error
+else:
+    raise AssertionError
+assert state == {"w": None} and "numpy" not in sys.modules
+"""
+
+
+def test_without_numpy_all_but_its_generator_is_saved(tmp_path, caplog):
+    with Run(tmp_path / "arrays", state={"w": np.ones(2)}) as run:
+        run.save("given")
+    home = str(Path(stopctl.__file__).parent.parent)
+    places = [home, str(tmp_path / "run"), str(tmp_path / "arrays")]
+    command = [sys.executable, "-I", "-W", "error", "-c", WITHOUT_NUMPY, *places]
+    ran = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    assert (ran.returncode, ran.stderr) == (0, ""), ran.stderr
+
+    def noticed(**settings):
+        caplog.clear()
+        state = {"w": 0.0, "seen": [], "blob": b"", "own": random.Random(), "rows": set(), "deep": {}}
+        with Run(tmp_path / "run", state=state, **settings) as run:
+            run.restore_latest()
+        return [record.getMessage() for record in caplog.records if "numpy.random" in record.getMessage()]
+
+    (text,) = noticed()  # NumPy is there now: told once
+    assert "saved where NumPy was not installed" in text
+    assert noticed(allow_missing={"rng.numpy"}) == []
+    assert noticed() == [text]  # the same checkpoint still

@@ -13,12 +13,12 @@ from stopctl import Run
 from stopctl.core.errors import TreeError
 from stopctl.store import FILES, Files, Reader, journal
 from stopctl.store.files import Handle
-from stopctl.store.journal import BLOCK, Journal, Lines, newest_first
+from stopctl.store.journal import BLOCK, Journal, Lines, newest_first, parse
 from support.recorder import Op, Recorder
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
-    return list(Lines(FILES, path))
+    return list(Lines(FILES, path, parse))
 
 
 def newest(path: Path) -> list[dict[str, Any]]:
@@ -67,7 +67,7 @@ def test_a_torn_last_line_never_becomes_part_of_the_next(tmp_path: Path) -> None
 
 def test_garbled_lines_are_passed_over_and_counted(tmp_path: Path) -> None:
     (tmp_path / "j").write_bytes(b'{"i":0}\n{"i"\n\n\xff\x00\n[1]\n{"a":1,"a":2}\n{"x":NaN}\n{"i":1}\n{"i":2')
-    found = Lines(FILES, tmp_path / "j")
+    found = Lines(FILES, tmp_path / "j", parse)
     assert found.skipped == 0
     assert list(found) == [{"i": 0}, {"i": 1}]
     assert found.skipped == 5
@@ -133,7 +133,7 @@ def test_each_byte_of_an_endless_line_is_looked_at_once(
 def test_a_reader_given_up_closes_the_file(tmp_path: Path) -> None:
     (tmp_path / "j").write_bytes(b'{"i":1}\n{"i":2}\n')
     files = Recorder()
-    found = Lines(files, tmp_path / "j")
+    found = Lines(files, tmp_path / "j", parse)
     assert next(found) == {"i": 1}
     del found
     assert files.ops[-1].name == "close"

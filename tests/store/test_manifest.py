@@ -3,7 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,7 @@ def test_a_manifest_comes_back_as_it_was(fields: dict[str, Any]) -> None:
     assert len(data) < LIMIT
     assert facts == FACTS
     assert found.bytes == len(data) + 15
-    assert repr(found) == repr(written).replace("bytes=0", f"bytes={found.bytes}")  # NaN equals itself
+    assert repr(astuple(found)) == repr(astuple(replace(written, bytes=found.bytes)))  # NaN equals itself
     assert found.path == FOLDER / found.name
     assert NAME.fullmatch(found.name)
     assert order(found.name) == (found.step, found.epoch, found.writer)

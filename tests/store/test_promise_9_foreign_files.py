@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from stopctl import DamagedError, Run
+from stopctl import DamagedError, Run, SaveError
 from stopctl.store import CheckpointInfo, Reader, Store, pin
 from support.recorder import Op, Recorder
 
@@ -40,7 +40,8 @@ def test_a_whole_life_of_a_run_leaves_them_as_they_were(run: Path, save: Save, c
         path.write_text(f"mine: {path.name}")
     (folder / ".tmp-link").symlink_to(run / "sub")
     empty = [
-        folder / name for name in (".tmp-empty", f"{TRASH[:-1]}g", f"{TRASH}.old", ".trash-mine-0a1b2c3d")
+        folder / name
+        for name in (".tmp-empty", f"{TRASH[:-1]}g", f"{TRASH}.old", ".trash-mine-0a1b2c3d", ".upload-mine")
     ]
     for path in empty:
         path.mkdir()
@@ -152,3 +153,24 @@ def test_a_directory_that_a_reader_keeps_from_going_is_left_and_told(
     check(store, {2})
     assert next(store.newest_lines())["names"] == [".nfs01"]
     store.close()
+
+
+def test_what_is_held_outlives_its_checkpoint_and_is_swept_by_the_next_opening(run: Path, save: Save) -> None:
+    store = Store.lock(run)
+    store.begin({})
+    first = save(store, 1)
+    save(store, 2)
+    names = sorted(path.name for path in first.path.iterdir())
+    held = [store.hold(first.name) for _ in range(2)]
+    store.delete([first.name], guarded=())
+    assert [sorted(path.name for path in each.iterdir()) for each in held if each] == [names, names]
+    assert [info.epoch for info in store.list().good] == [2]
+    assert held[0] is not None
+    store.release(held[0])
+    with pytest.raises(SaveError, match="linking a checkpoint failed"):
+        store.hold(first.name)
+    store.close()
+    last = Store.lock(run)
+    last.begin({})
+    last.close()
+    assert [path.name[:8] for path in (run / "checkpoints").iterdir()] == ["epoch-00"]

@@ -26,7 +26,7 @@ from stopctl.core.errors import DamagedError, TreeError
 from stopctl.runs.choose import choose
 from stopctl.store import CheckpointInfo, Reader, Sharded, Store, draft, manifest, partfile, safetensors
 from stopctl.store.files import FILES
-from stopctl.store.journal import Lines, newest_first
+from stopctl.store.journal import Lines, newest_first, parse
 from stopctl.store.tree import unflatten
 from support import sharded
 from support.faults.counts import count
@@ -304,7 +304,7 @@ def test_fuzzed_journals(data: st.DataObject, tmp_path: Path) -> None:
     text = (original() / "journal.jsonl").read_bytes()
     path = tmp_path / "journal.jsonl"
     path.write_bytes(data.draw(harmed(text)))
-    oldest = list(Lines(FILES, path))
+    oldest = list(Lines(FILES, path, parse))
     assert all(type(line) is dict for line in oldest)
     assert list(newest_first(FILES, path)) == oldest[::-1]
 
@@ -321,6 +321,31 @@ def test_a_run_whose_newest_state_is_hostile(data: st.DataObject) -> None:
         (newest(run) / "state.json").write_bytes(data.draw(st.just(text) | harmed(text)))
         sign(newest(run))
         looked_at(run)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"reports": 2**63},
+        {"reports": 10**400},
+        {"best": "NaN"},
+        {"seconds": 1e300},
+        {"epoch": 10**15},
+        {"planned": 0},
+        {"lr_drops": {"range": [1, 10**400, 1]}},
+        {"memories": [{"policy": "Patience", "goal": "Minimize('val_loss')", "ordinal": 0, "memory": [[]]}]},
+    ],
+)
+def test_a_signed_state_that_no_run_has_is_damage_and_the_one_before_is_used(wrong: dict[str, Any]) -> None:
+    with copied() as run:
+        last = newest(run)
+        saved = json.loads((last / "state.json").read_bytes())
+        (last / "state.json").write_text(json.dumps(saved | {"state": saved["state"] | wrong}))
+        sign(last)
+        with Run(run, **with_()) as opened:
+            assert opened.resumed is not None
+            assert opened.resumed.epoch == 2
+        assert (last.parent / f".damaged-{last.name}").is_dir()
 
 
 @seldom

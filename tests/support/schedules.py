@@ -22,8 +22,10 @@ KINDS = {
     "busy": "its own work takes so long that the others wait through some exchanges",
     "signal": "SIGTERM comes",
     "error": "the program raises",
+    "leave": "the program raises, and what it tells the others reaches nobody",
     "interrupt": "Ctrl-C",
     "stop": "run.stop()",
+    "apart": "its weights are no longer those of the others",
     "failing": "one file operation fails",
     "full": "from here on its disk is full",
 }
@@ -32,7 +34,7 @@ RULES = {name: getattr(stopctl, name) for name in stopctl.__all__ if name[0].isu
 """The names that rules are written with."""
 
 HARMLESS = {"delay", "busy"}
-LOSING = {"drop", "torn", "kill", "kill after", "stuck", "late", "interrupt"}
+LOSING = {"drop", "torn", "kill", "kill after", "stuck", "late", "interrupt", "leave"}
 """After these somebody may wait in vain."""
 
 
@@ -209,9 +211,22 @@ PLACES = {
     "then": NETWORK,
     "file": ["kill", "kill", "stuck", "late", "failing", "failing", "full", "signal", "delay"],
     "work": ["busy", "busy", "signal", "interrupt", "kill"],
-    "body": ["kill", "stuck", "late", "delay", "signal", "signal", "error", "interrupt", "stop", "stop"],
-    "trained": ["kill", "signal", "signal", "error", "error", "interrupt", "stop", "delay"],
-    "reported": ["kill", "signal", "signal", "error", "stop", "late", "interrupt"],
+    "body": [
+        "kill",
+        "stuck",
+        "late",
+        "delay",
+        "signal",
+        "signal",
+        "error",
+        "interrupt",
+        "stop",
+        "stop",
+        "apart",
+        "leave",
+    ],
+    "trained": ["kill", "signal", "signal", "error", "error", "interrupt", "stop", "delay", "apart"],
+    "reported": ["kill", "signal", "signal", "error", "stop", "late", "interrupt", "leave"],
     "leaving": ["kill", "signal", "error", "stop", "late", "delay", "interrupt"],
 }
 """What may strike where."""

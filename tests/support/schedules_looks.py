@@ -27,7 +27,7 @@ class Lived:
     told: list[list[tuple[Any, ...]]]
     struck: list[Fault]
     dead: frozenset[int]
-    asked: int | None
+    asked: list[int] | None
     heard: list[int]
     missed: list[int | None]
 
@@ -42,18 +42,22 @@ def allowed(lived: Lived) -> None:
             continue
         fine = (
             (isinstance(end, Killed) and rank in lived.dead)
-            or (isinstance(end, Boom) and (rank, "error") in own)
+            or (isinstance(end, Boom) and {(rank, "error"), (rank, "leave")} & own)
             or (isinstance(end, KeyboardInterrupt) and (rank, "interrupt") in own)
             or (isinstance(end, Preempted) and "signal" in kinds)
             or (isinstance(end, SaveError) and kinds & {"failing", "full", "late"})
-            or (isinstance(end, TeamError) and kinds & (LOSING | {"error", "failing", "full"}))
-            or (isinstance(end, MismatchError) and lived.asked not in (None, len(ends)))
+            or (isinstance(end, TeamError) and kinds & (LOSING | {"error", "failing", "full", "apart"}))
+            or (isinstance(end, MismatchError) and lived.asked is not None and len(ends) not in lived.asked)
         )
         if not fine:
             raise Wrong(f"rank {rank} has ended with {end!r} after {lived.struck}") from end
     refused = all(isinstance(end, MismatchError) for end in ends)
-    if not kinds and lived.asked not in (None, len(ends)) and not refused:
+    if not kinds and lived.asked is not None and len(ends) not in lived.asked and not refused:
         raise Wrong(f"{len(ends)} ranks go on where only {lived.asked} can: {ends}")
+    if "leave" in kinds and not kinds - HARMLESS - {"leave"}:
+        unnamed = [e for e in ends if isinstance(e, TeamError) and "has ended with Boom" not in str(e)]
+        if unnamed:
+            raise Wrong(f"a rank has left with a note, but another has ended with {unnamed[0]!r}")
     if not kinds & LOSING and any(missed is not None for missed in lived.missed):
         raise Hang(f"ranks have waited in vain: {lived.missed} after {lived.struck}")
     living = [rank for rank in range(len(ends)) if rank not in lived.dead]
@@ -130,15 +134,19 @@ def on_files(directory: Path) -> tuple[list[CheckpointInfo], set[str]]:
     return list(listing.good), named(reader.journal())
 
 
-def asked(directory: Path, *, files: bool) -> int | None:
-    """How many ranks alone can go on, None where any number can: it was saved between two passes."""
+def asked(directory: Path, *, files: bool) -> list[int] | None:
+    """How many ranks alone can go on, by the newest first; None where any number can, at the end of a pass."""
     infos, _ = (on_files if files else in_memory)(directory)
     if not infos:
         return None
-    info = max(infos, key=lambda each: newest([each]))
     store = Reader(directory) if files else shelf.Looking(directory)
-    data = store.load(info, rank=0)[0].get(DATA)
-    return info.ranks if data is not None and data["done"] else None
+    only = []
+    for info in sorted(infos, key=lambda each: newest([each]), reverse=True):
+        data = store.load(info, rank=0)[0].get(DATA)
+        if data is None or not data["done"]:
+            return None
+        only.append(info.ranks)
+    return only or None
 
 
 def only_owned(directory: Path, *, files: bool) -> None:
@@ -151,7 +159,7 @@ def only_owned(directory: Path, *, files: bool) -> None:
     if not found <= {"run.json", "run.lock", "journal.jsonl", "checkpoints"}:
         raise Loss(f"{sorted(found)} are there")
     for path in (directory / "checkpoints").iterdir():
-        if not path.name.startswith("epoch-") and not path.name.startswith("named-"):
+        if not path.name.startswith(("epoch-", "named-", ".damaged-")):
             raise Loss(f"{path.name} was left")
         if foreign := [inner.name for inner in path.iterdir() if not is_ours(inner.name)]:
             raise Loss(f"{path.name} holds {foreign}")

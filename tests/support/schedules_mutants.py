@@ -53,15 +53,18 @@ MUTANTS = {
         "published = ranks.lead('committing a save', publish, info_to_json)",
         "published = ranks.lead('committing a save', lambda: drafts[0].info, info_to_json)\nif drafts: publish()",
     ),
-    "a failing journal that nobody else hears of": Mutant("run.journal:Journal.note", "if self._ranks.over:", "if True:"),
-    "an error that nobody else hears of": Mutant(
-        "team.leave:Parting.leave", "self._last_save(self._sharing.farewell(at, error, versions), at)", "return None"
+    "a difference that is passed over": Mutant("team.proof:Proof.compare", "len(set(digests)) == 1", "True"),
+    "a digest that looks at nothing": Mutant(
+        "team.proof:Proof.digest", "hashlib.sha256(raw(leaf)).hexdigest()[:32]", "name"
     ),
-    "a last save of ranks that are not equally far": Mutant(
-        "team.inputs:Sharing.complete", "each['fields']['versions'] == first['fields']['versions']", "True"
+    "a failing journal that nobody else hears of": Mutant("run.journal:Journal.note", "if self._ranks.over:", "if True:"),
+    "a note that is dropped": Mutant("team.leave:Parting.leave", "ranks.notes.leave(fault)", "pass"),
+    "a note that nobody reads": Mutant("team.ranks:Ranks.exchange", "self.notes.read()", "{}"),
+    "an error that nobody else hears of": Mutant(
+        "team.leave:Parting.leave", "self._last_save(self._sharing.farewell(at, fault, versions), at)", "return None"
     ),
     "another exchange after one was broken off": Mutant(
-        "team.ranks:Ranks.exchange", "except BaseException:", "except TeamError:"
+        "team.ranks:Ranks.exchange", "except BaseException as error:", "except TeamError as error:"
     ),
     "every rank is given rank 0's part": Mutant("team.restore:_load", "rank=ranks.rank", "rank=0"),
     "other ranks go on inside an epoch": Mutant(

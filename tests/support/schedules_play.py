@@ -71,16 +71,16 @@ class Player:
         """Without faults, to the end, which is that of an undisturbed run."""
         life = Life(self.schedule.last, 0)
         only = self.asked()
-        if only not in (None, life.ranks):
+        if only is not None and life.ranks not in only:
             self.look(life, self.live(life))  # who cannot
-            life = Life(only, 0)
+            life = Life(only[0], 0)
         lived = self.live(life)
         self.look(life, lived)
         if isinstance(lived.ends[0], BaseException):
             raise Wrong(f"driven on without faults it ends with {lived.ends[0]!r}")
         self.compare(lived.ends[0])
 
-    def asked(self) -> int | None:
+    def asked(self) -> list[int] | None:
         return asked(self.directory, files=self.files) if self.schedule.elastic else None
 
     def oracle(self) -> dict[str, Any]:
@@ -110,17 +110,23 @@ class Player:
         if left:
             raise Wrong(f"ranks {left} have left files open")
         self.saved |= WORLD.told
-        self.deleted |= WORLD.deleted
+        self.deleted |= WORLD.deleted | WORLD.passed
+        self.saved = {name: info for name, info in self.saved.items() if name not in WORLD.passed}
         self.counts["lives"] += 1
         for fault in stage.struck:
             self.counts[fault.kind] += 1
         return Lived(ends, told, stage.struck, frozenset(stage.dead), only, stage.heard, stage.missed)
 
     def strike(self, fault: Fault) -> None:
-        if fault.kind == "error":
+        if fault.kind == "leave" and WORLD.stage is not None:
+            WORLD.stage.mute.add(fault.rank)
+        if fault.kind in ("error", "leave"):
             raise Boom(f"rank {fault.rank}")
         if fault.kind == "interrupt":
             raise KeyboardInterrupt
+        if fault.kind == "apart":
+            WORLD.held[fault.rank].apart = True
+            return
         run = self.runs.get(fault.rank)
         session = None if run is None else run._session
         if session is not None and not session.closed:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from stopctl import BestNotSaved, Run, SaveError
-from stopctl.store import Piece, Sharded
+from stopctl.store import Leaf, Piece, Sharded
 from support.schedules import Schedule
 from support.schedules_stage import Loss, StagedTeam, Wrong
 from support.schedules_world import WORLD
@@ -22,6 +22,7 @@ class Held:
         self.weights = 1
         self.seen = 0
         self.moved = 0
+        self.apart = False  # from the other ranks, where all should have the same
         self._schedule, self._rank, self._size = schedule, rank, size
 
     def train(self, number: int, batch: int) -> None:
@@ -37,6 +38,7 @@ class Held:
             "model": {"weights": self.weights, "seen": self.seen},
             "own": {"rank": self._rank, "seen": self.seen},
         }
+        components["model"]["array"] = Leaf("I64", (1,), (self.weights + self.apart).to_bytes(8, "little"))
         if self._schedule.sharded:
             piece = Piece((self._rank,), (1,), bytes([self.seen % 251]))
             components["model"]["sharded"] = Sharded("U8", (self._size,), [piece])
@@ -47,7 +49,16 @@ class Held:
         if own is None and "own" not in allow_missing:
             raise Wrong(f"rank {self._rank} has got no component of its own")
         check(model, own, self._rank)
-        self.weights, self.seen = model["weights"], model["seen"]
+        self.weights, self.seen, self.apart = model["weights"], model["seen"], False
+
+    def shared(self) -> dict[str, Any]:
+        return {"model": self.capture()["model"]}
+
+    def loose(self, names: Collection[str], *, search: bool = False) -> Collection[str]:
+        return ()
+
+    def remedy(self, names: Collection[str]) -> str:
+        return "do not"
 
     def per_rank(self) -> Collection[str]:
         return {"own"}
@@ -132,6 +143,7 @@ def program(
         **{name: schedule.rule(getattr(schedule, name)) for name in ("stop", "save", "keep")},
     )
     runs[rank] = run
+    WORLD.held[rank] = held
 
     def place(name: str) -> None:
         if team is not None:

@@ -93,6 +93,8 @@ class Stage:
         self.dead: set[int] = set()
         self.heard = [-1] * size
         self.missed: list[int | None] = [None] * size
+        self.mute: set[int] = set()  # whose messages reach nobody any more
+        self.notes: dict[int, str] = {}
         self._faults = {(fault.rank, fault.place, fault.at): fault for fault in faults}
         self._strike = strike
         self._passed: Counter[tuple[int, str]] = Counter()
@@ -185,6 +187,8 @@ class Stage:
         reached: Collection[int] = range(self.size)
         if fault is not None and fault.kind in ("drop", "torn"):
             reached = fault.more
+        if rank in self.mute:
+            reached = ()
         sent = self._sent.setdefault(number, {each: {} for each in range(self.size)})
         for each in reached:
             sent[each][rank] = message
@@ -266,3 +270,14 @@ class StagedTeam:
 
     def close(self) -> None:
         self.closed = True
+
+    def note(self, text: str) -> None:
+        if self.rank in self._stage.dead:
+            raise Killed
+        self._stage.notes[self.rank] = text
+
+    def notes(self) -> dict[int, str]:
+        return self._stage.notes
+
+    def lost(self, error: BaseException) -> bool:
+        return False

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+from support import memory
 from support.faults.counts import count
 from support.schedules import KINDS, draw
 from support.schedules_play import play
@@ -20,7 +19,8 @@ TOLD = {
     "ranks held up": ("delay", "busy"),
     "messages lost": ("drop", "torn"),
     "signals to ranks": ("signal",),
-    "errors and stops of ranks": ("error", "interrupt", "stop"),
+    "errors and stops of ranks": ("error", "leave", "interrupt", "stop"),
+    "weights that drift apart": ("apart",),
     "disks of ranks full or failing": ("failing", "full"),
 }
 assert sorted(KINDS) == sorted(kind for kinds in TOLD.values() for kind in kinds)
@@ -36,12 +36,8 @@ def in_memory(numbers: Iterable[int]) -> Counter[str]:
 
 def on_files(numbers: Iterable[int]) -> Counter[str]:
     """The same with the real store, on a disk in memory where there is one."""
-    memory = Path("/dev/shm")
-    with (
-        tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder,
-        world("files"),
-    ):
-        return _played(numbers, Path(folder, "run"), files=True)
+    with memory.folder() as folder, world("files"):
+        return _played(numbers, folder / "run", files=True)
 
 
 def _played(numbers: Iterable[int], directory: Path, *, files: bool) -> Counter[str]:

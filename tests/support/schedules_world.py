@@ -16,10 +16,10 @@ from stopctl.run import checkpoints, saver
 from stopctl.run import open as opening
 from stopctl.store import CheckpointInfo, Store, lock
 from stopctl.store.files import Files, Handle
-from stopctl.team import inputs, ranks, save
+from stopctl.team import inputs, proof, ranks, save
 from support import schedules_shelf as shelf
 from support.recorder import OPERATIONS, READS
-from support.schedules_stage import Stage
+from support.schedules_stage import Stage, Wrong
 from support.teams import Killed
 
 GROWS = {"mkdir", "create", "write", "link", "open_append", "open_lock"}
@@ -35,6 +35,8 @@ class World:
         full: ranks whose disk is full.
         told: checkpoints that some rank was told are saved, by name.
         deleted: those that rank 0 was asked to delete.
+        held: the state of each rank.
+        passed: those that were set aside, as so many ranks could not go on there.
     """
 
     stage: Stage | None = None
@@ -48,6 +50,8 @@ class World:
         self.full: set[int] = set()
         self.told: dict[str, CheckpointInfo] = {}
         self.deleted: set[str] = set()
+        self.held: dict[int, Any] = {}
+        self.passed: set[str] = set()
         self._open: dict[int, set[int]] = {rank: set() for rank in range(size)}
 
     @property
@@ -160,6 +164,8 @@ def world(level: str) -> Iterator[World]:
     def committed(self: checkpoints.Checkpoints, *args: Any) -> Any:
         info = commit(self, *args)
         WORLD.told[info.name] = info
+        if len({held.apart for held in WORLD.held.values()}) > 1:
+            raise Wrong(f"{info.name} was saved, though the ranks differ")
         return info
 
     def asked(self: Store, names: Any, **more: Any) -> dict[str, str]:
@@ -168,20 +174,30 @@ def world(level: str) -> Iterator[World]:
         stuck: dict[str, str] = deleting(self, names, **more)
         return stuck
 
+    def passed(self: Store, name: str, why: str) -> str | None:
+        assert "cannot go on there, as nobody knows which rows are left" in why
+        WORLD.passed.add(name)
+        stuck: str | None = setting_aside(self, name, why)
+        return stuck
+
     changes: list[tuple[Any, str, Any]] = [
         (ranks, "Task", Work),
+        (proof, "Task", Work),
         (inputs, "time", clock),
         (saver, "time", clock),
         (checkpoints.Checkpoints, "commit", committed),
     ]
     if level == "files":
         deleting = delete
-        changes += [(Store, "delete", asked)]
+        setting_aside = Store.set_aside
+        changes += [(Store, "delete", asked), (Store, "set_aside", passed)]
         changes += [(Files, name, _operation(name)) for name in OPERATIONS]
     else:
         deleting = shelf.Shelf.delete
+        setting_aside = shelf.Shelf.set_aside
         changes += [
             (shelf.Shelf, "delete", asked),
+            (shelf.Shelf, "set_aside", passed),
             (shelf, "step", WORLD.step),
             (opening, "Store", shelf.Shelf),
             (opening, "Follower", shelf.ShelfFollower),

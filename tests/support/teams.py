@@ -31,6 +31,7 @@ class Network:
         self._waiting: dict[int, int] = {}  # rank -> exchange
         self._sent: dict[int, dict[int, bytes]] = {}
         self._given_up: set[int] = set()
+        self.notes: dict[int, str] = {}
 
     def share(self, rank: int, number: int, message: bytes) -> list[bytes]:
         """One rank's part in exchange ``number``."""
@@ -85,6 +86,15 @@ class LocalTeam:
 
     def close(self) -> None:
         self.closed = True
+
+    def note(self, text: str) -> None:
+        self._network.notes[self.rank] = text
+
+    def notes(self) -> dict[int, str]:
+        return self._network.notes
+
+    def lost(self, error: BaseException) -> bool:
+        return isinstance(error, ConnectionError)
 
 
 def together(

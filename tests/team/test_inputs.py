@@ -81,3 +81,14 @@ def test_a_clock_that_stands_still_and_steps_that_begin_anew_do_no_harm():
     assert not rhythm.due(7)
     assert rhythm.due(8)
     assert rhythm.due(1)
+
+
+def test_only_ranks_that_are_equally_far_are_complete():
+    def told(call: str = "report", **fields: object) -> dict[str, object]:
+        return {"call": call, "same": {"epoch": 2}, "fields": {"digest": "d", "versions": [6], **fields}}
+
+    complete = Sharing(Two(), Controller(), None, 0.0, SimpleNamespace(came=None)).complete
+    assert complete([told(), told("failed")])
+    for other in (told("failed", versions=[5]), told("failed", digest="e"), told("save")):
+        assert not complete([told(), other])
+    assert not complete([told("failed"), told()])

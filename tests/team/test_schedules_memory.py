@@ -1,12 +1,14 @@
 """Ranks that meet faults at random, with the store in memory: they agree, end, and lose nothing.
 
-The rest of the 10,000 schedules of CI is in test_schedules_files.py; ``-m slow`` plays 100,000 more.
+With those of test_schedules_files.py, CI plays 10,000 schedules, most of them by ``-m long``; ``-m slow`` plays
+100,000 more.
 """
 
 from __future__ import annotations
 
 import pytest
 
+from support.portion import mostly_long
 from support.schedules import HARMLESS, KINDS, draw
 from support.schedules_replay import read
 from support.schedules_suite import in_memory
@@ -16,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("one_core")
 CHUNK = 500
 
 
-@pytest.mark.parametrize("first", range(0, 6500, CHUNK))
+@pytest.mark.parametrize("first", mostly_long(range(0, 6500, CHUNK), range(3 * CHUNK)))
 def test_ranks_agree_and_end_and_lose_nothing_whatever_strikes_them(first):
     struck = in_memory(range(first, first + CHUNK))
     assert struck["lives"] > 2 * CHUNK

@@ -12,10 +12,10 @@ from support.schedules_stage import Wrong
 from support.schedules_suite import HERE
 from support.schedules_world import world
 
-pytestmark = pytest.mark.usefixtures("one_core")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("one_core")]
 
-ENOUGH = 300
-"""Schedules within which each must be noticed; CI plays thirty times as many."""
+ENOUGH = 1000
+"""Schedules within which each must be noticed; CI plays nine times as many."""
 
 
 @pytest.mark.parametrize("name", MUTANTS)

@@ -11,6 +11,7 @@ import json
 import os
 import random
 import signal
+import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -64,6 +65,10 @@ class Course:
                 os.kill(os.getpid(), signal.SIGSTOP)
             case "raise":
                 raise ValueError("a fault of this rank")
+            case "exit":
+                sys.exit(7)
+            case "interrupt":
+                os.kill(os.getpid(), signal.SIGINT)
             case "late":
                 time.sleep(planned["seconds"])
 

@@ -17,6 +17,9 @@ from typing import Any, Self
 from adapters.distributed.work import Work
 
 HERE = Path(__file__).parent
+SOURCES = [HERE.parents[2], HERE.parents[2] / "adapters"]
+"""What is tested, whatever is installed."""
+
 LIMIT = 240.0
 """Seconds after which something hangs, wherever no shorter time is promised."""
 
@@ -31,7 +34,7 @@ ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "CUDA_VISIBLE_DEVICES": "-1",
     "GLOO_SOCKET_IFNAME": "lo",
-    "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parents[1])]),
+    "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parents[1]), *map(str, SOURCES)]),
 }
 
 

@@ -38,21 +38,19 @@ def test_all_ranks_stop_for_the_same_reason_and_hold_the_same_parameters(straigh
     assert {parts["ranks"] for parts in straight.kept.values()} == {RANKS}
 
 
-def test_under_torchrun_a_worker_is_killed_and_the_training_ends_as_if_nothing_had_happened(
+def test_under_torchrun_each_rank_is_killed_once_and_the_training_ends_as_if_nothing_had_happened(
     straight, tmp_path
 ):
     work = Work(tmp_path)
-    torchrun(
-        work, RANKS, "--max-restarts", "1", plan=[{"start": 0, "rank": 1, "at": "backward 3 8", "do": "kill"}]
-    )
-    assert sorted(path.name for path in tmp_path.glob("pid-*")) == [
-        "pid-0-0",
-        "pid-0-1",
-        "pid-1-0",
-        "pid-1-1",
+    plan = [
+        {"start": 0, "rank": 1, "at": "backward 3 8", "do": "kill"},
+        {"start": 1, "rank": 0, "at": "backward 5 8", "do": "kill"},
     ]
-    assert [line["step"] for line in events(work, "resume")] == [30]
-    assert differing(work.ended(1), straight) == []
+    torchrun(work, RANKS, "--max-restarts", "2", plan=plan)
+    started = {path.name for path in tmp_path.glob("pid-*")}
+    assert started == {f"pid-{start}-{rank}" for start in range(3) for rank in range(RANKS)}
+    assert [line["step"] for line in events(work, "resume")] == [30, 55]
+    assert differing(work.ended(2), straight) == []
 
 
 @pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])

@@ -14,6 +14,7 @@ from torch.optim import swa_utils
 from stopctl import Every, Preempted
 from stopctl.testing.verify import verify_resume
 from stopctl_torch import Run
+from support.portion import mostly_long
 
 
 def train(directory, *, fault=""):
@@ -71,6 +72,7 @@ FORGOTTEN = {
     **{f"a counter({n})": n for n in (2, 3, 4, 7)},
     **{f"unfrozen({n})": n for n in (2, 5, 7)},
 }
+FEW = {"StepLR(8)", "warm restarts(1, 2)", "a counter(7)", "unfrozen(7)"}
 
 
 def forgetful(directory, what, every):
@@ -98,7 +100,7 @@ def forgetful(directory, what, every):
 
 @pytest.mark.filterwarnings("ignore:.*:UserWarning")
 @pytest.mark.parametrize("every", [1, 4])
-@pytest.mark.parametrize("what", FORGOTTEN)
+@pytest.mark.parametrize("what", mostly_long(FORGOTTEN, FEW))
 def test_what_a_loop_forgets_is_found_whatever_its_period(what, every):
     with pytest.raises(AssertionError, match="resume is not exact"):
         verify_resume(lambda directory: forgetful(directory, what, every), budget=0)

@@ -19,8 +19,9 @@ OK = "ok"
 
 def start(program: str, size: int, directory: Path, *args: str) -> list[subprocess.Popen[str]]:
     """One process a rank: ``PROGRAM RANK SIZE DIRECTORY ARGS``."""
-    tests = Path(__file__).parents[2]
-    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(tests)}
+    root = Path(__file__).parents[3]
+    sources = [root / "tests", root, root / "adapters"]  # what is tested, whatever is installed
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(map(str, sources))}
     command = [sys.executable, str(Path(__file__).parent / program)]
     return [
         subprocess.Popen(

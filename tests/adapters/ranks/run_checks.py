@@ -87,7 +87,7 @@ def a_damaged_part_makes_all_ranks_take_the_older_checkpoint(rank: int, size: in
 def _run(program: Program, directory: Path, save: Every | OnBest | None = None) -> Run:
     save = save or Every(epochs=1)
     objects = {"model": program.model, "optimizer": program.optimizer}
-    return Run(directory, **objects, save=save, stop=None, timeout=60)
+    return Run(directory, **objects, save=save, stop=None, timeout=60, per_rank={"model/norm.*"})
 
 
 def _of_all(value: float) -> list[float]:

@@ -26,7 +26,9 @@ def main() -> None:
         join(rank, size, file)
     program = Program(KINDS[kind](seed))
     settings = {"model": program.model, "optimizer": program.optimizer, "stop": None, "watch": "raise"}
-    with Run(directory / "run", save=Every(epochs=1), timeout=60, **settings) as run:
+    with Run(
+        directory / "run", save=Every(epochs=1), timeout=60, per_rank={"model/norm.*"}, **settings
+    ) as run:
         found = program.digest()
         for epoch in run.epochs(epochs):
             program.train(2, start=2 * epoch)

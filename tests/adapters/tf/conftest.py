@@ -19,11 +19,9 @@ from tensorflow.python.ops import stateful_random_ops
 
 from stopctl.ports import Tree
 from support.reload import Trees, fingerprints, reload
+from support.threads import one_thread
 
-if tf.config.threading.get_intra_op_parallelism_threads() != 1:
-    tf.config.threading.set_intra_op_parallelism_threads(1)
-if tf.config.threading.get_inter_op_parallelism_threads() != 1:
-    tf.config.threading.set_inter_op_parallelism_threads(1)
+one_thread()
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 
-from stopctl import Every
+from stopctl import Every, Minimize, MismatchError
 from stopctl.store import Reader
 from stopctl_tf import FitCallback
 
@@ -83,3 +83,40 @@ def test_layers_that_are_not_what_they_were_are_told(
         fit(tmp_path, 7, decay(0.1, 9, 0.9), 0.2, frozen=True, anew={"optimizer"})
     (message,) = told(caplog)
     assert "layer 1 Dense was trained, is frozen now" in message
+
+
+def phase(directory: Path, epochs: int, *, frozen: bool, **settings: Any) -> Any:
+    """Compiled and trained, with or without its base; the model when it has ended."""
+    keras.utils.set_random_seed(0)
+    base = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)])
+    base.trainable = not frozen
+    model = keras.Sequential([base, keras.layers.Dense(1)])
+    model.compile(keras.optimizers.SGD(0.1 if frozen else 0.01, momentum=0.9), "mse", run_eagerly=True)
+    control = FitCallback(directory, goal=Minimize("loss"), stop=None, save=Every(epochs=1), **settings)
+    model.fit(X, X[:, :1], epochs=epochs, verbose=0, shuffle=False, callbacks=[control])
+    return model
+
+
+def test_what_is_trained_by_phases_has_an_optimizer_that_begins_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    phase(tmp_path / "run", 1, frozen=True)
+    for settings in ({}, {"allow_missing": {"optimizer"}}):
+        with pytest.raises(MismatchError) as caught:
+            phase(tmp_path / "run", 3, frozen=False, **settings)
+        text = str(caught.value)
+        assert (
+            "optimizer: it was saved for 2 variables, the one given trains 4 (now trained as well: " in text
+        )
+        assert "/kernel], model/1 [" in text
+        assert "write anew={'optimizer'}" in text
+        assert "optimizer/" not in text, "moments follow from that"
+    with caplog.at_level(logging.WARNING, "stopctl"):
+        for epochs in (2, 3):  # requeued with the line
+            model = phase(tmp_path / "run", epochs, frozen=False, anew={"optimizer"})
+    assert not any("lr" in message for message in told(caplog))
+    assert int(model.optimizer.iterations.numpy()) == 2, "it began with the second phase"
+    assert rate_of(model.optimizer) == pytest.approx(0.01)
+    assert len(model.optimizer._trainable_variables) == 4
+    other = phase(tmp_path / "other", 1, frozen=False, start_from_run=tmp_path / "run")
+    assert int(other.optimizer.iterations.numpy()) == 1

@@ -124,6 +124,15 @@ def unordered(data: Any) -> Any:
     return data.with_options(options)
 
 
+def augmented(training: bool = True) -> Any:
+    flip = keras.layers.RandomFlip("horizontal", seed=3)
+
+    def flipped(x: Any) -> Any:
+        return flip(tf.zeros((1, 2, 2, 1)), training=training)
+
+    return rows().map(flipped)
+
+
 def inner(x: Any) -> Any:
     return tf.data.Dataset.range(x).shuffle(4)
 
@@ -150,6 +159,7 @@ def seeded_inner(x: Any) -> Any:
             r"map\(\) .*RandomUniformInt",
         ),
         (lambda: iter(rows().map(lambda x: tf.random.normal(())).repeat()), "RandomStandardNormal"),
+        (augmented, r"map\(\) function assigns a variable \(AssignVariableOp\), .* put the layer into"),
         (lambda: unordered(rows()), "leave that option out"),
         (
             lambda: rows().map(lambda x: x, num_parallel_calls=2, deterministic=False),
@@ -170,7 +180,12 @@ def test_what_cannot_be_found_again_is_refused_with_what_to_write(tmp_path, sour
 
 
 @pytest.mark.parametrize(
-    "source", [lambda: rows().flat_map(seeded_inner), lambda: rows().shuffle(3, 1, False)]
+    "source",
+    [
+        lambda: rows().flat_map(seeded_inner),
+        lambda: rows().shuffle(3, 1, False),
+        lambda: augmented(training=False),
+    ],
 )
 def test_a_seeded_order_is_taken(tmp_path, source):
     with Run(tmp_path, model=tf.Variable(1.0), save=None, stop=None, durability="process") as run:

@@ -7,10 +7,11 @@ import pytest
 import tensorflow as tf
 
 from stopctl import Patience, ReduceOnPlateau, SettingError
+from stopctl_keras.rates import can_lower, check, lr_drops, scale
 from stopctl_tf import Run
-from stopctl_tf.rates import can_lower, lr_drops, scale
 
-schedules = keras.optimizers.schedules
+optimizers = keras.optimizers
+schedules = optimizers.schedules
 
 
 def stepped(rate, steps):
@@ -66,6 +67,72 @@ def test_before_the_first_step_nothing_is_said():
 def test_the_innermost_optimizer_counts():
     wrapped = keras.optimizers.LossScaleOptimizer(stepped(piecewise(29, 59), 5))
     assert lr_drops([wrapped, stepped(piecewise(29), 5)], 5, 100) == (30, 60)
+
+
+class Wrapper(optimizers.Optimizer):
+    """A user's own, which steps by the one inside."""
+
+    def __init__(self, inner, **options):
+        super().__init__(learning_rate=options.pop("learning_rate", 0.0), **options)
+        self._steps_by = inner
+
+    def build(self, variables):
+        self._steps_by.build(variables)
+        super().build(variables)
+
+    def apply(self, grads, trainable_variables=None):
+        self._steps_by.apply(grads, trainable_variables)
+
+
+def several(first, last):
+    return optimizers.MultiOptimizer(optimizers.OptimizerMap(last, {"first/.*": first}))
+
+
+def test_schedules_inside_of_wrappers_are_seen():
+    inside = stepped(piecewise(29, 59), 5)
+    for wrapped in (several(inside, optimizers.SGD(0.1)), Wrapper(inside)):
+        assert lr_drops([wrapped], 5, 100) == (30, 60)
+        with pytest.raises(SettingError, match=r"the rate of optimizer \(SGD inside\) is a schedule"):
+            check(wrapped, "optimizer")
+    with pytest.raises(SettingError, match="the rate of optimizer is a function"):
+        check(optimizers.SGD(lambda: 0.1), "optimizer")
+
+
+def rates_of(*optimizers):
+    return [pytest.approx(float(each.learning_rate.numpy())) for each in optimizers]
+
+
+def test_each_rate_that_trains_is_lowered(tmp_path):
+    """A wrapper's own rate, where it has one, is one of them."""
+    first, last = optimizers.Adam(0.5), optimizers.SGD(0.25)
+    scale(several(first, last), 0.1, 0.03)
+    assert rates_of(first, last) == [0.05, 0.03]
+    scale(optimizers.LossScaleOptimizer(first), 0.5, 0.0)
+    scale(wrapper := Wrapper(last, learning_rate=0.4), 0.5, 0.0)
+    assert rates_of(first, last, wrapper) == [0.025, 0.015, 0.2]
+    assert can_lower(several(first, last), 0.5, 0.02)
+    assert not can_lower(several(first, last), 0.5, 0.03)
+
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3, name="first"), keras.layers.Dense(1)])
+    optimizer = several(optimizers.Adam(0.4), optimizers.SGD(0.2))
+    given = {"model": model, "optimizer": optimizer, "durability": "process"}
+    with Run(tmp_path, lr=ReduceOnPlateau(0.5, patience=1), stop=None, **given) as run:
+        for _ in run.epochs(2):
+            run.report(val_loss=1.0)
+    assert rates_of(*optimizer.optimizers) == [0.2, 0.1]
+    given["optimizer"] = again = several(optimizers.Adam(0.8), optimizers.SGD(0.1))
+    with Run(tmp_path, stop=None, anew={"lr"}, **given):
+        assert rates_of(*again.optimizers) == [0.8, 0.1]
+
+
+def test_a_rate_that_does_not_move_is_an_error(tmp_path):
+    class Fixed(optimizers.SGD):
+        learning_rate = property(lambda self: 0.1, lambda self, rate: None)
+
+    with pytest.raises(
+        SettingError, match="lowered the rate of Fixed, but its learning_rate is 0.1 as before"
+    ):
+        scale(Fixed(0.1), 0.5, 0.0)
 
 
 def test_scaling_stops_at_the_floor_and_never_raises():

@@ -11,8 +11,9 @@ import tensorflow as tf
 from tensorflow.python.distribute import values
 
 from stopctl.ports import leaf_array
+from stopctl_keras.table import compare, rows
 from stopctl_tf import replicas, strategies
-from stopctl_tf.table import assign, compare, encode, rows, unfit
+from stopctl_tf.table import assign, encode, unfit
 from stopctl_tf.walk import slots_of
 
 KINDS = tf.VariableAggregation

@@ -127,6 +127,48 @@ def test_every_sort_of_model_comes_back_and_trains_on_equally(
     round_trip(model, OPTIMIZERS["momentum"], fit, reloaded)
 
 
+def every_optimizer() -> dict[str, Callable[[], Any]]:
+    """Those of Keras, also of later versions; wrappers with something inside."""
+    kinds = {name: getattr(optimizers, name) for name in sorted(dir(optimizers)) if name != "Optimizer"}
+    found = {n: k for n, k in kinds.items() if isinstance(k, type) and issubclass(k, optimizers.Optimizer)}
+    each_its_own = optimizers.OptimizerMap
+    return found | {
+        "LossScaleOptimizer": lambda: optimizers.LossScaleOptimizer(optimizers.Lamb()),
+        "MultiOptimizer": lambda: optimizers.MultiOptimizer(
+            each_its_own(optimizers.Nadam(), {".*kernel": optimizers.SGD(0.1, momentum=0.9)})
+        ),
+    }
+
+
+@pytest.mark.parametrize("optimizer", every_optimizer().values(), ids=every_optimizer())
+def test_every_optimizer_of_keras_in_a_process_that_has_made_more_variables(
+    optimizer: Callable[[], Any], reloaded: Callable[..., Any]
+) -> None:
+    """Their names carry numbers of the process; so do those of checkpoints that were saved with them."""
+
+    def model() -> Any:
+        return keras.Sequential([keras.Input((2,)), layers.Dense(1)])
+
+    def step(model: Any, optimizer: Any) -> None:
+        gradients = [keras.ops.ones(v.shape) * 0.3 for v in model.trainable_variables]
+        optimizer.apply(gradients, model.trainable_variables)
+
+    old, old_optimizer = model(), optimizer()
+    step(old, old_optimizer)
+    state = TfState(model=old, optimizer=old_optimizer)
+    saved = reloaded(state.capture())
+    numbered = {name.replace(".variable", ".variable_99"): leaf for name, leaf in saved["optimizer"].items()}
+    others = [keras.Variable(0.0), layers.Dense(1), optimizer()]
+    for tree in (saved["optimizer"], numbered):
+        new, new_optimizer = model(), optimizer()
+        TfState(model=new, optimizer=new_optimizer).restore({**saved, "optimizer": tree})
+        assert values(new, new_optimizer) == values(old, old_optimizer)
+    assert others
+    for one, other in ((old, old_optimizer), (new, new_optimizer)):
+        step(one, other)
+    assert values(new, new_optimizer) == values(old, old_optimizer)
+
+
 @pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
 def test_every_sort_of_optimizer_comes_back_and_trains_on_equally(
     optimizer: Callable[[], Any], fit: Callable[..., None], reloaded: Callable[..., Any]

@@ -133,6 +133,18 @@ def test_who_has_read_the_round_before_others_gave_up_is_told_in_the_next(table:
         second._read(0, time.monotonic() + 20)
 
 
+def test_notes_are_found_of_whichever_ranks_have_left_them(table: Table) -> None:
+    teams = members(300)
+    assert teams[0].notes() == {}
+    teams[299].note("ValueError: bad sample")
+    teams[7].note("KeyboardInterrupt")
+    teams[299].note("a second one")
+    assert teams[0].notes() == {299: "ValueError: bad sample", 7: "KeyboardInterrupt"}
+    table.gone = "the host is gone"
+    teams[8].note("ValueError")
+    assert teams[0].notes() == {}
+
+
 def test_who_waits_for_a_rank_that_has_closed_is_told_at_once(table: Table) -> None:
     teams = members(2, timeout=20)
     together(teams, [b"", b""])

@@ -74,3 +74,17 @@ def test_a_state_of_another_kind_is_a_mismatch() -> None:
     rows.kinds[0] = np.random.Generator(np.random.MT19937(1))
     with pytest.raises(MismatchError, match="does not take its saved state"):
         generators_in(data.DataLoader(rows)).load(saved)
+
+
+@pytest.mark.parametrize(
+    "kind", [np.random.RandomState, lambda seed: np.random.Generator(np.random.MT19937(seed))]
+)
+def test_a_position_behind_a_states_own_words_is_a_mismatch(kind) -> None:
+    rows = Rows()
+    rows.kinds[0] = kind(1)
+    held = generators_in(data.DataLoader(rows))
+    saved = held.capture()
+    state = saved["dataset.kinds[0]"]["state"]
+    state["pos"] = 10**6  # NumPy takes it, and reads there
+    with pytest.raises(MismatchError, match="pos is out of range"):
+        held.load(saved)

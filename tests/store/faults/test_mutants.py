@@ -68,6 +68,7 @@ def test_the_store_as_it_is_passes_what_mutants_do_not(scratch: Path, check: str
     CHECKS[check](scratch)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_mutant_is_noticed(scratch: Path, name: str) -> None:
     with applied(name), pytest.raises(Loss):

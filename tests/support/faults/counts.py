@@ -6,6 +6,7 @@ Where pytest-xdist spreads the tests over processes, each sends its counts to th
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -32,7 +33,11 @@ TOLD = (
     "messages lost",
     "signals to ranks",
     "errors and stops of ranks",
+    "weights that drift apart",
     "disks of ranks full or failing",
+    "operations of a mirror, each broken off",
+    "faults of a mirror's operations",
+    "schedules of two machines with a mirror",
     "hangs",
     "disagreements",
     "losses",
@@ -63,3 +68,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         for what in TOLD:
             if COUNTS[what] or what in TOLD[-4:]:
                 terminalreporter.write_line(f"{COUNTS[what]:>8,}  {what}")
+
+
+@pytest.fixture(autouse=True)
+def nothing_lost(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test that fails where this is imported has found a loss, or something that went unnoticed."""
+    failed = request.session.testsfailed
+    yield
+    COUNTS["losses"] += request.session.testsfailed - failed

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 
 from stopctl import MismatchError
 from stopctl.ports import Leaf, Tree
-from stopctl_tf.parts import OptimizerPart, Part, VariablesPart
-from stopctl_tf.rng import RNGS
-from stopctl_tf.table import rows
+from stopctl_keras.parts import Part, TablePart, VariablesPart
+from stopctl_keras.table import rows
 
 
 def restore(
-    parts: Mapping[str, Part], components: Mapping[str, Tree], allow_missing: Collection[str] = ()
+    parts: Mapping[str, Part],
+    components: Mapping[str, Tree],
+    rngs: Mapping[str, Part],
+    allow_missing: Collection[str] = (),
 ) -> None:
     """Compare names both ways and every component with its part, then load them all.
 
@@ -28,18 +31,36 @@ def restore(
     both = {name: part for name, part in parts.items() if name in components}
     _refuse([*lines, *_check(both, components, built=False)])
 
-    before = {name: part.capture(name) for name, part in RNGS.items()}  # building draws initial values
+    before = {name: part.capture(name) for name, part in rngs.items()}  # building draws initial values
     try:
         for name, part in both.items():
             part.build(components[name])
         _refuse(_check(both, components, built=True) or _torn(both, components))
         before |= {name: part.capture(name) for name, part in both.items() if name not in before}
-        for name, part in both.items():
-            part.load(components[name])
+        _load(both, components)
+        _refuse(_differing(both, components))
     except BaseException:
-        for name, tree in before.items():
-            {**RNGS, **both}[name].load(tree)
+        with suppress(MismatchError):  # of a layer that cannot take what it has told: the first error says so
+            _load({name: {**rngs, **both}[name] for name in before}, before)
         raise
+
+
+def stands(parts: Mapping[str, VariablesPart], components: Mapping[str, Tree]) -> list[str]:
+    """What to tell of components that an older version has saved, see `stopctl_keras.layers`."""
+    there = [(name, part) for name, part in parts.items() if name in components]
+    return [line for name, part in there for line in part.layers.stands(components[name], name)]
+
+
+def _load(parts: Mapping[str, Part], components: Mapping[str, Tree]) -> None:
+    for name, part in parts.items():
+        part.load(components[name])
+    for name, part in parts.items():
+        part.settle(components[name])
+
+
+def _differing(parts: Mapping[str, Part], components: Mapping[str, Tree]) -> list[str]:
+    there = {name: part.layers for name, part in parts.items() if isinstance(part, VariablesPart)}
+    return [line for name, layers in there.items() for line in layers.differing(components[name], name)]
 
 
 def _check(parts: Mapping[str, Part], components: Mapping[str, Tree], *, built: bool) -> list[str]:
@@ -51,8 +72,9 @@ def _torn(parts: Mapping[str, Part], components: Mapping[str, Tree]) -> list[str
     first: dict[int, tuple[str, Leaf]] = {}
     lines = []
     for name, part in parts.items():
-        if isinstance(part, (VariablesPart, OptimizerPart)):
-            for i, (row, slot) in enumerate(zip(rows(components[name]) or (), part.slots(), strict=True)):
+        if isinstance(part, TablePart):
+            saved = components[name]
+            for i, (row, slot) in enumerate(zip(rows(saved) or (), part.targets(saved), strict=True)):
                 where, leaf = first.setdefault(id(slot.raw), (f"{name}/{i}", row.leaf))
                 if leaf.data != row.leaf.data:
                     lines.append(f"{where} and {name}/{i}: saved as two variables, given as one")

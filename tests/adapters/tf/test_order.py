@@ -1,4 +1,4 @@
-"""What a tf.data pipeline is made of; how run.batches() answers is in test_feeds.py."""
+"""What a tf.data pipeline is made of; how run.batches() answers is in test_datasets.py."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from stopctl import SettingError
-from stopctl_tf.datasets import links, refuse_hidden_draws, refuse_unknown_order
+from stopctl_tf.order import links, refuse_hidden_draws, refuse_unknown_order
 
 Dataset = tf.data.Dataset
 

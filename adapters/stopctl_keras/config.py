@@ -9,8 +9,9 @@ from weakref import WeakKeyDictionary
 import keras
 
 from stopctl.ports import FROZEN, LR, Described, Structure
-from stopctl_tf import rates
-from stopctl_tf.parts import kind_of
+from stopctl_keras import rates
+from stopctl_keras.arrays import array_of
+from stopctl_keras.rates import kind_of
 
 SHOWN = ("rate", "stddev", "momentum", "epsilon", "negative_slope")
 """Attributes of layers that say what they compute."""
@@ -44,14 +45,25 @@ def structure(things: Mapping[str, Any], optimizers: Mapping[str, Any]) -> Struc
 
 def given_rates(optimizers: Mapping[str, Any], anew: Collection[str]) -> list[tuple[Any, Any]]:
     """Variables of learning rates that are the script's, and their values."""
-    found = [rates.rate(optimizer) for optimizer in optimizers.values() if LR in anew]
-    return [(rate, rate.numpy()) for rate in found if not isinstance(rate, rates.SCHEDULE)]
+    found = [each for optimizer in optimizers.values() if LR in anew for each in rates.applied(optimizer)]
+    return [(each._learning_rate, array_of(each._learning_rate)) for each in found if rates.is_number(each)]
 
 
 def _options(optimizer: Any) -> dict[str, Any]:
-    rate = rates.rate(optimizer)
-    options = {} if isinstance(rate, rates.SCHEDULE) else {"lr": float(f"{rate.numpy():.7g}")}
+    options = {
+        f"lr{where}": float(f"{float(array_of(each._learning_rate)):.7g}")
+        for where, each in _numbered(optimizer)
+        if rates.is_number(each)
+    }
     return {"class": kind_of(optimizer), **options}
+
+
+def _numbered(optimizer: Any) -> list[tuple[str, Any]]:
+    """What trains: one as it is, several by number and class, ``" of 0 Adam"``."""
+    applied = rates.applied(optimizer)
+    if len(applied) == 1:
+        return [("", applied[0])]
+    return [(f" of {i} {type(each).__name__}", each) for i, each in enumerate(applied)]
 
 
 def _layers(things: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
@@ -73,7 +85,8 @@ def _text(layer: Any) -> str:
 
 def _schedules(optimizers: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     for name, optimizer in optimizers.items():
-        schedule = rates.rate(optimizer)
-        if isinstance(schedule, rates.SCHEDULE) and type(schedule).__module__.startswith("keras."):
-            plain = [f"{key}={value!r}" for key, value in schedule.get_config().items() if key != "name"]
-            yield name, "learning rate", f"{type(schedule).__name__}({', '.join(plain)})"
+        for where, each in _numbered(optimizer):
+            schedule = each._learning_rate
+            if isinstance(schedule, rates.SCHEDULE) and type(schedule).__module__.startswith("keras."):
+                plain = [f"{key}={value!r}" for key, value in schedule.get_config().items() if key != "name"]
+                yield name, f"learning rate{where}", f"{type(schedule).__name__}({', '.join(plain)})"
