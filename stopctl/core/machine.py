@@ -130,11 +130,14 @@ def decide(
         state.lr_drop_pending = state.lr_drop_pending or lr.pending(memory, state)
         if lr.met(memory, x, state):
             return replace(_told(plan, state, asked, new_best, boundary=False), lr_factor=lr.factor)
-    if asked or (planned is not None and plan.proposes and state.passes >= planned):
-        return _told(plan, state, asked, new_best, boundary=False)
-    for met, i, own in plan.finite_tests if finite else plan.tests:
+    for met, i, own in plan.finite_stop_tests if finite else plan.stop_tests:
         if met(memories[i], x if own is None else own[0] * values[own[1]], state):
             return _told(plan, state, asked, new_best, boundary=False)
+    if asked or (planned is not None and plan.proposes and state.passes >= planned):
+        return _told(plan, state, asked, new_best, boundary=False, stops=False)
+    for met, i, own in plan.save_tests:
+        if met(memories[i], x if own is None else own[0] * values[own[1]], state):
+            return _told(plan, state, asked, new_best, boundary=False, stops=False)
     return NEW_BEST if new_best else NOTHING
 
 
@@ -208,8 +211,10 @@ def _told(
     *,
     boundary: bool,
     retry: bool = True,
+    stops: bool = True,
 ) -> Decision:
-    causes = plan.causes(plan.stop, state, boundary=boundary)
+    """The decision with all its causes; ``stops=False``: no stop rule is met, so none is asked again."""
+    causes = plan.causes(plan.stop, state, boundary=boundary) if stops else []
     causes += [cause for cause in asked if cause.reason is Reason.REQUESTED]
     stop = Stop(tuple(causes)) if causes else None
     if not plan.proposes:

@@ -90,13 +90,14 @@ class Plan:
         self.updates: tuple[tuple[int, Callable[[Any, float, Any], Any], Own | None], ...] = tuple(
             (i, leaf.update, own_of(leaf)) for i, leaf in enumerate(self.leaves) if leaf.updates
         )
-        at = len(tuple(leaves(stop)))
+        self._saves_from = at = len(tuple(leaves(stop)))
         self.metric, self.sign = goal.metric if goal.alpha is None else goal.key, goal.sign
         self.start_from = goal.start_from
         saves = save if proposes else None
-        self.tests = _tests(stop, 0, boundary=False) + _tests(saves, at, boundary=False)
+        self.stop_tests = _tests(stop, 0, boundary=False)
         quiet = {leaf.met for leaf in self.leaves if leaf.non_finite_only and leaf.goal in (None, goal)}
-        self.finite_tests = tuple(test for test in self.tests if test[0] not in quiet)
+        self.finite_stop_tests = tuple(test for test in self.stop_tests if test[0] not in quiet)
+        self.save_tests = _tests(saves, at, boundary=False)
         self.boundary_tests = _tests(stop, 0, boundary=True) + _tests(saves, at, boundary=True)
 
     def keys(self) -> list[tuple[str, str, int]]:
@@ -111,8 +112,7 @@ class Plan:
 
     def causes(self, rule: Policy | None, state: State, *, boundary: bool) -> list[Cause]:
         """All rules of the tree that are met now and take part in its being met, in the order written."""
-        first = 0 if rule is self.stop else len(tuple(leaves(self.stop)))
-        return self._causes(rule, first, state, boundary)[0]
+        return self._causes(rule, 0 if rule is self.stop else self._saves_from, state, boundary)[0]
 
     def doubts(self) -> Iterator[str]:
         """What is allowed and probably not meant, with what to write instead."""

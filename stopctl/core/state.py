@@ -146,15 +146,14 @@ class State(Progress):
         self._count_saves()
 
     def _count_saves(self) -> None:
-        marks = (self.committed, *self.in_flight.values())
-        self.saved_epoch = max(mark.epoch for mark in marks)
-        self.saved_step = max(mark.step for mark in marks)
-        self.saved_seconds = max(mark.seconds for mark in marks)
-        self.saves_in_flight = len(self.in_flight)
+        _, epoch, step, seconds, _, _ = self.committed
         best, bests = self.committed_best, self.committed_bests
         for mark in self.in_flight.values():
+            epoch, step, seconds = max(epoch, mark.epoch), max(step, mark.step), max(seconds, mark.seconds)
             best, bests = _better(self.goal, best, mark.value), self._bests(bests, mark)
+        self.saved_epoch, self.saved_step, self.saved_seconds = epoch, step, seconds
         self.saved_best, self.saved_bests = best, bests
+        self.saves_in_flight = len(self.in_flight)
 
     def _bests(self, bests: dict[str, float], mark: Mark) -> dict[str, float]:
         if not mark.values:
