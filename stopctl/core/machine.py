@@ -82,34 +82,23 @@ def advance(plan: Plan, state: State, report: Report, asked: Sequence[Cause] = (
     trial.lr_drop_pending = report.lr_drop_pending
     trial.lr_drops = report.lr_drops
     trial.can_lower = report.can_lower
-    decision = decide(plan, trial, metrics, report.epoch, report.step, report.seconds, report.planned, asked)
+    trial.epoch, trial.step, trial.seconds = report.epoch, report.step, report.seconds
+    trial.planned = report.planned
+    decision = decide(plan, trial, metrics, asked)
     if trial is not state:
         state.become(trial)
     return decision
 
 
-def decide(
-    plan: Plan,
-    state: State,
-    metrics: dict[str, float],
-    epoch: int,
-    step: int,
-    seconds: float,
-    planned: int | None,
-    asked: Sequence[Cause] = (),
-) -> Decision:
-    """The part of advance() after the checks; what a report says of rates is in the state already."""
+def decide(plan: Plan, state: State, metrics: dict[str, float], asked: Sequence[Cause] = ()) -> Decision:
+    """The part of advance() after the checks; all that a report says but its metrics is in the state."""
     values = average(plan, state, metrics) if plan.smoothed else metrics
     value = values[plan.metric]
     sign = plan.sign
     x = sign * value
     state.reports += 1
-    state.epoch = epoch
-    state.step = step
-    state.seconds = seconds
     state.value = value
     state.metrics = metrics
-    state.planned = planned
     state.reported = True
     best = state.best
     finite = x - x == 0.0
@@ -117,8 +106,8 @@ def decide(
     if new_best:
         if state.reports > plan.start_from:
             state.best = value
-            state.best_epoch = epoch
-            state.best_step = step
+            state.best_epoch = state.epoch
+            state.best_step = state.step
         else:
             new_best = False
     memories = state.memories
@@ -133,6 +122,7 @@ def decide(
     for met, i, own in plan.finite_stop_tests if finite else plan.stop_tests:
         if met(memories[i], x if own is None else own[0] * values[own[1]], state):
             return _told(plan, state, asked, new_best, boundary=False)
+    planned = state.planned
     if asked or (planned is not None and plan.proposes and state.passes >= planned):
         return _told(plan, state, asked, new_best, boundary=False, stops=False)
     for met, i, own in plan.save_tests:

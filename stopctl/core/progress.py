@@ -56,7 +56,7 @@ class Report:
         lr_drops: Sequence[int] = (),
         can_lower: bool = True,
     ) -> None:
-        if not isinstance(metrics, Mapping) or not metrics:
+        if not metrics or (type(metrics) is not dict and not isinstance(metrics, Mapping)):
             raise ReportError(f"report got {metrics!r}: give metrics by name, such as val_loss=0.3")
         self.metrics: dict[str, float] = {
             name: value if type(value) is float else number(value, name) for name, value in metrics.items()

@@ -94,7 +94,8 @@ class EarlyStopper:
             refuse_after_stop("report", self._stopped, f"update {state.reports + 1} ({value!r})")
         if type(value) is not float:
             value = number(value, "value")
-        decision = decide(self._plan, state, {"value": value}, 0, state.step + 1, 0.0, None)
+        state.step += 1
+        decision = decide(self._plan, state, {"value": value})
         if decision.stop is not None:
             self._stopped = decision.stop
         return decision
