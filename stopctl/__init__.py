@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from stopctl.runs.peek import Peek, peek
     from stopctl.runs.weights import Weights
     from stopctl.state.data import Indices
+    from stopctl.state.folder import FolderState
     from stopctl.store import CheckpointInfo
 
 _HOMES = {
@@ -58,6 +59,7 @@ _HOMES = {
     "stopctl.core.stopper": "EarlyStopper",
     "stopctl.export": "load_exported",
     "stopctl.state.data": "Indices",
+    "stopctl.state.folder": "FolderState",
     "stopctl.run.run": "Run",
     "stopctl.run.settings": "RunSettings",
     "stopctl.runs.peek": "Peek peek",
@@ -78,6 +80,7 @@ __all__ = [
     "Diverged",
     "EarlyStopper",
     "Every",
+    "FolderState",
     "Goal",
     "Indices",
     "KeepEvery",

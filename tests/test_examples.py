@@ -128,7 +128,7 @@ class GridLoader:
 
 SETUPS: dict[str, list[Any]] = {
     "docs/tutorial.md": [dict, no_framework, torch_loop, no_framework, torch_batches, own_files],
-    "docs/adapters.md": [lambda: {"model": Grid()}, lambda: {"loader": GridLoader()}],
+    "docs/adapters.md": [lambda: {"model": Grid()}, lambda: {"loader": GridLoader()}, dict],
     "docs/observers.md": [lambda: {"state": {}, **any_loop()}, dict],
 }
 

@@ -23,7 +23,7 @@ from stopctl.runs.choose import candidates
 from stopctl.runs.history import OPENINGS, goal_of, saved_once
 from stopctl.runs.weights import Weights, left_out_told, weights
 from stopctl.state.config import Config
-from stopctl.state.protocols import Outlined, Ranked, State
+from stopctl.state.protocols import Ranked, State, outline_of
 from stopctl.store import CheckpointInfo, Store, flatten
 from stopctl.store.rundir import RESTORING, url_of
 from stopctl.store.shield import Shield
@@ -415,7 +415,7 @@ def _begin_with(
     Raises:
         TreeError: something that a checkpoint cannot hold, before a pass is trained.
     """
-    given = state.outline() if isinstance(state, Outlined) else state.capture()
+    given = outline_of(state)
     flatten(given, data=False)
     if parent is None:
         return None

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from stopctl.core.errors import SettingError
 from stopctl.core.words import masked, on_one_line
-from stopctl.state.protocols import Configured, Described, State, Structure
+from stopctl.state.protocols import Configured, Described, State, Structure, outline_of
 from stopctl.store import strict
 
 CONFIG = "config"
@@ -66,7 +66,7 @@ class Config:
         """
         configured = state if isinstance(state, Configured) else None
         if anew:
-            _check(anew, state.capture(), lr=configured is not None)
+            _check(anew, outline_of(state), lr=configured is not None)
         settings = configured.settings() if configured else {}
         return cls(
             settings, None if notes is None else strict.plain(dict(notes), "notes"), tuple(sorted(anew))

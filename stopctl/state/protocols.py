@@ -128,6 +128,11 @@ class Outlined(Protocol):
         ...
 
 
+def outline_of(state: State) -> dict[str, Tree]:
+    """What a State will save, without bytes where it can tell that."""
+    return state.outline() if isinstance(state, Outlined) else state.capture()
+
+
 @runtime_checkable
 class Configured(Protocol):
     """What a State can do besides whose objects have settings beside their arrays."""

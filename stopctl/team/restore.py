@@ -10,7 +10,7 @@ from stopctl.core.controller import Controller
 from stopctl.core.errors import DamagedError, MismatchError, StateError
 from stopctl.state.config import CONFIG, MODELS, Config, Trained, begins_anew
 from stopctl.state.data import DATA, Position, generators_of
-from stopctl.state.protocols import Configured, Ranked, Seeded, State
+from stopctl.state.protocols import Configured, Ranked, Seeded, State, outline_of
 from stopctl.store import CheckpointInfo, Leaf, Store, Tree
 from stopctl.store.tree import tree_leaves
 from stopctl.team.follower import Follower
@@ -136,7 +136,7 @@ def _put(
             restored, position = restored._replace(given_up=told), None
         restored = restored._replace(notes=notes, position=position)
     if anew := trained.anew:
-        new |= {name for name in {*components, *state.capture()} if begins_anew(name, anew)}
+        new |= {name for name in {*components, *outline_of(state)} if begins_anew(name, anew)}
     trees = {name: tree for name, tree in components.items() if name != DATA and name not in new}
     given = {"anew": anew} if anew and isinstance(state, Configured) else {}
     try:
