@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from stopctl_torch import signals as _signals  # noqa: F401  # workers are forked later
 from stopctl_torch.load import load
+from stopctl_torch.resumable import ResumableLoader
 from stopctl_torch.run import Run
 from stopctl_torch.state import TorchState
 
-__all__ = ["Run", "TorchState", "load"]
+__all__ = ["ResumableLoader", "Run", "TorchState", "load"]

@@ -42,6 +42,7 @@ from stopctl_torch.parts import (
     outline,
 )
 from stopctl_torch.replicas import RANK, Globs, Replicas, merged
+from stopctl_torch.resumable import ResumableLoader
 from stopctl_torch.rng import CUDA, KINDS, CudaRng, PartGenerators, SharedRng, TorchRng, cuda_in_use
 from stopctl_torch.samplers import Histories
 from stopctl_torch.team import find_team
@@ -245,6 +246,7 @@ class TorchState:
         Raises:
             SettingError: one whose position cannot be saved.
         """
+        source = source.loader if isinstance(source, ResumableLoader) else source
         if not isinstance(source, torch.utils.data.DataLoader):
             return None
         self._replicas.refuse_join()

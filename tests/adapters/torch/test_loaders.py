@@ -11,7 +11,7 @@ import torch
 from torch.utils import data
 
 from stopctl import Every, MismatchError, OrderError, SettingError
-from stopctl_torch import Run
+from stopctl_torch import ResumableLoader, Run
 
 ROWS, BATCH, EPOCHS = 13, 4, 2
 BATCHES = 4  # an epoch, the last one smaller
@@ -131,6 +131,7 @@ LOADERS = {
     ),
     "with replacement": replacing,
     "a batch sampler": batch_sampler,
+    "one that tells its position": lambda: ResumableLoader(plain(shuffle=True)()),
     "a sampler of the user's": lambda: data.DataLoader(Noisy(), BATCH, sampler=Lazy(False)),
     "an iterable dataset": lambda: data.DataLoader(Stream(), BATCH),
     "stateful": stateful(shuffle=True),
