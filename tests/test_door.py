@@ -76,7 +76,10 @@ def told(tmp_path_factory):
         lines.append(f"stopctl.EarlyStopper({call})")
     calls[len(lines) + 1] = ("right", "epochs", "len")
     lines.append('n: int = len(stopctl.Run("runs/a", state={}).epochs(5))')
-    batches = 'stopctl.Run("runs/a", state={}).batches([1, 2])'
+    batches, pushed = (
+        'stopctl.Run("runs/a", state={}).batches([1, 2])',
+        'stopctl.Run("runs/a", state={}).open()',
+    )
     for kind, line in (
         ("right", f"item: int = next({batches})"),
         ("right", f"items: list[tuple[int, int]] = list(enumerate({batches}))"),
@@ -84,6 +87,11 @@ def told(tmp_path_factory):
         ("wrong", f"word: str = next({batches})"),
         ("wrong", batches.replace("])", '], steps="3")')),
         ("wrong", f"{batches}.batchsize"),
+        ("right", f"{pushed}.report(val_loss=0.5, epoch=3, step=1200, planned=50).stop"),
+        ("right", f"{pushed}.boundary(epoch=3, step=1250, inside=True).stop"),
+        ("wrong", f'{pushed}.report(val_loss=0.5, epoch="3")'),
+        ("wrong", f"{pushed}.boundary(3, 1250)"),
+        ("wrong", f"{pushed}.boundary(step=1.5)"),
     ):
         calls[len(lines) + 1] = (kind, "batches", line)
         lines.append(line)

@@ -126,9 +126,38 @@ class GridLoader:
         return iter(np.random.default_rng(seed).permutation(self.rows).tolist())
 
 
+class Host:
+    """Trains by itself, in epochs of four steps, and calls back."""
+
+    def __init__(self, model: dict[str, float]) -> None:
+        self.model, self.epoch, self.step, self.should_stop = model, 0, 0, False
+
+    def fit(self, epochs: int, callback: Any) -> None:
+        self.epochs = epochs
+        callback.on_fit_begin(self)
+        while not self.should_stop and self.epoch < epochs:
+            self.model["w"] += 1
+            self.step += 1
+            if self.step % 4:
+                callback.on_step_end(self)
+            else:
+                self.epoch += 1
+                callback.on_epoch_end(self, {"val_loss": abs(20.0 - self.model["w"])})
+
+
+def host_and_model() -> dict[str, Any]:
+    model = {"w": 0.0}
+    return {"model": model, "host": Host(model)}
+
+
 SETUPS: dict[str, list[Any]] = {
     "docs/tutorial.md": [dict, no_framework, torch_loop, no_framework, torch_batches, own_files],
-    "docs/adapters.md": [lambda: {"model": Grid()}, lambda: {"loader": GridLoader()}, dict],
+    "docs/adapters.md": [
+        lambda: {"model": Grid()},
+        lambda: {"loader": GridLoader()},
+        dict,
+        host_and_model,
+    ],
     "docs/observers.md": [lambda: {"state": {}, **any_loop()}, dict],
 }
 

@@ -73,7 +73,8 @@ def standing(now: Progress) -> str:
 def begun(at: Counters, settings: str, parent: str | None) -> str:
     """A new run begins."""
     weights = f" with the weights of {parent}" if parent else ""
-    return f"begins {counted(at.planned, at.unit)}{weights}: {settings}"
+    passes = "" if at.planned is None else f" {counted(at.planned, at.unit)}"
+    return f"begins{passes}{weights}: {settings}"
 
 
 def resumed(at: Counters, checkpoint: str, found: str) -> str:
@@ -85,7 +86,7 @@ def finished(at: Counters, stop: object, *, before: bool) -> str:
     """A loop has nothing to do."""
     word = "finished before" if before else "finished"
     why = f"all {at.planned} {at.unit}s are done" if stop is None else f"stopped at {position(at)}, {stop}"
-    longer = f"more than {counted(at.planned, at.unit)}" if stop is None else "another stop= rule"
+    longer = f"more than {counted(at.planned or 0, at.unit)}" if stop is None else "another stop= rule"
     return (
         f"{word}: {why}; nothing was trained, and what you gave has the state that was saved: write {longer} "
         "to go on, or another directory to begin anew"

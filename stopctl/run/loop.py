@@ -29,7 +29,8 @@ class Loop:
         self._state = state
         self._watched = state if isinstance(state, Watched) else None
         self._epoch, self._step = progress.epoch, progress.step  # completed ones
-        self._unit, self._planned = "epoch", 0
+        self._unit = "epoch"
+        self._planned: int | None = 0
         self._number: int | None = None  # the pass we are in
         self._reported: Mapping[str, int] | None = None  # the state's version at the report we stand at
         self._feed: Feed | None = None  # the batches of this pass, of several data those at work
@@ -110,7 +111,7 @@ class Loop:
         if unit != "epoch":
             self._data_was_used()
         self._unit, self._planned = unit, n
-        session.begin_loop(begun := self.at())
+        session.enter_loop(begun := self.at())
         if session.goes_on(self.at()):
             self._find_laps()
         try:
@@ -342,7 +343,10 @@ class Loop:
         """Decide on the pass, or on the batch that the loop is in."""
         session, number = self._session, self._number
         if not self.going_on or number is None:
-            raise OrderError("report() outside a loop: call it inside run.epochs(n) or run.steps(n)")
+            raise OrderError(
+                "report() outside a loop: call it inside run.epochs(n) or run.steps(n); where another loop "
+                "trains, say what it has completed: report(..., epoch=3, step=1200)"
+            )
         self._see_break(sys._getframe(1))
         if self._reported is not None:
             raise OrderError(f"report() was called twice in {self.where}: report all metrics at once")
@@ -407,23 +411,23 @@ class Loop:
         """Raise where something moved after the report; what did so after the last one is nobody's loss."""
         if self._reported is None:
             return
-        moved = _moved(self._reported, self._state.version())
-        if moved:
+        what = moved(self._reported, self._state.version())
+        if what:
             raise OrderError(
-                f"{moved} ran after run.report(); a resumed run would skip it: call it before report()"
+                f"{what} ran after run.report(); a resumed run would skip it: call it before report()"
             )
-        moved = None if self._watched is None else self._watched.moved()
-        if moved and self._session.goes_on(self.at(number)):
+        what = None if self._watched is None else self._watched.moved()
+        if what and self._session.goes_on(self.at(number)):
             raise OrderError(
-                f"{moved} changed after run.report(), and a resumed run would not have that: change it "
+                f"{what} changed after run.report(), and a resumed run would not have that: change it "
                 "before report(), or first thing in the next pass"
             )
 
     def _unmoved(self, done: int) -> None:
-        moved = _moved(self._session.restored, self._state.version())
-        if done and moved:
+        what = moved(self._session.restored, self._state.version())
+        if done and what:
             raise OrderError(
-                f"{moved} ran before run.batches() in an epoch that goes on after batch {done}: it would "
+                f"{what} ran before run.batches() in an epoch that goes on after batch {done}: it would "
                 "run a second time; call it at the end of the epoch"
             )
 
@@ -464,5 +468,6 @@ class Passes:
         return with_bar(passes, done, self._n, self._unit, self._loop.standing)
 
 
-def _moved(before: Mapping[str, int], now: Mapping[str, int]) -> str | None:
+def moved(before: Mapping[str, int], now: Mapping[str, int]) -> str | None:
+    """The call that has moved a count between two versions of a State, if one has."""
     return next((call for call, count in before.items() if now.get(call) != count), None)

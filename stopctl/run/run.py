@@ -17,6 +17,7 @@ from stopctl.core.words import on_one_line
 from stopctl.run import lifecycle
 from stopctl.run.batches import BatchIterator
 from stopctl.run.loop import Loop, Passes
+from stopctl.run.pushed import Pushed, Told
 from stopctl.run.session import Session
 from stopctl.run.settings import RunSettings, checked_settings, checked_state
 from stopctl.state.protocols import State
@@ -61,8 +62,9 @@ class Run:
     def open(self) -> Self:
         """Lock the directory, resume what is there, and begin to count seconds; ``with`` does it.
 
-        ``run = Run(...).open()`` is for loops that are not to be indented; `close` ends it. What this thread
-        has left open in the directory, with no loop going on, is closed first.
+        ``run = Run(...).open()`` is for loops that are not to be indented, and for training that somebody
+        else counts, see `report`; `close` ends it. What this thread has left open in the directory, with no
+        loop going on, is closed first.
         """
         if self._session is not None and not self._session.closed:
             raise OrderError(f"{self.directory} is open already: call run.close() first")
@@ -246,24 +248,81 @@ class Run:
         """The number of the batch that ``run.batches()`` is at, from 1; 0 outside of it."""
         return self._open_loop().batch
 
-    def report(self, **metrics: object) -> Decision:
+    def report(
+        self,
+        *,
+        epoch: int | None = None,
+        step: int | None = None,
+        planned: int | None = None,
+        inside: bool = False,
+        **metrics: object,
+    ) -> Decision:
         """Decide, and save if it is due; the last thing in the pass that may change the state.
 
         In the body of ``run.batches()`` it is the last thing of that batch, and allowed once a batch. When
         the run has stopped there, the report that ends the epoch is not judged; it tells the stop again.
 
+        Where the loop is not yours, as in a framework's own ``fit``, there is no ``run.epochs(n)``: say what
+        is completed by ``epoch=`` and ``step=``, which may jump forward. Until `close` the run then counts as
+        in its loop. What is saved is the state of this moment. docs/adapters.md shows it.
+
         Args:
+            epoch, step: completed ones, of a run that is pushed; one of them, or both each time.
+            planned: how many epochs are meant to be done (steps where epochs are not counted); None: as told
+                before. After the last one the run is saved whatever the rules say.
+            inside: the steps end in the middle of the epoch after ``epoch``. It follows by itself where only
+                the step has grown since the last call.
             metrics: name=one number; the goal's metric and those that rules name must be there. Of several
                 ranks rank 0's count, unless ``reduce`` says otherwise; the others may leave them out.
 
         Raises:
-            OrderError: outside a loop, twice in a pass, or after the stop.
+            OrderError: outside a loop, twice in a pass, or after the stop; counters inside ``run.epochs(n)``,
+                or that go back; something moved after the same counters were told.
             MetricError, ReportError: the report is refused and nothing has changed.
             SaveError: the save failed, or the one before it in the background; the decision stands, and the
                 save is due again.
             Preempted: SIGTERM or SIGUSR1 came; the run is saved.
         """
-        return self._open_loop().report(metrics)
+        told = Told(epoch, step, planned, inside)
+        if told == (None, None, None, False):
+            return self._open_loop().report(metrics)
+        return self._pushed("report").report(metrics, told)
+
+    def boundary(
+        self,
+        *,
+        epoch: int | None = None,
+        step: int | None = None,
+        planned: int | None = None,
+        inside: bool = False,
+    ) -> Decision:
+        """Decide between two reports of a run that is pushed: by rules that count, by time, and by signals.
+
+        Call it where the training may be broken off, and once before it begins, with what is completed then:
+        that tells how the run goes on, or that it is finished. After a stop it tells the stop again.
+
+        Args:
+            epoch, step, planned, inside: as in `report`.
+
+        Returns:
+            What `report` would; ``stop`` says why the run ends here, or has ended.
+
+        Raises:
+            OrderError, SaveError, Preempted: as in `report`.
+        """
+        return self._pushed("boundary").boundary(Told(epoch, step, planned, inside))
+
+    def _pushed(self, call: str) -> Pushed:
+        """The loop that is told where it stands; nothing else is a loop of this run from now on."""
+        loop = self._open_loop()
+        if loop.going_on:
+            raise OrderError(
+                f"{call}() with epoch=, step=, planned= or inside= inside run.epochs(n) or run.steps(n): "
+                "that loop counts itself, so leave them out; give a metric of such a name another one"
+            )
+        if not isinstance(loop, Pushed):
+            self._loop = loop = Pushed(self._open_session(), self._state)
+        return loop
 
     def stop(self, reason: str) -> None:
         """End the run at the next report or loop boundary; ``reason`` is told in ``run.stopped``.

@@ -363,12 +363,12 @@ class Session:
             self._state.scale_lr(decision.lr_factor, self._lr_floor)
         return decision
 
-    def find_drops(self, number: int, planned: int) -> None:
+    def find_drops(self, number: int, planned: int | None) -> None:
         """Find the step-wise drops of the learning rate, once a loop, when ``number`` passes are completed.
 
         Inside the first pass, where nobody knows how many steps a pass has, each report finds them anew.
         """
-        if self._drops_found or not isinstance(self._state, LearningRate):
+        if self._drops_found or planned is None or not isinstance(self._state, LearningRate):
             return
         if not any(position.inside for position in self.place.waiting.values()):
             self._drops = self._state.lr_drops(max(number, 1), planned)
@@ -380,15 +380,19 @@ class Session:
             return True
         return self._state.can_lower(lr.factor, lr.min_lr)
 
-    def begin_loop(self, at: Counters) -> None:
-        """Take part in a loop; tell that it begins, goes on, or has no passes left."""
-        self._drops_found = False
-        self._loops += 1
+    def enter_loop(self, at: Counters) -> None:
+        """Take part in a loop that begins here, and begin it."""
         self._inputs.boundary(f"{at.unit}s({at.planned})", at)
         now = self._inputs.now()
         if now.signal is not None:
             self._saver.take(wait=True)
             self._boundary(at, now)
+        self.begin_loop(at)
+
+    def begin_loop(self, at: Counters) -> None:
+        """Tell that a loop begins, goes on, or has no passes left."""
+        self._drops_found = False
+        self._loops += 1
         self._tell_begin(at)
         if self._resumption is not None and (at.epoch, at.step) == (
             self._resumption.info.epoch,
@@ -430,13 +434,13 @@ class Session:
             return
         if not isinstance(self._state, Configured) or before is None or not at.done or at.inside:
             return
-        if at.planned > before:
+        if at.planned is not None and at.planned > before:
             for text in self._state.too_short(at.done, before, at.planned):
                 self._changed(text)
 
     def goes_on(self, at: Counters) -> bool:
         """Whether another pass comes."""
-        return self.controller.stopped is None and at.done < at.planned
+        return self.controller.stopped is None and (at.planned is None or at.done < at.planned)
 
     def begin_data(self, epoch: int, batches: int | None) -> None:
         """Begin with the batches of an epoch, of which all ranks have as many."""

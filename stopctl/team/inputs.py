@@ -66,14 +66,14 @@ class Counters(NamedTuple):
     Attributes:
         epoch, step: completed ones.
         unit: of the loop's passes, "epoch" or "step".
-        planned: passes.
+        planned: passes; None: nobody knows.
         inside: between two batches of the epoch after ``epoch``.
     """
 
     epoch: int
     step: int
     unit: str
-    planned: int
+    planned: int | None
     inside: bool
 
     @property
