@@ -21,11 +21,13 @@ SECONDS = 100
 
 match FRAMEWORK:
     case "torch":
-        import stopctl_torch
         import torch
+
+        import stopctl_torch
     case "tf":
-        import stopctl_tf
         import tensorflow as tf
+
+        import stopctl_tf
 
 
 def tf_config(rank: int) -> str:
