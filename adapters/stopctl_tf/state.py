@@ -112,6 +112,21 @@ class TfState(ModelState):
         """The shared generators, and what each worker has for itself, see `stopctl_tf.worker`."""
         return frozenset({*RNGS, *self._values, WORKER})
 
+    def shared(self) -> dict[str, Tree]:
+        """What is saved once: models, optimizers, and what else has variables."""
+        return {name: part.capture(name) for name, part in self._tables().items()}
+
+    def loose(self, names: Collection[str], *, search: bool = False) -> Collection[str]:
+        """All but weights and the optimizers' own variables: what each worker has for itself."""
+        return {*names} - self._worker.same()
+
+    def remedy(self, names: Collection[str]) -> str:
+        """What to write where these arrays differ."""
+        return (
+            "make models and optimizers under strategy.scope(), move them inside strategy.run(...) alone, "
+            "and load and assign the same on every worker"
+        )
+
     def _present(self) -> dict[str, Part]:
         """All parts, with this worker's own where there are several."""
         return {**self._parts, WORKER: self._worker} if self._seat()[1] > 1 else self._parts

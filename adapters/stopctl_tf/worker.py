@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from stopctl.ports import Tree
-from stopctl_keras.parts import Part
-from stopctl_keras.table import Slot
+from stopctl_keras.parts import Part, TablePart
+from stopctl_keras.table import Slot, key
 from stopctl_tf import replicas
 from stopctl_tf.parts import OptimizerPart, VariablesPart
 from stopctl_tf.walk import raw
@@ -20,8 +20,8 @@ class WorkerPart(Part):
     """The variables of a rank other than 0, by component; those of rank 0 stand in the components themselves.
 
     The same on all workers are the weights that an optimizer trains, the trainable weights of a model, and
-    the optimizer's own variables: the strategy sees to it. Statistics of BatchNormalization, generators,
-    metrics and whatever else is given are each worker's own.
+    the optimizer's own variables: the strategy sees to it, and `Proved` looks. Statistics of
+    BatchNormalization, generators, metrics and whatever else is given are each worker's own.
 
     Args:
         variables, optimizers: the components.
@@ -45,10 +45,10 @@ class WorkerPart(Part):
         trees: dict[str, Tree] = {}
         for name, slots in self._slots().items():
             copies: dict[str, Tree] = {}
-            for key, slot in slots.items():
+            for place, slot in slots.items():
                 where = f"{name}/{slot.path}"
                 each = replicas.apart(slot.raw, where) or {"0": replicas.worth(slot.raw, where)}
-                copies[key] = {**each}
+                copies[place] = {**each}
             if copies:
                 trees[name] = copies
         return trees
@@ -60,11 +60,11 @@ class WorkerPart(Part):
         if not built:
             return []
         lines = []
-        for name, key, slot, each in self._both(saved):
+        for name, place, slot, each in self._both(saved):
             given = replicas.worth(slot.raw, f"{name}/{slot.path}")
             wrong = replicas.misfit(slot.raw, given, each) or _split(slot.raw, each)
             if wrong is not None:
-                lines.append(f"{path}/{name}/{key}: {wrong}")
+                lines.append(f"{path}/{name}/{place}: {wrong}")
         return lines
 
     def load(self, saved: Tree) -> None:
@@ -72,11 +72,20 @@ class WorkerPart(Part):
         for _, _, slot, each in self._both(saved):
             replicas.put(slot.raw, next(iter(each.values())), each)
 
+    def same(self) -> set[str]:
+        """The names of the arrays that are the same on all workers, such as ``"model/0.kernel"``."""
+        own = self._slots()
+        parts: Mapping[str, TablePart] = {**self._variables, **self._optimizers}
+        keys = {name: [key(i, slot) for i, slot in enumerate(part.slots())] for name, part in parts.items()}
+        return {
+            f"{name}/{each}" for name, all in keys.items() for each in all if each not in own.get(name, ())
+        }
+
     def _slots(self) -> dict[str, dict[str, Slot]]:
         trained = {id(raw(v)) for part in self._optimizers.values() for v in part.trained()}
         return {
             name: {
-                f"{i}.{slot.name}": slot
+                key(i, slot): slot
                 for i, slot in enumerate(part.slots())
                 if id(slot.raw) not in trained and not (_is_model(name) and _is_weight(slot))
             }
@@ -85,10 +94,10 @@ class WorkerPart(Part):
 
     def _both(self, saved: Tree) -> list[tuple[str, str, Slot, Any]]:
         return [
-            (name, key, slot, saved[name][key])
+            (name, place, slot, saved[name][place])
             for name, slots in self._slots().items()
-            for key, slot in slots.items()
-            if isinstance(saved.get(name), dict) and key in saved[name]
+            for place, slot in slots.items()
+            if isinstance(saved.get(name), dict) and place in saved[name]
         ]
 
 

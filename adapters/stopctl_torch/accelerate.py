@@ -1,10 +1,11 @@
 """What Hugging Face Accelerate's ``prepare()`` gives back: the object inside, or the position in a loader.
 
-Nothing of Accelerate is imported: its objects are known by their class.
+Its objects are known by their class, so that nothing of Accelerate is imported where it is not used.
 """
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Iterator
 from typing import Any
@@ -15,7 +16,8 @@ from torch.utils import data
 
 from stopctl import MismatchError, SettingError
 from stopctl.ports import Generators, Tree, detached
-from stopctl_torch import rng
+from stopctl_torch import order, rng
+from stopctl_torch.leaves import Encoder, decode
 
 INNER = {"AcceleratedOptimizer": "optimizer", "AcceleratedScheduler": "scheduler"}
 
@@ -42,9 +44,14 @@ class Prepared:
         generators: the shared ones.
         known: samplers that draw when they are iterated, and then only from generators of their own.
 
+    Attributes:
+        lent: a new rank takes rank 0's place between two epochs, too: Accelerate counts them.
+
     Raises:
         SettingError: a loader whose position cannot be found again.
     """
+
+    lent = True
 
     def __init__(self, loader: Any, generators: Generators, known: tuple[type, ...]) -> None:
         kind = type(loader).__name__
@@ -71,49 +78,177 @@ class Prepared:
         self._generators = rng.generators_in(loader)
         self._began: Tree = None
         self._asked = Moment()
+        base = loader.base_dataloader
+        self._by: Any = getattr(base.batch_sampler, "batch_sampler", base.batch_sampler)
+        self._sampler: Any = getattr(self._by, "sampler", None)
+        self._order = order.order_of(base) if type(base).__iter__ is data.DataLoader.__iter__ else None
+        self._gone = order.Gone()
+        self._source: Tree = None
+        sole = type(self._sampler).__name__ in SOLE
+        self.elastic = self._order is not None and type(self._by) is data.BatchSampler and sole
         self.length: int | None = len(loader)
 
     def begin(self, epoch: int) -> Iterator[Any]:
         """Remember where the generators stand, and iterate."""
+        self._share(order.Gone())
+        self._remember()
+        return self._each(self._iterate())
+
+    def _remember(self) -> None:
         self._began = detached({"shared": self._shared.capture(), "own": self._generators.capture()})
         self._began |= _counts(self._loader)
-        return self._each(iter(self._loader))
 
     def resume(self, epoch: int, done: int, saved: Tree) -> Iterator[Any]:
         """Iterate as when the epoch began, and drop the batches that were done."""
-        self._generators.check(saved["own"])
+        then = saved.get("order", {})  # which the first versions did not write
+        place, now = order.place(then.get("sampler", {})), order.place(self._settings())
+        elsewhere = bool(then) and place != now
         if not done:
-            self._generators.load(saved["own"])
+            if elsewhere:
+                self._take(saved["own"], place.rank == now.rank)
+            else:
+                self._generators.check(saved["own"])
+                self._generators.load(saved["own"])
             _set_counts(self._loader, saved)
             return self.begin(epoch)
-        if saved["loader"] != _settings(self._loader):
-            raise MismatchError(
-                f"the run was saved inside an epoch of a DataLoader with {saved['loader']}, now it has "
-                f"{_settings(self._loader)}"
-            )
+        self._same(saved["loader"], elsewhere=elsewhere)
+        if elsewhere:
+            return self._resume_elsewhere(done, saved, place)
+        self._generators.check(saved["own"])
         self._began = detached(saved["began"])
         self._shared.load(self._began["shared"])
         self._generators.load(self._began["own"])
         _set_counts(self._loader, self._began)
-        batches = iter(self._loader)
-        for i in range(done):
-            if i and i == done - 1:
+        self._source = detached(then.get("source"))
+        self._share(order.Gone(**then.get("gone", {})))
+        batches, count = self._iterate(), done - self._gone.batches
+        for i in range(count):
+            if i and i == count - 1:
                 self._shared.load(saved["asked"])  # it loads the first that is to come
             if next(batches, batches) is batches:
                 raise MismatchError(f"the run was saved after batch {done}, but the loader has only {i}")
+        if self._order is not None and then:
+            digest = self._order.digest(count)
+            order.check(then["digest"], digest, done, then["sampler"], self._settings())
         self._generators.load(saved["own"])
         self._asked = Moment(tree=detached(saved["asked"]))
         return self._each(batches)
 
+    def _resume_elsewhere(self, done: int, saved: Tree, place: order.Place) -> Iterator[Any]:
+        """Go on as another rank, or one of another number, with its share of the rows that are left."""
+        then, now = saved["order"], self._settings()
+        _set_counts(self._loader, saved["began"])
+        self._gone, self._source = order.Gone(**then.get("gone", {})), detached(then["source"])
+        mine, was = done - self._gone.batches, {**now, **then["sampler"]}
+        digest: int | None = 0
+        for rows in self._rest(was)[:mine]:
+            digest = order.fold(digest, rows)
+        order.check(then["digest"], digest, done, then["sampler"], {**was, **now, **place._asdict()})
+        a_round = self._by.batch_size * (1 if was.get("split_batches") else place.num_replicas)
+        self._share(order.Gone(self._gone.rows + mine * a_round, done))
+        self._take(saved["own"], place.rank == order.place(now).rank)
+        self._remember()
+        return self._each(self._iterate())
+
+    def _take(self, own: Tree, mine: bool) -> None:
+        """The generators that were saved, if this rank's, and others for those that were not."""
+        self._generators.seed(rng.number())
+        if mine:
+            self._generators.load(own)
+
+    def _share(self, gone: order.Gone) -> None:
+        """Give the rows that other ranks have left of an epoch; all, where they have done nothing."""
+        self._gone, self.length = gone, len(self._loader)
+        if self._order is not None:
+            self._order.rest = None
+            self._order.before = self._look
+            if gone.batches:
+                self._order.rest = self._rest(self._settings())
+                self.length = gone.batches + len(self._order.rest)
+
+    def _look(self) -> None:
+        """Remember where the sampler's next epoch is drawn from: its generator, or torch's default one."""
+        generator = getattr(self._sampler, "generator", None)
+        if hasattr(self._sampler, "initial_seed") or not hasattr(self._sampler, "generator"):
+            self._source = None
+        else:
+            state = torch.get_rng_state() if generator is None else generator.get_state()
+            encoded = Encoder("copy")(state, "run.data/source")
+            self._source = detached({"default": generator is None, "state": encoded})
+
+    def _rest(self, settings: dict[str, Any]) -> list[list[int]]:
+        """The batches of a rank where others have done a part of the epoch, dealt out as Accelerate does."""
+        from accelerate.data_loader import BatchSamplerShard
+
+        rows: Any = self._rows()[self._gone.rows :]
+        batches: Any = data.BatchSampler(rows, self._by.batch_size, self._by.drop_last)
+        if (place := order.place(settings)).num_replicas > 1:
+            how = {name: settings[name] for name in DEALT}
+            batches = BatchSamplerShard(batches, place.num_replicas, place.rank, **how)
+        return list(batches)
+
+    def _rows(self) -> list[int]:
+        """All row numbers in the order of the epoch, whichever rank gets them."""
+        sampler, now = copy.copy(self._sampler), torch.get_rng_state()
+        if hasattr(sampler, "initial_seed"):
+            counts = _counts(self._loader)
+            sampler.initial_seed, sampler.epoch = counts["seed"], counts["iteration"]
+            sampler.generator = torch.Generator()
+        elif self._source is not None:
+            state = decode(self._source["state"])
+            torch.set_rng_state(state)
+            sampler.generator = None if self._source["default"] else torch.Generator().set_state(state)
+        try:
+            return list(sampler)
+        finally:
+            torch.set_rng_state(now)
+
     def capture(self, done: int) -> Tree:
         """Where the generators stood when the epoch began and when the last batch was asked for."""
-        return {
+        tree = {
             "began": self._began if done else None,
             "asked": self._asked.tree(self._shared) if done else None,
             "own": detached(self._generators.capture()),
             "loader": _settings(self._loader),
+            "order": {"sampler": self._settings()},
             **_counts(self._loader),
         }
+        if done:
+            digest = None if self._order is None else self._order.digest(done - self._gone.batches)
+            tree["order"] |= {"digest": digest, "source": self._source}
+            tree["order"] |= {"gone": self._gone._asdict()} if self._gone.batches else {}
+        return tree
+
+    def _same(self, saved: Tree, *, elsewhere: bool) -> None:
+        """Raise MismatchError where batches would have other rows; ``elsewhere`` their ranks may differ."""
+        given = _settings(self._loader)
+        free = {"ranks", "num_workers"} if elsewhere else set()
+        pairs = [{k: v for k, v in each.items() if k not in free} for each in (saved, given)]
+        if elsewhere:
+            pairs = [{**each, "sampler": each["sampler"].rpartition("/")[2]} for each in pairs]
+        if pairs[0] != pairs[1]:
+            raise MismatchError(
+                f"the run was saved inside an epoch of a DataLoader with {saved}, now it has {given}"
+            )
+
+    def _settings(self) -> dict[str, Any]:
+        """Which batches this rank gets."""
+        shard = self._loader.base_dataloader.batch_sampler
+        found: dict[str, Any] = {"rows": len(self._loader.dataset), "num_replicas": 1, "rank": 0}
+        if hasattr(shard, "num_processes"):
+            found |= {"num_replicas": shard.num_processes, "rank": shard.process_index}
+            found |= {name: getattr(shard, name) for name in DEALT}
+        return found
+
+    def _iterate(self) -> Iterator[Any]:
+        batches = iter(self._loader)
+        if self._order is not None:
+            end = object()
+            first = self._order.iterate(self._loader.base_dataloader, lambda _: next(batches, end))
+            if first is end:
+                return
+            yield first
+        yield from batches
 
     def _each(self, batches: Iterator[Any]) -> Iterator[Any]:
         more = self._began["shared"].keys() - FAST
@@ -158,6 +293,15 @@ FAST = {"rng.python", "rng.numpy", "rng.torch", "rng.cuda"}
 
 SAMPLERS = {"BatchSamplerShard", "SeedableRandomSampler"}
 """Accelerate's samplers that draw as torch's do."""
+
+DEALT = ("split_batches", "even_batches")
+"""How it deals out batches."""
+
+SOLE = {
+    *("RandomSampler", "SeedableRandomSampler", "SequentialSampler"),
+    *("SubsetRandomSampler", "WeightedRandomSampler"),
+}
+"""Samplers that draw an epoch's rows from one generator."""
 
 
 def _samplers(loader: Any) -> list[Any]:

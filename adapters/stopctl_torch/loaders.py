@@ -12,7 +12,6 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
-import torch
 from torch.utils import data
 
 from stopctl import MismatchError, SettingError
@@ -198,7 +197,7 @@ class Replayed:
         if place.rank == now["rank"]:
             self._generators.load(saved["own"])
         else:
-            self._generators.seed(int(torch.empty((), dtype=torch.int64).random_()))
+            self._generators.seed(rng.number())
         self._samplers.load_now(saved.get("samplers", {}))
         self._remember()
         self._samplers.look(epoch)

@@ -35,10 +35,12 @@ class Order:
 
     Attributes:
         rest: batches of row numbers that are given in place of the sampler's; None gives the sampler's.
+        before: called before the first are drawn from the sampler.
     """
 
     def __init__(self, sampler: Any, ahead: int) -> None:
         self.rest: list[list[int]] | None = None
+        self.before: Callable[[], None] = lambda: None
         self._inner = sampler
         self._drawn = 0
         self._newest: deque[int | None] = deque(maxlen=ahead + MARGIN)
@@ -56,6 +58,8 @@ class Order:
 
     def _each(self, batches: Iterator[Any]) -> Iterator[Any]:
         digest: int | None = 0
+        if self.rest is None:
+            self.before()
         for rows in batches:
             digest = fold(digest, rows)
             self._drawn += 1

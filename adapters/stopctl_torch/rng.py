@@ -43,9 +43,10 @@ class Held:
             seed(each, (number + i) % 2**64)
 
     def load(self, saved: Tree) -> None:
-        """Put them there."""
+        """Put them there, as far as they were saved."""
         for name, each in self._generators.items():
-            _set(each, decode(saved[name]))
+            if name in saved:
+                _set(each, decode(saved[name]))
 
 
 def generators_in(loader: Any) -> Held:
@@ -124,6 +125,13 @@ def seed(generator: Any, number: int) -> None:
         generator.bit_generator.state = type(generator.bit_generator)(number).state
     else:
         generator.seed(number % 2**32)
+
+
+def number() -> int:
+    """One that follows from where torch's default generator stands, which stays there."""
+    generator = torch.Generator()
+    generator.set_state(torch.get_rng_state())
+    return int(torch.empty((), dtype=torch.int64).random_(generator=generator))
 
 
 def _listed(names: Any) -> str:

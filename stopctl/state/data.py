@@ -221,7 +221,7 @@ class Position:
         generators: where the random generators stood; None between two epochs.
         lap: of data that goes on from pass to pass, the epoch of its own that the next batch belongs to.
         over: this epoch has had its last batch of this data; the state is one before its next epoch.
-        elastic: any number of ranks can go on there.
+        elastic: any number of ranks can go on there; between two epochs: a new rank takes rank 0's place.
         named: those of the other data, by ``name=``.
     """
 
@@ -248,10 +248,10 @@ class Position:
         return {**tree, **more, **({"elastic": True} if self.elastic else {})}
 
     def lent(self) -> Position | None:
-        """For a rank that was not there when it was saved and has its own generators; None between epochs."""
+        """For a rank that was not there when it was saved, with generators of its own; None: it begins."""
         named = {name: replace(each, generators=None) for name, each in self.named.items()}
-        inside = any(each.done for each in (self, *named.values()))
-        return replace(self, generators=None, named=named) if inside else None
+        told = any(each.done or each.elastic for each in (self, *named.values()))
+        return replace(self, generators=None, named=named) if told else None
 
     @property
     def stuck(self) -> Position | None:
@@ -394,7 +394,7 @@ class Feed:
             length=self._batches.length,
             saved=self._batches.capture(done),
             generators=detached(self._generators.capture()) if done else None,
-            elastic=bool(done) and _is_elastic(self._batches, self._limit),
+            elastic=_is_elastic(self._batches, self._limit) if done else _is_lent(self._batches),
         )
         return position.tree()
 
@@ -421,6 +421,10 @@ def check_source(position: Position, source: str, batches: Batches) -> None:
 
 def _is_elastic(batches: Batches, limit: int | None = None) -> bool:
     return limit is None and getattr(batches, "elastic", False)
+
+
+def _is_lent(batches: Batches) -> bool:
+    return getattr(batches, "lent", False)
 
 
 class Laps:
@@ -495,7 +499,7 @@ class Laps:
     def tree(self) -> dict[str, Tree]:
         """The component for a checkpoint of the present state."""
         saved = self._batches.capture(self.done) if self._saved is None else self._saved.saved
-        elastic = bool(self.done) and _is_elastic(self._batches, self._limit)
+        elastic = _is_elastic(self._batches, self._limit) if self.done else _is_lent(self._batches)
         length = self._batches.length
         return Position(1, self.done, self._source, length, saved, None, self.epoch, elastic=elastic).tree()
 

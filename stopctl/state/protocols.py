@@ -185,6 +185,7 @@ class Batches(Protocol):
     """Batches a pass has; None where nobody knows. One whose rest is shared out anew has another number."""
 
     # elastic: bool = False; whether any number of ranks can go on at a position inside a pass
+    # lent: bool = False; whether a rank that is new takes rank 0's position between two passes, too
 
     def begin(self, epoch: int) -> Iterator[Any]:
         """Begin a new pass; returns its batches."""

@@ -6,6 +6,8 @@ from typing import Any
 
 import course
 import torch
+from accelerate import Accelerator
+from accelerate.utils import DataLoaderConfiguration
 from course import setting
 from torch.utils import data
 
@@ -18,7 +20,16 @@ ROWS, BATCH, EPOCHS = 24, 2, 3
 def source(here: course.Course) -> Any:
     """What ``run.batches()`` is given."""
     rows: Any = range(ROWS)
-    match setting("SOURCE"):
+    if (kind := setting("SOURCE")).startswith("accelerate"):
+        accelerator = Accelerator(
+            cpu=True,
+            dataloader_config=DataLoaderConfiguration(
+                use_seedable_sampler="seedable" in kind, split_batches="split" in kind
+            ),
+        )
+        size = 3 * BATCH if "split" in kind else BATCH
+        return accelerator.prepare(data.DataLoader(rows, size, shuffle=True))
+    match kind:
         case "indices":
             return Indices(ROWS, batch_size=2 * BATCH, seed=1)
         case "random":
@@ -29,6 +40,7 @@ def source(here: course.Course) -> Any:
 
 def train(here: course.Course) -> None:
     """Train, and write down the rows by epoch and step, with a number drawn beside them."""
+    torch.manual_seed(here.start)  # another seed at each start
     batches = source(here)
     model = torch.nn.Linear(1, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)

@@ -53,6 +53,26 @@ def test_ranks_of_another_number_go_on_inside_the_epoch_with_the_rows_that_are_l
     assert "WARNING" not in output
 
 
+@pytest.mark.parametrize(
+    ("kind", "sizes", "at"),
+    [
+        ("accelerate", (2, 1, 1, 2), "batch 2 3"),
+        ("accelerate seedable", (2, 1, 1, 2), "batch 2 3"),
+        ("accelerate split", (3, 2), "batch 2 2"),
+        ("accelerate", (1, 2), "batch 2 3"),
+        ("accelerate seedable", (1, 2), "batch 2 1"),  # between two epochs: a new rank counts as rank 0 does
+    ],
+    ids=str,
+)
+def test_loaders_of_accelerates_share_out_what_is_left(fleet, tmp_path, kind, sizes, at):
+    work = Work(tmp_path, {"SOURCE": kind}, program="share_program")
+    codes, output = starts(fleet, work, *sizes, at=at)
+    assert set(codes.values()) == {0}, output
+    assert trained(work) == ONCE
+    assert all("given_up" not in line for line in resumed(work))
+    assert "WARNING" not in output
+
+
 def test_a_new_rank_draws_what_nobody_has_drawn(fleet, tmp_path):
     work = Work(tmp_path, program="share_program")
     starts(fleet, work, 1, 2)

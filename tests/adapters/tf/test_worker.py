@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from stopctl import MismatchError
 from stopctl.ports import leaf_array
+from stopctl.team.proof import Proof
 from stopctl_tf import TfState, strategies
 
 
@@ -72,6 +73,32 @@ def test_rank_0_stands_in_the_components_and_the_others_add_what_is_not_the_same
         "extra.average": ["0.variable"],
     }
     assert leaf_array(own["extra.average"]["0.variable"]["0"]).tolist() == [1.0, 2.0]
+
+
+def test_weights_and_what_optimizers_have_are_proved_to_be_the_same_and_nothing_else(
+    seat: Callable[[int, int], None],
+) -> None:
+    seat(1, 2)
+    first, second = made(), made()
+    components = first.capture()
+    second.restore(components)
+
+    def proved(state: TfState) -> str:
+        return Proof(state, state.shared(), state.per_rank()).digest()
+
+    assert proved(first) == proved(second)
+    own = {"model/6", "model/7", "extra.average/0"}  # statistics, and what is given beside
+    for place, slot in first._places().items():
+        before = slot.raw.numpy()
+        slot.raw.assign(before + 1)
+        named = "/".join(map(str, place))
+        generator = "seed" in slot.name
+        assert (proved(first) == proved(second)) == (named in own or generator), slot.path
+        slot.raw.assign(before)
+    assert proved(first) == proved(second)
+    (optimizer,) = (part.thing for part in first._optimizers.values())
+    optimizer.iterations.assign_add(1)
+    assert proved(first) != proved(second)
 
 
 def test_a_worker_goes_on_with_its_own_and_with_the_weights_of_rank_0(

@@ -83,6 +83,19 @@ def test_a_killed_worker_ends_the_other_and_both_go_on_as_if_nothing_had_happene
     assert forgetful[1]["copies"] != straight[1]["copies"]
 
 
+def test_weights_that_differ_are_named_at_the_opening_and_at_a_save(tmp_path: Path) -> None:
+    play(tmp_path, "straight", "unequal", "moving")
+    for left in told(tmp_path, "straight"):
+        assert "error" not in left
+    for role, saved, text in (
+        ("unequal", [], "model/0.kernel differs on ranks 0 and 1, but saved once, as on rank 0: make models"),
+        ("moving", [], "model/0.kernel"),
+    ):
+        for left in told(tmp_path, role):
+            assert (left["error"], left["saved"]) == ("TeamError", saved)
+            assert left["text"].startswith(text)
+
+
 def test_a_signal_or_a_stop_of_one_is_that_of_both(tmp_path: Path) -> None:
     play(tmp_path, "straight", "signalled", "after_signal", "stopped")
     for left in told(tmp_path, "signalled"):

@@ -62,7 +62,7 @@ def train(
                     mine, began = chosen[RANK::2], time.monotonic()
                     program.step(tf.constant(x[mine]), tf.constant(y[mine]))
                     if who == RANK:
-                        happen((epoch, run.batch), at, run, directory)
+                        happen((epoch, run.batch), at, run, directory, program)
                 began = time.monotonic()
                 told["reporting"] = epoch
                 run.report(val_loss=float(tf.reduce_mean((model(x, training=False) - y) ** 2)))
@@ -78,11 +78,15 @@ def order(epoch: int) -> list[Any]:
     return list(permutation.reshape(-1, BATCH))
 
 
-def happen(place: tuple[int, int], at: dict[str, tuple[int, int]], run: Run, directory: Path) -> None:
+def happen(
+    place: tuple[int, int], at: dict[str, tuple[int, int]], run: Run, directory: Path, program: Program
+) -> None:
     """What it does there."""
     for what in (name for name, where in at.items() if where == place):
         if what == "stop":
             run.stop("enough")
+        elif what == "move":
+            moved(program)
         elif what == "fail":
             raise RuntimeError("a bug in rank 1")
         elif what == "sleep":
@@ -164,6 +168,27 @@ def stopped(base: Path) -> Any:
 
 def failing(base: Path) -> Any:
     return train(base / "failing", fail=(2, 4))
+
+
+def unequal(base: Path) -> Any:
+    """One worker has other weights when the run is opened."""
+    program = Program(workers())
+    if RANK:
+        moved(program)
+    try:
+        Run(base / "unequal", **program.given(), stop=None, timeout=TIMEOUT).open()
+    except TeamError as error:
+        return {"error": type(error).__name__, "text": str(error), "saved": []}
+
+
+def moved(program: Program) -> None:
+    for copy in replicas.copies(program.model.weights[0].value):
+        copy.assign(copy + 1.0)
+
+
+def moving(base: Path) -> Any:
+    """One worker moves them beside the steps."""
+    return train(base / "moving", move=(1, 2))
 
 
 def team(base: Path) -> Any:

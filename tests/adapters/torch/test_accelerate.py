@@ -200,3 +200,17 @@ def test_other_data_inside_an_epoch_is_refused(tmp_path):
         MismatchError, match="'sampler': 'BatchSampler/RandomSampler'.*now it has.*SequentialSampler"
     ):
         rows_of(tmp_path, other, {})
+
+
+def test_batches_of_another_order_inside_an_epoch_are_refused(tmp_path):
+    def prepared(*rows):
+        return accelerator().prepare(data.DataLoader(Noisy(), BATCH, sampler=data.SubsetRandomSampler(rows)))
+
+    seeded(1)
+    with pytest.raises(KeyboardInterrupt):
+        rows_of(tmp_path, prepared(*range(ROWS)), {}, 2)
+    with pytest.raises(MismatchError, match="after 2 batches that come in another order now: the digest of"):
+        rows_of(tmp_path, prepared(*range(ROWS)[::-1]), {})
+    seen: dict[Any, Any] = {}
+    rows_of(tmp_path, prepared(*range(ROWS)), seen)
+    assert len(seen) == EPOCHS * BATCHES - 2
