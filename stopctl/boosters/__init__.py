@@ -1,0 +1,1 @@
+"""Boosting by rounds as runs: `stopctl.boosters.xgboost` and `stopctl.boosters.lightgbm`."""
