@@ -147,6 +147,10 @@ COVERED_ELSEWHERE = {
     "state/protocols.py": "protocols; tests/adapters",
     "store/commit.py": "tests/store/test_promise_1_all_or_nothing.py and test_promise_6_deleting.py",
     "store/fence.py": "tests/store/test_promise_5_taking_over.py",
+    **{
+        f"boosters/{name}.py": "tests/conformance/test_boosters.py"
+        for name in ("lightgbm", "parameters", "rounds", "xgboost")
+    },
     "tuners/optuna.py": "tests/conformance/test_optuna.py",
     "team/leave.py": "tests/test_ranks.py",
     "team/restore.py": "tests/test_ranks.py",

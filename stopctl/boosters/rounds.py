@@ -120,7 +120,7 @@ class Rounds:
     def __exit__(self, *error: Any) -> None:
         self.run.__exit__(*error)
 
-    def report(self, metrics: Mapping[str, float]) -> bool:
+    def report(self, metrics: Mapping[str, Any]) -> bool:
         """End a round; whether it was the last one."""
         self.run.report(**metrics)
         self.over = next(self._steps, None) is None
