@@ -36,11 +36,12 @@ def test_the_reference_has_the_docstring_of_everything_public():
     import stopctl.rules
     import stopctl.sinks
     import stopctl.testing
+    import stopctl_jax
     import stopctl_keras
     import stopctl_tf
     import stopctl_torch
 
-    testing, adapters = stopctl.testing, (stopctl_torch, stopctl_keras, stopctl_tf)
+    testing, adapters = stopctl.testing, (stopctl_torch, stopctl_jax, stopctl_keras, stopctl_tf)
     modules = (stopctl, stopctl.rules, stopctl.sinks, testing, stopctl.ports, *adapters)
     public = {f"{module.__name__}.{name}" for module in modules for name in module.__all__}
     public |= {f"stopctl.store.{name}" for name in ("pin", "unpin", "unlock")}

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 HEAD = """
 from __future__ import annotations
 from typing import Any
-import stopctl, stopctl_keras, stopctl_tf, stopctl_torch, torch
+import stopctl, stopctl_jax, stopctl_keras, stopctl_tf, stopctl_torch, torch
 from stopctl import Every, Last, Maximize, Minimize, NonFinite, OnBest, Patience, ReduceOnPlateau
 model: torch.nn.Module = torch.nn.Linear(2, 1)
 keras_model: Any = None
@@ -26,6 +26,7 @@ keras_model: Any = None
 DOORS = {
     "stopctl.Run": 'stopctl.Run("runs/a", state={}, {})',
     "stopctl_torch.Run": 'stopctl_torch.Run("runs/a", model=model, {})',
+    "stopctl_jax.Run": 'stopctl_jax.Run("runs/a", state={"w": 1.0}, {})',
     "stopctl_tf.Run": 'stopctl_tf.Run("runs/a", model=keras_model, {})',
     "FitCallback": 'stopctl_tf.FitCallback("runs/a", {})',
     "stopctl_keras.FitCallback": 'stopctl_keras.FitCallback("runs/a", {})',
@@ -99,9 +100,9 @@ def told(tmp_path_factory):
     (folder / "mypy.ini").write_text(
         "[mypy]\nstrict = true\nexplicit_package_bases = true\nnamespace_packages = true\n"
         f"mypy_path = {ROOT}:{ROOT / 'adapters'}\n"
-        "[mypy-torch.*,tensorflow.*,keras.*,numpy.*,tqdm.*]\n"
+        "[mypy-torch.*,tensorflow.*,jax.*,keras.*,numpy.*,tqdm.*]\n"
         "ignore_missing_imports = true\nfollow_imports = skip\n"
-        "[mypy-stopctl.*,stopctl_torch.*,stopctl_keras.*,stopctl_tf.*]\nignore_errors = true\n"
+        "[mypy-stopctl.*,stopctl_jax.*,stopctl_torch.*,stopctl_keras.*,stopctl_tf.*]\nignore_errors = true\n"
     )
     done = subprocess.run(
         [sys.executable, "-m", "mypy", "--config-file", "mypy.ini", "user.py"],
