@@ -16,7 +16,7 @@ PROGRAM = Path(__file__).parent / "sharded_program.py"
 
 def test_sharded_arrays_come_back_on_another_number_of_devices(tmp_path):
     printed = []
-    for seed, devices in enumerate((4, 2, 1), 1):
+    for seed, devices in enumerate((4, 2), 1):
         flags = f"--xla_force_host_platform_device_count={devices}"
         env = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
         words = [sys.executable, str(PROGRAM), str(tmp_path / "run"), str(seed)]
