@@ -33,7 +33,7 @@ def leaves(tree: Any) -> list[tuple[str, str, Any]]:
             raise SettingError(f"state has {component!r}: call it otherwise ('rng.' and 'run.' are reserved)")
         where = component, "/".join(rest)
         if where in found:
-            raise TreeError(f"two leaves of the state are called {'/'.join(filter(None, where))}: rename one")
+            raise TreeError(f"two leaves of the state are called {_joined(*where)}: rename one")
         found[where] = leaf
     return [(*where, leaf) for where, leaf in found.items()]
 
@@ -44,7 +44,7 @@ def encoded(tree: Any, *, data: bool = True) -> dict[str, Tree]:
     for component, rest, leaf in leaves(tree):
         if is_static(leaf):
             continue
-        value = encode(leaf, f"{component}/{rest}" if rest else component, data=data)
+        value = encode(leaf, _joined(component, rest), data=data)
         if rest:
             components.setdefault(component, {})[rest] = value
         else:
@@ -60,7 +60,7 @@ def filled(tree: Any, saved: Mapping[str, Tree]) -> Any:
             values.append(leaf)
         else:
             there = saved[component][rest] if rest else saved[component]
-            values.append(decode(there, leaf, f"{component}/{rest}"))
+            values.append(decode(there, leaf, _joined(component, rest)))
     return jax.tree_util.tree_unflatten(jax.tree_util.tree_structure(tree), values)
 
 
@@ -137,6 +137,10 @@ def _text(node: Any, children: list[str]) -> str:
 def _shown(value: Any) -> str:
     """Its repr, alike in every process."""
     return str(sorted(map(repr, value))) if isinstance(value, set | frozenset) else repr(value)
+
+
+def _joined(component: str, rest: str) -> str:
+    return f"{component}/{rest}" if rest else component
 
 
 def _name(key: Any) -> str:

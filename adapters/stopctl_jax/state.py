@@ -45,7 +45,6 @@ class JaxState(Generic[T]):
             raise SettingError(f"state={tree!r} has no arrays: give the pytree that is trained")
         paths.statics(tree)
         self._given = self.outline()
-        self._structure: Any = jax.tree_util.tree_structure(tree)
         self._sets = 0
         self._unread = False  # restored, and nobody has looked at it
         self._changes = Changes(tree)
@@ -67,10 +66,8 @@ class JaxState(Generic[T]):
                 "run.state was set before the restored one was read, so training began anew: begin with "
                 "state = run.state"
             )
-        structure: Any = jax.tree_util.tree_structure(tree)
-        if structure != self._structure:
+        if not self._sets:  # later ones are looked at when they are saved
             self._refuse_other(paths.encoded(tree, data=False))
-            self._structure = structure
         self._tree = tree
         self._sets += 1
 
