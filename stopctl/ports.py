@@ -31,7 +31,7 @@ from stopctl.state.protocols import (
     Team,
     Watched,
 )
-from stopctl.state.rng import NumpyRng, PythonRng, differing
+from stopctl.state.rng import NumpyRng, PythonRng, SharedGenerators, differing
 from stopctl.state.values import Filling, misfits
 from stopctl.store.compare import differences
 from stopctl.store.tree import Leaf, Piece, Sharded, Tree, Typed, flatten, tree_leaves, tree_map
@@ -61,6 +61,7 @@ __all__ = [
     "PythonRng",
     "Ranked",
     "Sharded",
+    "SharedGenerators",
     "State",
     "Structure",
     "Team",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from stopctl import MismatchError, SettingError
-from stopctl.ports import Batches, NumpyRng, PythonRng, Tree, has_state
+from stopctl.ports import Batches, Tree, has_state
 
 INSTEAD = (
     "write run.batches(stopctl.Indices(len(x), batch_size=64, seed=0)) and x[rows] of your arrays, or give a "
@@ -71,19 +71,3 @@ class GrainBatches:
     def capture(self, done: int) -> Tree:
         """What ``get_state()`` gives: plain values, or bytes."""
         return self._iterator.get_state()
-
-
-class Rngs:
-    """Python's and NumPy's global generators."""
-
-    def __init__(self, rngs: Mapping[str, PythonRng | NumpyRng]) -> None:
-        self._rngs = rngs
-
-    def capture(self) -> Tree:
-        """Where they stand."""
-        return {name: rng.capture() for name, rng in self._rngs.items()}
-
-    def load(self, saved: Tree) -> None:
-        """Put them there."""
-        for name in self._rngs.keys() & saved.keys():
-            self._rngs[name].load(saved[name])

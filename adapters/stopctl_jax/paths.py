@@ -33,7 +33,7 @@ def leaves(tree: Any) -> list[tuple[str, str, Any]]:
             raise SettingError(f"state has {component!r}: call it otherwise ('rng.' and 'run.' are reserved)")
         where = component, "/".join(rest)
         if where in found:
-            raise TreeError(f"two leaves of the state are called {'/'.join(filter(None, where))}: rename one")
+            raise TreeError(f"two leaves of the state are called {_joined(*where)}: rename one")
         found[where] = leaf
     return [(*where, leaf) for where, leaf in found.items()]
 
@@ -44,7 +44,7 @@ def encoded(tree: Any, *, data: bool = True) -> dict[str, Tree]:
     for component, rest, leaf in leaves(tree):
         if is_static(leaf):
             continue
-        value = encode(leaf, f"{component}/{rest}" if rest else component, data=data)
+        value = encode(leaf, _joined(component, rest), data=data)
         if rest:
             components.setdefault(component, {})[rest] = value
         else:
@@ -60,7 +60,7 @@ def filled(tree: Any, saved: Mapping[str, Tree]) -> Any:
             values.append(leaf)
         else:
             there = saved[component][rest] if rest else saved[component]
-            values.append(decode(there, leaf, f"{component}/{rest}"))
+            values.append(decode(there, leaf, _joined(component, rest)))
     return jax.tree_util.tree_unflatten(jax.tree_util.tree_structure(tree), values)
 
 
@@ -83,15 +83,15 @@ def _described(tree: Tree, beside: Tree) -> Tree:
     return {name: _described(leaf, there.get(name)) for name, leaf in tree.items()}
 
 
-def statics(tree: Any) -> dict[str, dict[str, list[str]]]:
-    """What it is beside arrays, by component and then by text: the paths that have it.
+def statics(tree: Any) -> dict[str, list[str]]:
+    """What it is beside arrays: a short text, and the paths that it is true of.
 
     Told are leaves that are functions or classes, and of objects the fields that are no children.
 
     Raises:
         SettingError: one nnx.Variable at two places, which would come back as two.
     """
-    found: dict[str, dict[str, list[str]]] = {}
+    found: dict[str, list[str]] = {}
     seen: dict[int, str] = {}
     variable = getattr(sys.modules.get("flax.nnx"), "Variable", ())
     for path, node, children in _nodes(tree, ()):
@@ -101,9 +101,8 @@ def statics(tree: Any) -> dict[str, dict[str, list[str]]]:
                 f"{seen[id(node)]} and {where} are one {type(node).__name__}, which would come back as two: "
                 "give nnx.state(model), and nnx.update(model, run.state) when the run is open"
             )
-        text = _text(node, children)
-        if text:
-            found.setdefault((*path, "state")[0], {}).setdefault(text, []).append(where)
+        if text := _text(node, children):
+            found.setdefault(text, []).append(where)
     return found
 
 
@@ -118,8 +117,7 @@ def _nodes(node: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], 
 
 def _text(node: Any, children: list[str]) -> str:
     if is_static(node) and not children:
-        name = getattr(node, "__qualname__", None)
-        text = repr(node) if name is None else f"{node.__module__}.{name}"
+        text = _shown(node)
     else:
         fields = {
             name: value
@@ -135,8 +133,14 @@ def _text(node: Any, children: list[str]) -> str:
 
 
 def _shown(value: Any) -> str:
-    """Its repr, alike in every process."""
-    return str(sorted(map(repr, value))) if isinstance(value, set | frozenset) else repr(value)
+    """Its name or its repr, alike in every process."""
+    if isinstance(value, set | frozenset):
+        return str(sorted(map(repr, value)))
+    return getattr(value, "__qualname__", None) or repr(value)
+
+
+def _joined(component: str, rest: str) -> str:
+    return f"{component}/{rest}" if rest else component
 
 
 def _name(key: Any) -> str:

@@ -7,10 +7,11 @@ from collections.abc import Collection, Mapping
 from typing import Any, Generic, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from stopctl import MismatchError, OrderError, SettingError
-from stopctl.ports import Batches, Described, Notice, NumpyRng, PythonRng, Structure, Tree
+from stopctl.ports import Batches, Described, Notice, NumpyRng, PythonRng, SharedGenerators, Structure, Tree
 from stopctl_jax import datasets, paths
 from stopctl_jax.changes import Changes
 
@@ -41,11 +42,12 @@ class JaxState(Generic[T]):
         self.notices: list[Notice] = []
         self._rngs: dict[str, PythonRng | NumpyRng] = {"rng.python": PythonRng(), "rng.numpy": NumpyRng()}
         self._tree = tree
-        if not paths.encoded(tree):
-            raise SettingError(f"state={tree!r} has no arrays: give the pytree that is trained")
-        paths.statics(tree)
         self._given = self.outline()
-        self._structure: Any = jax.tree_util.tree_structure(tree)
+        if not self._given:
+            raise SettingError(f"state={tree!r} has no arrays: give the pytree that is trained")
+        if any(isinstance(leaf, jax.Array) and leaf.is_deleted() for leaf in jax.tree_util.tree_leaves(tree)):
+            paths.encoded(tree)  # which says where
+        paths.statics(tree)
         self._sets = 0
         self._unread = False  # restored, and nobody has looked at it
         self._changes = Changes(tree)
@@ -67,10 +69,8 @@ class JaxState(Generic[T]):
                 "run.state was set before the restored one was read, so training began anew: begin with "
                 "state = run.state"
             )
-        structure: Any = jax.tree_util.tree_structure(tree)
-        if structure != self._structure:
+        if not self._sets:  # later ones are looked at when they are saved
             self._refuse_other(paths.encoded(tree, data=False))
-            self._structure = structure
         self._tree = tree
         self._sets += 1
 
@@ -115,17 +115,19 @@ class JaxState(Generic[T]):
         self._changes.restored(self._tree)
 
     def settings(self) -> Described:
-        """What optimisers are given: ``hyperparams`` of optax.inject_hyperparams, and floats of Python."""
+        """What a restore brings back: ``hyperparams``, as optax injects them, Python's floats and bools."""
         found: Described = {}
         for component, rest, leaf in paths.leaves(self._tree):
-            injected = "hyperparams" in rest.split("/") and np.shape(leaf) == ()
-            if (injected or type(leaf) in (float, bool)) and np.isfinite(value := float(leaf)):
+            value, floating = leaf, jnp.issubdtype(getattr(leaf, "dtype", object), jnp.floating)
+            if floating and leaf.shape == () and "hyperparams" in rest.split("/"):
+                value = float(str(np.asarray(leaf)))  # 0.1, of whatever precision
+            if type(value) in (float, bool) and np.isfinite(value):
                 found.setdefault(component, {})[rest or "value"] = value
         return found
 
     def structure(self) -> Structure:
         """The statics: functions, and fields of objects that are no children."""
-        return paths.statics(self._tree)
+        return {"model": paths.statics(self._tree)}
 
     def too_short(self, passes: int, before: int, planned: int) -> list[str]:
         """None: schedules are functions."""
@@ -155,9 +157,9 @@ class JaxState(Generic[T]):
         """
         return datasets.batches(source, steps)
 
-    def generators(self) -> datasets.Rngs:
+    def generators(self) -> SharedGenerators:
         """Python's and NumPy's."""
-        return datasets.Rngs(self._rngs)
+        return SharedGenerators()
 
     def versions(self) -> Mapping[str, str]:
         """JAX, its devices, NumPy and Python."""

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from adapters.exact.harness import KILLED, STRAIGHT, Program, Work, play
-from stopctl import MismatchError, Patience, SettingError
+from stopctl import Every, MismatchError, Patience, SettingError
 
 jax = pytest.importorskip("jax")
 eqx = pytest.importorskip("equinox")
@@ -24,7 +24,7 @@ import jax.numpy as jnp  # noqa: E402
 from flax.core import FrozenDict  # noqa: E402
 from flax.training.train_state import TrainState  # noqa: E402
 
-from stopctl_jax import Run, load  # noqa: E402
+from stopctl_jax import JaxState, Run, load  # noqa: E402
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "jax.md"
 TX = optax.adam(1e-2)
@@ -37,6 +37,62 @@ def test_a_train_state_fed_by_grain_and_killed_twice_ends_as_if_never_killed(tmp
         assert program.attempt(work, "batch 5 2") == KILLED
         assert work.new_passes() == "12345"
         assert play(program, work, [("save 6 before rename 1", "56"), ("", "6789")]) == straight
+
+
+SOURCES = {
+    "loader": (lambda: loader(16), None),
+    "dataset": (lambda: dataset().to_iter_dataset(), None),
+    "map dataset": (lambda: dataset(), None),
+    "iterator": (lambda: iter(dataset().repeat().to_iter_dataset()), 5),
+}
+
+
+def dataset() -> Any:
+    return grain.MapDataset.source(range(16)).shuffle(seed=1).batch(3)
+
+
+def loader(rows: int) -> Any:
+    sampler = grain.IndexSampler(rows, shard_options=grain.NoSharding(), shuffle=True, num_epochs=1, seed=2)
+    return grain.DataLoader(
+        data_source=range(rows), sampler=sampler, operations=[grain.Batch(3)], worker_count=0
+    )
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_a_run_goes_on_at_the_next_batch_of_grain(name, tmp_path):
+    make, steps = SOURCES[name]
+
+    def train(where: Path, last: int) -> list[list[int]]:
+        seen = []
+        with Run(where, state={"w": jnp.zeros(())}, save=Every(steps=1), stop=None) as run:
+            for epoch in run.epochs(3):
+                for batch in run.batches(source, steps=steps):
+                    seen.append(np.asarray(batch).tolist())
+                    run.state = {"w": run.state["w"] + np.asarray(batch).sum()}
+                    if run.progress.step == last:
+                        raise KeyError("broken off")
+                run.report(val_loss=1.0 / epoch)
+        return seen
+
+    source = make()
+    straight = train(tmp_path / "straight", -1)
+    assert len(straight) >= 15
+    source = make()
+    with pytest.raises(KeyError):
+        train(tmp_path / "broken", 8)
+    source = make()
+    assert train(tmp_path / "broken", -1) == straight[8:]
+    if name == "loader":
+        with pytest.raises(KeyError):
+            train(tmp_path / "other", 2)
+        source = loader(17)
+        with pytest.raises(MismatchError, match="grain does not take the saved position"):
+            train(tmp_path / "other", -1)
+
+
+def test_an_iterator_of_grain_needs_steps():
+    with pytest.raises(SettingError, match=r"run\.batches\(iterator, steps=100\)"):
+        JaxState({"w": jnp.zeros(())}).batches(SOURCES["iterator"][0](), None)
 
 
 def params(seed: int) -> dict[str, Any]:
