@@ -100,6 +100,17 @@ def test_ranks_that_wait_for_a_stuck_one_end_with_an_error(fleet, straight, tmp_
     assert differing(work.ended(1), straight) == []
 
 
+@pytest.mark.long
+def test_under_torchrun_a_sharded_run_that_is_killed_ends_as_the_undisturbed_one(fleet, tmp_path):
+    undisturbed, work = (Work(tmp_path / name, {"SHARDED": "1"}) for name in ("straight", "work"))
+    start = fleet.start(undisturbed, RANKS)
+    assert start.finish() == {0: 0, 1: 0}, start.output()
+    plan = [{"start": 0, "rank": 1, "at": "backward 3 8", "do": "kill"}]
+    torchrun(work, RANKS, "--max-restarts", "1", plan=plan)
+    assert [line["step"] for line in events(work, "resume")] == [30]
+    assert differing(work.ended(1), undisturbed.ended(0)) == []
+
+
 @pytest.mark.slow
 def test_a_sharded_run_that_is_killed_ends_as_the_undisturbed_one(fleet, tmp_path):
     undisturbed, work = (Work(tmp_path / name, {"SHARDED": "1"}) for name in ("straight", "work"))
