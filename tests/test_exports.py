@@ -152,6 +152,7 @@ COVERED_ELSEWHERE = {
         for name in ("lightgbm", "parameters", "rounds", "xgboost")
     },
     "tuners/optuna.py": "tests/conformance/test_optuna.py",
+    "tuners/ray.py": "tests/conformance/test_ray.py",
     "team/leave.py": "tests/test_ranks.py",
     "team/restore.py": "tests/test_ranks.py",
     "team/save.py": "tests/test_ranks.py",
