@@ -11,8 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from torch.optim.lr_scheduler import ReduceLROnPlateau
-
 from stopctl import FolderState, MismatchError, SettingError
 from stopctl.ports import Generators, Notice, Tree, detached
 from stopctl_torch.accelerate import plain
@@ -21,8 +19,10 @@ from stopctl_torch.state import TorchState
 TRAINER = "trainer"
 """The component beside the Trainer's own: what it is to fit, and in "live" where the Trainer stands."""
 
-SAME = ("per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs", "max_steps")
-SAME += ("seed", "data_seed")
+SAME = (
+    *("per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs", "max_steps"),
+    *("seed", "data_seed"),
+)
 """The arguments without which a resumed run ends otherwise; the rows of the data are told with them."""
 
 
@@ -39,6 +39,7 @@ class TrainerFolder(FolderState):
         super().__init__(self._newest, into=Path(trainer.args.output_dir) / "stopctl-resumed")
 
     def capture(self) -> dict[str, Tree]:
+        """The folder, and what it is to fit."""
         try:
             return {**super().capture(), TRAINER: _described(self._trainer)}
         finally:
@@ -46,6 +47,7 @@ class TrainerFolder(FolderState):
                 shutil.rmtree(self._path(), ignore_errors=True)
 
     def restore(self, components: Mapping[str, Tree], *, allow_missing: Collection[str] = ()) -> None:
+        """Check the model as well; then as every folder."""
         _check(self._trainer, components, "folder", self.notices)
         files = {name: tree for name, tree in components.items() if name != TRAINER}
         super().restore(files, allow_missing=allow_missing)
@@ -90,7 +92,9 @@ class TrainerFolder(FolderState):
     def _newest(self) -> Path:
         if not self._is_written:
             shutil.rmtree(self._path(), ignore_errors=True)
-            self._trainer._save_checkpoint(self._trainer.model, None)  # private in 5.24: nothing else writes all
+            self._trainer._save_checkpoint(
+                self._trainer.model, None
+            )  # private in 5.24: nothing else writes all
         return self._path()
 
 
@@ -110,6 +114,7 @@ class LiveTrainer:
         self.restored: Path | None = None
 
     def capture(self) -> dict[str, Tree]:
+        """All of it as it is now."""
         assert self._objects is not None
         self._trainer.store_flos()
         stands = json.dumps(dataclasses.asdict(self._trainer.state))
@@ -120,6 +125,7 @@ class LiveTrainer:
         return {} if self._objects is None else self._objects.outline()
 
     def restore(self, components: Mapping[str, Tree], *, allow_missing: Collection[str] = ()) -> None:
+        """Check the model, and keep the rest until there is what it belongs to."""
         _check(self._trainer, components, "live", self.notices)
         if self._objects is None:
             self._saved = components
@@ -131,18 +137,21 @@ class LiveTrainer:
         return {}
 
     def versions(self) -> Mapping[str, str]:
+        """PyTorch's."""
         return TorchState(model=self._trainer.model, watch="off").versions()
 
     def close(self) -> None:
+        """Give back what was hooked into the objects."""
         if self._objects is not None:
             self._objects.close()
 
     def begin(self, optimizer: Any, scheduler: Any) -> None:
         """Take the objects that the Trainer has made, and put into them what was saved."""
-        if isinstance(plain(scheduler), ReduceLROnPlateau) or type(plain(scheduler)).__name__ == "GreedyLR":
+        kind = type(plain(scheduler)).__name__
+        if kind in ("ReduceLROnPlateau", "GreedyLR"):
             raise SettingError(
-                f"mode='live' with {type(plain(scheduler)).__name__}: the Trainer steps it after the last moment "
-                "at which its objects can be saved: write mode='folder'"
+                f"mode='live' with {kind}: the Trainer steps it after the last moment at which its objects "
+                "can be saved: write mode='folder'"
             )
         scaler = self._trainer.accelerator.scaler
         self._objects = TorchState(
@@ -192,15 +201,19 @@ def _check(trainer: Any, components: Mapping[str, Tree], mode: str, notices: lis
     """Whether what was saved is of such a run and fits the model; what differs otherwise is told."""
     saved, now = components.get(TRAINER), _described(trainer)
     if saved is None or ("files" in components) != (mode == "folder"):
-        found = "none of train()" if saved is None else f"of mode={'live' if mode == 'folder' else 'folder'!r}"
+        other = "live" if mode == "folder" else "folder"
+        found = f"of mode={other!r}" if saved is not None else "none of train()"
         raise MismatchError(f"the run here is {found}, not of mode={mode!r}: give that, or another directory")
-    wrong = [
-        f"model/{name}: saved {saved['model'].get(name, 'nothing')}, given {now['model'].get(name, 'nothing')}"
-        for name in {**saved["model"], **now["model"]}
-        if saved["model"].get(name) != now["model"].get(name)
-    ]
+    wrong = list(_differ(saved["model"], now["model"], "model/{}: saved {}, given {}"))
     if wrong:
         raise MismatchError("the saved state does not fit the Trainer's model:\n  " + "\n  ".join(wrong))
-    differ = [f"{k} {v!r} before, {now['same'].get(k)!r} now" for k, v in saved["same"].items() if v != now["same"].get(k)]
+    differ = "; ".join(_differ(saved["same"], now["same"], "{} {} before, {} now"))
     if differ:
-        notices.append(Notice(f"{'; '.join(differ)}: it ends otherwise than a run that nobody disturbed"))
+        notices.append(Notice(f"{differ}: it ends otherwise than a run that nobody has disturbed"))
+
+
+def _differ(saved: Mapping[str, Any], now: Mapping[str, Any], text: str) -> Iterator[str]:
+    for name in {**saved, **now}:
+        before, after = saved.get(name, "nothing"), now.get(name, "nothing")
+        if before != after:
+            yield text.format(name, before, after)

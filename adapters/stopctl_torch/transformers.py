@@ -52,7 +52,10 @@ def train(
     _check(trainer, mode, settings)
     settings.setdefault("goal", _goal(trainer.args))
     state: Any = TrainerFolder(trainer) if mode == "folder" else LiveTrainer(trainer)
-    with stopctl.Run(directory, state=state, **settings) as run, _arguments(trainer, mode == "folder" and best):
+    with (
+        stopctl.Run(directory, state=state, **settings) as run,
+        _arguments(trainer.args, best and mode == "folder"),
+    ):
         bridge = _Bridge(run, state, best, trainer.args)
         trainer.add_callback(bridge)
         try:
@@ -69,7 +72,7 @@ def train(
             trainer.is_in_train = False
 
 
-class _Finished(Exception):  # noqa: N818
+class _Finished(Exception):
     """Nothing is to be trained: a Trainer that is told to stop as it begins takes one step more."""
 
 
@@ -79,7 +82,7 @@ class _Bridge(transformers.TrainerCallback):  # type: ignore[misc]
     def __init__(self, run: stopctl.Run, state: Any, best: bool, args: Any) -> None:
         self.run, self.state, self.best = run, state, best
         self.by_epochs = args.max_steps <= 0 and float(args.num_train_epochs).is_integer()
-        self.metrics: dict[str, float] = {}
+        self.metrics: dict[str, Any] = {}
         self.told = -1
         self.finished = False
 
@@ -159,15 +162,15 @@ def _goal(args: Any) -> Goal:
 
 
 @contextmanager
-def _arguments(trainer: Any, best: bool) -> Iterator[None]:
-    """The Trainer saves when the bridge says so, rotates nothing, and loads the best model that it is given."""
+def _arguments(args: Any, best: bool) -> Iterator[None]:
+    """The Trainer saves when the bridge says so, rotates nothing, and loads the best model it is given."""
     given = {"save_strategy": SaveStrategy.NO, "save_total_limit": None, "load_best_model_at_end": best}
-    before = {name: getattr(trainer.args, name) for name in given}
+    before = {name: getattr(args, name) for name in given}
     try:
-        vars(trainer.args).update(given)
+        vars(args).update(given)
         yield
     finally:
-        vars(trainer.args).update(before)
+        vars(args).update(before)
 
 
 def _check(trainer: Any, mode: str, settings: Mapping[str, Any]) -> None:

@@ -53,7 +53,9 @@ def test_the_program_of_the_page_killed_twice_ends_as_undisturbed_and_again_trai
     assert (again["trained"], again["steps"], again["model"]) == (0, straight["steps"], straight["model"])
     lines = [line.partition(": ")[2] for line in told.splitlines() if line.startswith("stopctl: ")]
     shown = [line.partition(": ")[2] for line in blocks("text")[0].splitlines()]
-    assert [re.sub(r"[\d.]+", "#", line) for line in lines[4:6]] == [re.sub(r"[\d.]+", "#", line) for line in shown]
+    assert [re.sub(r"[\d.]+", "#", line) for line in lines[4:6]] == [
+        re.sub(r"[\d.]+", "#", line) for line in shown
+    ]
     assert lines[-1].startswith("finished before: stopped")
     assert not [line for line in told.splitlines() if "Warning" in line]
 
@@ -124,7 +126,9 @@ class Net(torch.nn.Module):
 ROWS = [{"x": torch.tensor([i / 8, 1.0]), "labels": torch.tensor(float(i % 3))} for i in range(8)]
 
 
-def trainer(where: Path, net: Any = None, *, evaluated: Any = ROWS, callbacks: Any = None, **arguments: Any) -> Any:
+def trainer(
+    where: Path, net: Any = None, *, evaluated: Any = ROWS, callbacks: Any = None, **arguments: Any
+) -> Any:
     given = {"num_train_epochs": 2, "eval_strategy": "epoch", "report_to": [], "use_cpu": True, **arguments}
     given |= {"disable_tqdm": True, "dataloader_pin_memory": False}
     args = transformers.TrainingArguments(str(where / "out"), **given)
@@ -197,6 +201,12 @@ def test_the_goal_is_that_of_the_arguments_and_every_dataset_is_reported(tmp_pat
     assert reported["metrics"].keys() == {"eval_a_loss", "eval_b_loss"}
     assert json.loads((tmp_path / "run" / "run.json").read_text())["goal"]["metric"] == "eval_b_loss"
     assert not list((tmp_path / "out").glob("checkpoint-*"))
-    longer = trainer(tmp_path, evaluated={"a": ROWS, "b": ROWS[:3]}, metric_for_best_model="b_loss", seed=7, num_train_epochs=3)
+    longer = trainer(
+        tmp_path,
+        evaluated={"a": ROWS, "b": ROWS[:3]},
+        metric_for_best_model="b_loss",
+        seed=7,
+        num_train_epochs=3,
+    )
     assert train(longer, tmp_path / "run").global_step == 3
     assert "num_train_epochs 2 before, 3 now; seed 42 before, 7 now" in caplog.text
