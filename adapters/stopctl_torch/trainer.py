@@ -34,7 +34,7 @@ class TrainerFolder(FolderState):
 
     def __init__(self, trainer: Any) -> None:
         self._trainer = trainer
-        self._is_written = False
+        self._is_written = self._is_ours = False
         self.notices: list[Notice] = []
         super().__init__(self._newest, into=Path(trainer.args.output_dir) / "stopctl-resumed")
 
@@ -62,8 +62,7 @@ class TrainerFolder(FolderState):
         """Have the Trainer save after the evaluation, when scheduler and best metric have seen it."""
         if not control.should_save:  # else somebody else wants that folder, and keeps it
             shutil.rmtree(self._path(), ignore_errors=True)  # a process may have been killed as it wrote
-        self._is_ours = not control.should_save
-        control.should_save = True
+            self._is_ours = control.should_save = True
         return True
 
     @contextmanager
@@ -75,6 +74,7 @@ class TrainerFolder(FolderState):
         finally:
             self._is_written = False
             if self._is_ours:
+                self._is_ours = False
                 shutil.rmtree(self._path(), ignore_errors=True)
 
     @contextmanager
