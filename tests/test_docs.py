@@ -49,6 +49,7 @@ def test_the_reference_has_the_docstring_of_everything_public():
     public |= {"stopctl.report.page.write_report"}
     public |= {f"stopctl.tuners.optuna.{name}" for name in ("Pruned", "directory", "result")}
     public |= {f"stopctl.tuners.ray.{name}" for name in ("RuleStopper", "directory", "report")}
+    public |= {"stopctl_torch.transformers.train"}
     boosters = ("xgboost", "lightgbm")
     public |= {f"stopctl.boosters.{host}.{name}" for host in boosters for name in ("Stopping", "train")}
     pages = [DOCS / "reference.md", *sorted((DOCS / "reference").glob("*.md"))]
