@@ -6,6 +6,8 @@ import re
 import sys
 import zlib
 from collections.abc import Collection, Iterator, Mapping
+from functools import reduce
+from operator import getitem
 from typing import Any
 
 import jax
@@ -18,49 +20,43 @@ LONGEST = 120
 """Characters of a static that are told; of a longer one a checksum says whether it is the same."""
 
 
-def leaves(tree: Any) -> list[tuple[str, str, Any]]:
-    """The component, the path in it and the value of each leaf, in the order of ``jax.tree.leaves``.
+def leaves(tree: Any) -> dict[tuple[str, ...], Any]:
+    """The leaves by their paths, ``{("params", "dense", "kernel"): ...}``, as ``jax.tree.leaves`` has them.
 
-    ``("params", "dense/kernel", array)``: the first key is the component, "state" of a leaf alone.
+    The first name is the component, "state" of a leaf alone.
 
     Raises:
         SettingError, TreeError: two leaves of one name, or a name that is reserved.
     """
-    found: dict[tuple[str, str], Any] = {}
+    found: dict[tuple[str, ...], Any] = {}
     for keys, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
-        component, *rest = map(_name, keys or (jax.tree_util.DictKey("state"),))
-        if component.startswith(("rng.", "run.")):
-            raise SettingError(f"state has {component!r}: call it otherwise ('rng.' and 'run.' are reserved)")
-        where = component, "/".join(rest)
-        if where in found:
-            raise TreeError(f"two leaves of the state are called {_joined(*where)}: rename one")
-        found[where] = leaf
-    return [(*where, leaf) for where, leaf in found.items()]
+        names = tuple(map(_name, keys)) or ("state",)
+        if names[0].startswith(("rng.", "run.")):
+            raise SettingError(f"state has {names[0]!r}: call it otherwise ('rng.' and 'run.' are reserved)")
+        if names in found:
+            raise TreeError(f"two leaves of the state are called {'/'.join(names)}: rename one")
+        found[names] = leaf
+    return found
 
 
 def encoded(tree: Any, *, data: bool = True) -> dict[str, Tree]:
-    """What a checkpoint holds of it: by component a leaf, or its leaves by path; statics are left out."""
+    """What a checkpoint holds of it: dicts by names, whatever the containers are; no statics."""
     components: dict[str, Tree] = {}
-    for component, rest, leaf in leaves(tree):
-        if is_static(leaf):
-            continue
-        value = encode(leaf, _joined(component, rest), data=data)
-        if rest:
-            components.setdefault(component, {})[rest] = value
-        else:
-            components[component] = value
+    for names, leaf in leaves(tree).items():
+        if not is_static(leaf):
+            node = components
+            for name in names[:-1]:
+                node = node.setdefault(name, {})
+            node[names[-1]] = encode(leaf, "/".join(names), data=data)
     return components
 
 
 def filled(tree: Any, saved: Mapping[str, Tree]) -> Any:
     """The same pytree with what was saved, which fits; components that were not, and statics, stay."""
     values = []
-    for component, rest, leaf in leaves(tree):
-        if component not in saved or is_static(leaf):
-            values.append(leaf)
-        else:
-            there = saved[component][rest] if rest else saved[component]
-            values.append(decode(there, leaf, _joined(component, rest)))
+    for names, leaf in leaves(tree).items():
+        stays = names[0] not in saved or is_static(leaf)
+        values.append(leaf if stays else decode(reduce(getitem, names, saved), leaf, "/".join(names)))
     return jax.tree_util.tree_unflatten(jax.tree_util.tree_structure(tree), values)
 
 
@@ -137,10 +133,6 @@ def _shown(value: Any) -> str:
     if isinstance(value, set | frozenset):
         return str(sorted(map(repr, value)))
     return getattr(value, "__qualname__", None) or repr(value)
-
-
-def _joined(component: str, rest: str) -> str:
-    return f"{component}/{rest}" if rest else component
 
 
 def _name(key: Any) -> str:

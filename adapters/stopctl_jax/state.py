@@ -117,12 +117,12 @@ class JaxState(Generic[T]):
     def settings(self) -> Described:
         """What a restore brings back: ``hyperparams``, as optax injects them, Python's floats and bools."""
         found: Described = {}
-        for component, rest, leaf in paths.leaves(self._tree):
+        for (component, *rest), leaf in paths.leaves(self._tree).items():
             value, floating = leaf, jnp.issubdtype(getattr(leaf, "dtype", object), jnp.floating)
-            if floating and leaf.shape == () and "hyperparams" in rest.split("/"):
+            if floating and leaf.shape == () and "hyperparams" in rest:
                 value = float(str(np.asarray(leaf)))  # 0.1, of whatever precision
             if type(value) in (float, bool) and np.isfinite(value):
-                found.setdefault(component, {})[rest or "value"] = value
+                found.setdefault(component, {})["/".join(rest) or "value"] = value
         return found
 
     def structure(self) -> Structure:
