@@ -40,7 +40,7 @@ def blocks(language: str) -> list[str]:
 
 
 def test_the_program_of_the_page_killed_twice_ends_as_undisturbed_and_again_trains_nothing(tmp_path):
-    (text,) = blocks("python")
+    (text,) = blocks("py")
     assert text.count("\n") <= 30
     program = tmp_path / "program.py"
     program.write_text(text)
