@@ -63,7 +63,7 @@ class Store(Reader):
         self._open(path, files)
         self._durability = durability
         self._journal: Journal | None = None
-        self._index = Index(files, self.path / JOURNAL)
+        self._index: Index | None = None
         self._full = 0  # the size of the journal at which a block of the index may be full
         with as_save_error("opening the run", self.path):
             make_directory(files, self.path)
@@ -339,6 +339,7 @@ class Store(Reader):
             journal.append(line)
         if journal.size >= self._full:
             if self._full:
+                self._index = self._index or Index(self._files, self.path / JOURNAL)
                 self._index.extend()
             self._full = journal.size // FULL * FULL + FULL
         return line
