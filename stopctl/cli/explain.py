@@ -12,7 +12,8 @@ from stopctl.core.errors import SettingError
 from stopctl.core.words import counted, figure, on_one_line
 
 if TYPE_CHECKING:
-    from stopctl.runs.history import History, Moment
+    from stopctl.runs.history import History
+    from stopctl.runs.moment import Moment
 
 
 def explain(

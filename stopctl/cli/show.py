@@ -102,7 +102,8 @@ def _plain(run: ReadRun, rules: list[str], notes: list[str]) -> dict[str, Any]:
 def _drops(run: ReadRun) -> list[dict[str, Any]]:
     from stopctl.store.journal import number
 
-    factors = ((moment.place, number(moment.fact("lr_factor"))) for moment in run.history.reported)
+    reports = (moment for moment in run.history.notable() if moment.event == "report")
+    factors = ((moment.place, number(moment.fact("lr_factor"))) for moment in reports)
     return [
         {"epoch": at.epoch, "step": at.step, "factor": factor} for at, factor in factors if factor is not None
     ]

@@ -19,7 +19,7 @@ from stopctl.cli.show import heading
 from stopctl.core.errors import SettingError
 
 if TYPE_CHECKING:
-    from stopctl.runs.history import Moment
+    from stopctl.runs.moment import Moment
     from stopctl.runs.standing import ReadRun
 
 HEIGHT = 12
@@ -102,7 +102,7 @@ def _looks(run: Path, current: ReadRun, interval: float) -> Iterator[ReadRun]:
             return
         time.sleep(max(interval, PAUSE * (took + time.perf_counter() - began)))
         began = time.perf_counter()
-        current = read_run(run)
+        current = read_run(run, before=current)
         took = time.perf_counter() - began
 
 
@@ -134,7 +134,7 @@ def _frame(current: ReadRun, width: int) -> Group:
 
     parts = [*heading(current.standing), Text()]
     parts += [Text(line, "cyan") for line in curve(current.history.values, min(width, 100), HEIGHT)]
-    newest = (moment for moment in reversed(current.history.standing()) if moment.text)
+    newest = (moment for moment in current.history.newest_standing() if moment.text)
     if decided := list(islice(newest, DECISIONS)):
         parts += [Text(), *(sentence(moment, current.goal.metric) for moment in reversed(decided))]
     if rules := closeness(current)[0]:

@@ -15,7 +15,8 @@ from stopctl.curves.recording import CurveError, Row, Table
 from stopctl.curves.source import STDIN, UNPACK, read_source
 from stopctl.curves.tensorboard import is_event_file, read_events
 from stopctl.curves.yolo import add_settings
-from stopctl.runs.history import History, goal_of, history, seconds
+from stopctl.runs.history import History, goal_of, history
+from stopctl.runs.moment import seconds
 from stopctl.store import Reader
 from stopctl.store.journal import mapping, metrics
 from stopctl.store.rundir import JOURNAL, RUN

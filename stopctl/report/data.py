@@ -16,7 +16,8 @@ from stopctl.core.words import figure, masked
 from stopctl.report.slider import Question, question
 from stopctl.report.words import decisions, ending, reasons, summary, texts
 from stopctl.runs.checkpoints import Kept, kept, planned
-from stopctl.runs.history import History, Place, best_of, place, seconds, value_of
+from stopctl.runs.history import History, best_of, value_of
+from stopctl.runs.moment import Place, place, seconds
 from stopctl.runs.program import PROGRAM
 from stopctl.runs.standing import LOCKS, locks_now, read_run
 from stopctl.runs.table import flat

@@ -15,7 +15,7 @@ from stopctl.core.progress import Report
 from stopctl.core.stop import Patience
 from stopctl.core.words import figure
 from stopctl.curves.whatif import Ending, candidates, longest_wait, patience_of, what_if
-from stopctl.runs.history import seconds
+from stopctl.runs.moment import seconds
 from stopctl.runs.ruletext import parse_lr, parse_stop
 from stopctl.store.journal import mapping, metrics
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from stopctl.runs.history import Place, seconds
+from stopctl.runs.moment import Place, seconds
 from stopctl.store.journal import Line, mapping
 
 if TYPE_CHECKING:

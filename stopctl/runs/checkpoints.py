@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from stopctl.runs.history import Place
+from stopctl.runs.moment import Place
 from stopctl.store import CheckpointInfo, manifest, strict
 from stopctl.store.assembly import read_parts
 from stopctl.store.files import FILES, ROTTEN, as_damage, read_whole
@@ -54,8 +54,7 @@ class Kept:
 def kept(run: ReadRun) -> tuple[Kept, ...]:
     """The good checkpoints of a run, oldest first."""
     infos, best = run.listing.good, run.best()
-    places = {Place(info.epoch, info.step) for info in infos}  # the lines of all other saves are not parsed
-    saves = [moment for moment in run.history.moments if moment.event == "saved" and moment.place in places]
+    saves = run.history.saves_at({Place(info.epoch, info.step) for info in infos})
     why = {line.get("name"): str(line.get("why")) for line in (moment.line for moment in saves)}
     listed = []
     for info in infos:
@@ -68,8 +67,14 @@ def kept(run: ReadRun) -> tuple[Kept, ...]:
 def planned(infos: Sequence[CheckpointInfo]) -> int | None:
     """The planned length as the newest readable checkpoint has it; None where it does not say."""
     for info in reversed(infos):
-        with contextlib.suppress(OSError, ValueError):
-            state = mapping(strict.loads((info.path / STATE).read_bytes()))
-            length = mapping(state.get("state")).get("planned")
+        if state := saved_state(info):
+            length = state.get("planned")
             return length if type(length) is int and length > 0 else None
     return None
+
+
+def saved_state(info: CheckpointInfo) -> Mapping[str, Any]:
+    """The controller's state in a checkpoint, not verified; empty where it cannot be read."""
+    with contextlib.suppress(OSError, ValueError):
+        return mapping(mapping(strict.loads((info.path / STATE).read_bytes())).get("state"))
+    return {}

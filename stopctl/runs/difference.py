@@ -52,12 +52,12 @@ def _facts(run: ReadRun) -> Iterator[tuple[tuple[str, str], Any]]:
     yield ("run", "checkpoints"), stands.checkpoints
     yield ("curve", "goal"), repr(goal_of(meta))
     best = run.best_report
-    last = run.history.reported[-1] if run.history.reported else None
+    last = run.history.newest_report()
     yield ("curve", "best"), stands.best
     yield ("curve", "best at"), None if best is None else where(best.place)
     yield ("curve", "last"), stands.value
     yield ("curve", "last at"), None if last is None else where(last.place)
-    yield ("curve", "reports"), len(run.history.reported)
+    yield ("curve", "reports"), run.history.count()
     yield ("curve", "seconds"), stands.seconds
     for name, value in (best.metrics if best is not None else {}).items():
         if name != run.goal.metric:

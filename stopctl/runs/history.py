@@ -1,38 +1,19 @@
-"""What happened in a run: every line of its journal as a moment, told in a sentence."""
+"""What happened in a run: its journal, read as far as is asked for."""
 
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 from stopctl.core.errors import DamagedError, SettingError
 from stopctl.core.goal import Goal, goal_from_json
-from stopctl.runs.shape import Read, Shape, Shapes
-from stopctl.runs.shape import number as shaped_number
-from stopctl.store import Reader, strict
-from stopctl.store.journal import Line, Lines, mapping, metrics, number, sentence
-
-
-class Place(NamedTuple):
-    """Passes and steps completed."""
-
-    epoch: int
-    step: int
-
-
-def place(line: Line) -> Place:
-    """Where a line stands."""
-    return Place(line["epoch"], line["step"])
-
-
-def seconds(line: Mapping[str, Any]) -> float:
-    """Seconds of training by then; 0 where the line does not say."""
-    value = number(line.get("seconds"))
-    return value if value is not None and math.isfinite(value) else 0.0
+from stopctl.runs.moment import Moment, Place, moments, place, value_in
+from stopctl.runs.stretch import Stretch
+from stopctl.store import Reader
+from stopctl.store.journal import LAST_PASS, Line, mapping
+from stopctl.store.shape import Read, Shapes
 
 
 def goal_of(meta: dict[str, Any]) -> Goal:
@@ -43,129 +24,50 @@ def goal_of(meta: dict[str, Any]) -> Goal:
         raise DamagedError(f"run.json tells of no goal: {str(meta.get('goal'))[:100]}") from error
 
 
-MARKS = {"start": "the run begins", "close": "closed"}
-"""What a moment's text is where nothing was decided."""
-
-LAST_PASS = "the last planned pass"
-"""What the reason of a run's last save says."""
+Stamp = tuple[int, int, int, int]
 
 
-class Moment:
-    """One line of the journal.
-
-    Args:
-        event: its kind. place: passes and steps completed. line: all of it.
-        metric: whose value is told with a new best.
-        voided: a later start or resume went back before it, so it does not count any more.
-    """
-
-    __slots__ = ("_line", "_metric", "event", "place", "voided")
-
-    def __init__(self, event: str, place: Place, line: Line, metric: str, voided: bool = False) -> None:
-        self.event, self.place, self.voided = event, place, voided
-        self._line, self._metric = line, metric
-
-    @property
-    def line(self) -> Line:
-        """All of it."""
-        return self._line
-
-    @property
-    def text(self) -> str:
-        """What was decided or what happened; empty for a report that decided nothing."""
-        text = sentence(self.line, self._metric)
-        return text if text or self.event in ("report", "boundary") else MARKS.get(self.event, self.event)
-
-    @property
-    def seconds(self) -> float:
-        """Seconds of training by then."""
-        return seconds(self._line)
-
-    @property
-    def metrics(self) -> dict[str, float]:
-        """A report's, those that are numbers."""
-        return metrics(self._line)
-
-    def value(self, metric: str) -> float | None:
-        """What counts for the goal of a report."""
-        return _value(self._line, metric)
-
-    def fact(self, name: str) -> Any:
-        """A field of the line, such as ``"lr_factor"``; None where it has none."""
-        return self.line.get(name)
-
-
-PLAIN = frozenset(("lr_factor", "lr_drops", "can_lower", "stop", "value"))
-"""What a report with a shape does not have, or has null."""
-
-
-class Shaped(Moment):
-    """A report or a save whose line is parsed when it is asked for: its numbers are read by its shape."""
-
-    __slots__ = ("_found", "_shape")
-
-    def __init__(self, shape: Shape, found: re.Match[bytes], metric: str) -> None:
-        self.event, self.place, self.voided = shape.event, Place(int(found[2]), int(found[3])), False
-        self._shape, self._found, self._metric = shape, found, metric
-
-    @property
-    def line(self) -> Line:
-        """All of it, parsed anew."""
-        line: Line = strict.loads(self._found.string)
-        return line
-
-    @property
-    def text(self) -> str:
-        """As in `Moment`; a report that is no new best is not parsed."""
-        shape = self._shape
-        return "" if shape.event == "report" and self._found[len(shape.names) + 6] else super().text
-
-    @property
-    def seconds(self) -> float:
-        """Seconds of training by then."""
-        return float(self._found[4])
-
-    @property
-    def metrics(self) -> dict[str, float]:
-        """All of them."""
-        names = self._shape.names
-        return dict(zip(names, map(shaped_number, self._found.groups()[5 : 5 + len(names)]), strict=True))
-
-    def value(self, metric: str) -> float | None:
-        """What counts for the goal."""
-        names = self._shape.names
-        return shaped_number(self._found[6 + names.index(metric)]) if metric in names else None
-
-    def fact(self, name: str) -> Any:
-        """As in `Moment`; the line is parsed for few of them."""
-        if self._shape.event == "saved":
-            return self._found[5].decode() if name == "why" else super().fact(name)
-        if name == "inside":
-            return True if self._found[5] else None
-        return None if name in PLAIN else super().fact(name)
-
-
-@dataclass(frozen=True)
 class History:
-    """A run's journal, read once.
+    """A run's journal.
 
     Args:
-        moments: every good line that has counters, oldest first, the voided ones too.
+        stretches: every good line that has counters, oldest first, the voided ones too.
         skipped: how many lines a crash garbled; a last line that is still being written does not count.
         metric: the goal's.
+        writer: the newest. end: where the last line that has an end has it. stamp: of the file.
+        torn: whether the last stretch is a line that has no end yet.
     """
 
-    moments: tuple[Moment, ...]
-    skipped: int
-    metric: str
+    def __init__(
+        self,
+        stretches: Sequence[Stretch],
+        skipped: int,
+        metric: str,
+        *,
+        writer: int = 0,
+        end: int = 0,
+        stamp: Stamp | None = None,
+        torn: bool = False,
+    ) -> None:
+        self.stretches, self.skipped, self.metric = tuple(stretches), skipped, metric
+        self.writer, self.end, self.stamp, self.torn = writer, end, stamp, torn
+
+    @cached_property
+    def moments(self) -> Sequence[Moment]:
+        """All of them, parsed."""
+        return [moment for stretch in self.stretches for moment in stretch.moments]
 
     def standing(self) -> list[Moment]:
-        """Those that no later start or resume voided."""
+        """Those that no later start or resume voided, parsed."""
         return self._standing
 
     @cached_property
     def _standing(self) -> list[Moment]:
-        return [moment for moment in self.moments if not moment.voided]
+        return [moment for stretch in self.stretches for moment in stretch.standing]
+
+    def newest_standing(self) -> Iterator[Moment]:
+        """The same, newest first: no more are parsed than are taken, and some before them."""
+        return (moment for stretch in reversed(self.stretches) for moment in reversed(stretch.standing))
 
     @cached_property
     def reported(self) -> list[Moment]:
@@ -181,10 +83,51 @@ class History:
         """What counts for the goal in each report that stands."""
         return [moment.value(self.metric) for moment in self.reported]
 
+    def count(self, until: Place | None = None) -> int:
+        """How many reports stand; of those until then, if a place is given."""
+        return sum(_reports(stretch, until) for stretch in self.stretches)
+
+    def standing_after(self, at: Place | None) -> list[Moment]:
+        """What stands at a later place, oldest first; all of it, if none is given."""
+        if at is None:
+            return self._standing
+        later = (one for one in self.stretches if one.block is None or one.block.top > at)
+        return [moment for stretch in later for moment in stretch.standing if moment.place > at]
+
+    def reported_until(self) -> Place:
+        """The highest place of a report that stands; the beginning, if there is none."""
+        highest = Place(0, 0)
+        for stretch in self.stretches:
+            if (block := stretch.whole) is not None:
+                highest = max(highest, Place(*block.reported or highest))
+            else:
+                at = [moment.place for moment in stretch.standing if moment.event == "report"]
+                highest = max([highest, *at])
+        return highest
+
     def best(self, goal: Goal) -> Moment | None:
-        """The report with the best finite value; None if none is finite."""
-        best = _best(self.values, goal)
-        return None if best is None else self.reported[best]
+        """The report with the best finite value, the first of equals; None if none is finite."""
+        before = 0
+        found: Moment | None = None
+        value = math.inf
+        for stretch in self.stretches:
+            left_out, block = max(0, goal.start_from - before), stretch.whole
+            if block is not None and (not left_out or left_out >= block.reports):
+                before += block.reports
+                candidates = [] if left_out else stretch.best(goal)
+            else:
+                reported = [moment for moment in stretch.standing if moment.event == "report"]
+                before += len(reported)
+                candidates = reported[left_out:]
+            for moment in candidates:
+                x = moment.value(goal.metric)
+                if x is not None and math.isfinite(x) and (found is None or goal.sign * x < value):
+                    found, value = moment, goal.sign * x
+        return found
+
+    def newest_report(self) -> Moment | None:
+        """The newest report that stands."""
+        return next((one for one in self.newest_standing() if one.event == "report"), None)
 
     def stop(self) -> Line | None:
         """The line of the stop that ended the run, if one stands."""
@@ -193,43 +136,108 @@ class History:
 
     def finished(self) -> bool:
         """Whether all planned passes are done: the save of the last one stands, and nothing after it."""
-        saves = [moment for moment in self._standing if moment.event == "saved"]
+        saves = [moment for moment in self.notable() if moment.event == "saved"]
         ends = [moment for moment in saves if LAST_PASS in str(moment.fact("why"))]
-        decided = self._decided()
+        decided = self._decided() if ends else None
         return bool(ends) and (decided is None or ends[-1].place >= decided.place)
 
     def _decided(self) -> Moment | None:
         """The newest report or boundary."""
-        newest = reversed(self._standing)
-        return next((moment for moment in newest if moment.event in ("report", "boundary")), None)
+        return next((one for one in self.newest_standing() if one.event in ("report", "boundary")), None)
+
+    def saved(self) -> bool:
+        """Whether a save stands."""
+        return any(
+            bool(stretch.whole.saves)
+            if stretch.whole is not None
+            else any(moment.event == "saved" for moment in stretch.standing)
+            for stretch in self.stretches
+        )
+
+    def saves_at(self, places: Collection[Place]) -> list[Moment]:
+        """The saves at these places, the voided ones too; the lines of all others are not parsed."""
+        near = (
+            stretch.moments
+            for stretch in self.stretches
+            if stretch.block is None or any(stretch.block.bottom <= at <= stretch.block.top for at in places)
+        )
+        return [one for each in near for one in each if one.event == "saved" and one.place in places]
+
+    def notable(self) -> Iterator[Moment]:
+        """What stands and is asked for one by one: lowered rates, what was noticed, the last pass's save."""
+        return (moment for stretch in self.stretches for moment in stretch.notable)
 
     def noticed(self) -> dict[str, str]:
         """What was noticed of the program, each line once, with its level."""
-        lines = [moment.line for moment in self._standing if moment.event in ("noticed", "changed")]
+        lines = [moment.line for moment in self.notable() if moment.event in ("noticed", "changed")]
         return {str(line.get("text")): str(line.get("level")) for line in lines}
 
     def newest(self) -> Moment | None:
         """The newest line."""
-        return self.moments[-1] if self.moments else None
+        return next((one for stretch in reversed(self.stretches) for one in reversed(stretch.moments)), None)
 
 
-def history(reader: Reader, metric: str) -> History:
-    """Read the journal of a run; a writer may be at work in it.
+def _reports(stretch: Stretch, until: Place | None) -> int:
+    block = stretch.whole
+    if block is not None and (until is None or block.top <= until):
+        return block.reports
+    if block is not None and until is not None and block.bottom > until:
+        return 0
+    standing = (one for one in stretch.standing if one.event == "report")
+    return sum(until is None or one.place <= until for one in standing)
+
+
+def history(reader: Reader, metric: str, before: History | None = None) -> History:
+    """The journal of a run; a writer may be at work in it.
 
     Lines without counters, and those of a writer that had been taken over by then, are passed over.
+
+    Args:
+        reader: the run's.
+        metric: the goal's.
+        before: what was read of it earlier, with the same metric: what was added is read. It is used up.
     """
-    lines: Lines[Read] = reader.journal(Shapes().read)
-    moments = _moments(lines, metric)
-    return History(tuple(moments), lines.skipped, metric)
+    stamp = reader.journal_stamp()
+    if before is None or stamp is None or before.stamp is None:
+        before = History((), 0, metric)
+    elif stamp == before.stamp:
+        return before
+    elif stamp[:2] != before.stamp[:2] or stamp[2] < before.end:  # it was replaced
+        before = History((), 0, metric)
+    known = before.stretches[: len(before.stretches) - before.torn]
+    added: list[Stretch] = []
+    skipped, writer, end, torn = before.skipped, before.writer, before.end, b""
+    shapes = Shapes()
+    for piece in reader.pieces(end):
+        whole, torn = piece.data, b""
+        if piece.block is None:
+            cut = whole.rfind(b"\n") + 1
+            whole, torn = whole[:cut], whole[cut:]
+            lines = [shapes.read(text) for text in whole.split(b"\n") if text.strip()]
+            good = [line for line in lines if line is not None]
+            skipped += len(lines) - len(good)
+            found, writer = moments(good, metric, writer)
+            added.append(Stretch(found))
+        elif piece.block.writer >= writer:
+            writer = piece.block.writer
+            added.append(Stretch(None, piece.block, piece.data, shapes, metric))
+        end = piece.end - len(torn)
+    last = _torn(shapes.read(torn) if torn.strip() else None, metric, writer)
+    stretches = (*known, *added, *last)
+    back: Place | None = None
+    for stretch in reversed(stretches):
+        back = stretch.rewind(back)
+    return History(stretches, skipped, metric, writer=writer, end=end, stamp=stamp, torn=bool(last))
+
+
+def _torn(line: Read | None, metric: str, writer: int) -> list[Stretch]:
+    """The last line, which has no end yet and may be all there."""
+    return [] if line is None else [Stretch(moments([line], metric, writer)[0])]
 
 
 def value_of(line: Line, goal: Goal) -> float | None:
     """What counts for the goal in a report's line: with an alpha the average, in a field of its own."""
-    return _value(line, goal.metric)
-
-
-def _value(line: Line, metric: str) -> float | None:
-    return number(line["value"] if "value" in line else line["metrics"].get(metric))
+    return value_in(line, goal.metric)
 
 
 def reports(reader: Reader) -> list[Line]:
@@ -281,30 +289,6 @@ def _best(values: Sequence[float | None], goal: Goal) -> int | None:
     counting = enumerate(values[goal.start_from :], goal.start_from)
     finite = [(goal.sign * value, i) for i, value in counting if value is not None and math.isfinite(value)]
     return min(finite)[1] if finite else None
-
-
-def _moments(lines: Iterable[Read], metric: str) -> list[Moment]:
-    """A moment for each line with counters, but not those of a writer that had been taken over by then."""
-    moments: list[Moment] = []
-    writer = 0
-    for line in lines:
-        if isinstance(line, tuple):
-            if (by := int(line[1][1])) >= writer:
-                writer = by
-                moments.append(Shaped(*line, metric))
-            continue
-        by, epoch, step = line.get("writer", writer), line.get("epoch"), line.get("step")
-        if not (type(by) is type(epoch) is type(step) is int and by >= writer and min(epoch, step) >= 0):
-            continue
-        writer = by
-        event, at = str(line.get("event")), place(line)
-        if event == "report" and type(line.get("metrics")) is not dict:
-            continue
-        if event in ("start", "resume"):
-            for moment in moments:
-                moment.voided = moment.voided or moment.place > at
-        moments.append(Moment(event, at, line, metric))
-    return moments
 
 
 def where(at: Place | Any, *, steps: bool = True) -> str:

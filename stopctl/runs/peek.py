@@ -9,7 +9,8 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from stopctl.core.errors import DamagedError, NotARunError
-from stopctl.runs.history import Place, best_reported, goal_of, notes_that_trained, saved_once
+from stopctl.runs.history import best_reported, goal_of, notes_that_trained, saved_once
+from stopctl.runs.moment import Place
 from stopctl.runs.reader import open_run
 from stopctl.store import FILES, Reader
 from stopctl.store.rundir import local, read_meta, refuse_no_run, url_of

@@ -12,14 +12,8 @@ from typing import Any
 
 from stopctl.core.goal import Goal
 from stopctl.core.keep import ranked
-from stopctl.runs.history import (
-    History,
-    Moment,
-    Place,
-    goal_of,
-    history,
-    notes_that_trained,
-)
+from stopctl.runs.history import History, goal_of, history, notes_that_trained
+from stopctl.runs.moment import Moment, Place
 from stopctl.runs.reader import open_run
 from stopctl.store import FILES, CheckpointInfo, Files, Listing, Reader
 from stopctl.store.journal import mapping
@@ -144,12 +138,11 @@ class ReadRun:
     @property
     def notes(self) -> list[tuple[Place, Mapping[str, Any]]]:
         """The notes that it was trained with, oldest first, each with the place where it began."""
-        newest = max([moment.place for moment in self.history.reported], default=Place(0, 0))
         notes = self.reader.meta.get("notes")
         given: list[tuple[Place, Mapping[str, Any]]] = []
         if isinstance(notes, dict):
             given = [(Place(0, 0), notes)]
-        return notes_that_trained(self.reader.meta, newest) or given
+        return notes_that_trained(self.reader.meta, self.history.reported_until()) or given
 
     @property
     def latest_notes(self) -> Mapping[str, Any]:
@@ -164,7 +157,11 @@ class ReadRun:
 
 
 def read_run(
-    directory: str | os.PathLike[str], now: datetime | None = None, *, locks: Path | str = LOCKS
+    directory: str | os.PathLike[str],
+    now: datetime | None = None,
+    *,
+    locks: Path | str = LOCKS,
+    before: ReadRun | None = None,
 ) -> ReadRun:
     """Read a run without its lock.
 
@@ -172,6 +169,7 @@ def read_run(
         directory: the run's, or the URL of its mirror.
         now: what time it is, with its zone; the clock's if it is not given.
         locks: as `holder` takes them.
+        before: the same run as it was read earlier: of its journal what was added is read. It is used up.
 
     Raises:
         NotARunError: no run is there, or one of a newer format.
@@ -179,7 +177,8 @@ def read_run(
     """
     reader = open_run(directory)
     goal = goal_of(reader.meta)
-    past, listing = history(reader, goal.metric), reader.list()
+    earlier = before.history if before is not None and before.goal.metric == goal.metric else None
+    past, listing = history(reader, goal.metric, earlier), reader.list()
     best = past.best(goal)
     return ReadRun(
         reader, goal, past, listing, _standing(reader, goal, past, listing, best, now, locks), best
@@ -195,12 +194,12 @@ def _standing(
     now: datetime | None,
     locks: Path | str,
 ) -> Standing:
-    values, newest = past.values, past.newest()
+    newest, reported = past.newest(), past.newest_report()
     process = holder(reader.path, locks=locks)
     if process is not None and process.host != os.uname().nodename and newest and newest.event == "close":
         process = None
     state, reason = _state(past, listing, process)
-    last = past.standing()[-1] if past.standing() else None
+    last = next(past.newest_standing(), None)
     return Standing(
         path=reader.place,
         state=state,
@@ -209,7 +208,7 @@ def _standing(
         seconds=last.seconds if last else 0.0,
         metric=goal.metric,
         mode=goal.mode,
-        value=values[-1] if values else None,
+        value=None if reported is None else reported.value(goal.metric),
         best=None if best is None else best.value(goal.metric),
         best_epoch=None if best is None else best.place.epoch,
         best_step=None if best is None else best.place.step,
@@ -225,11 +224,10 @@ def _standing(
 
 
 def _state(past: History, listing: Listing, process: Holder | None) -> tuple[str, str]:
-    standing = past.standing()
     stop = past.stop()
     if process is not None:
         return "running", f"process {process.pid} on {process.host}"
-    if not listing.good and (listing.damaged or any(m.event == "saved" for m in standing)):
+    if not listing.good and (listing.damaged or past.saved()):
         why = "; ".join(f"{one.name}: {one.why}" for one in listing.damaged)
         return "damaged", why or "the journal tells of checkpoints, but none is there"
     if stop is not None:
@@ -237,14 +235,15 @@ def _state(past: History, listing: Listing, process: Holder | None) -> tuple[str
     if past.finished():
         return "finished", "all planned passes are done"
     last = next(
-        (m for m in reversed(standing) if m.event not in ("close", "restored", "noticed", "changed")), None
+        (m for m in past.newest_standing() if m.event not in ("close", "restored", "noticed", "changed")),
+        None,
     )
     if last is not None and last.event == "preempted":
         return "preempted", last.text
-    if not listing.good and not any(m.event in ("report", "boundary") for m in standing):
+    if not listing.good and not any(m.event in ("report", "boundary") for m in past.newest_standing()):
         return "new", "nothing was reported yet"
-    closed = standing[-1] if standing and standing[-1].event == "close" else None
-    if closed is None:
+    closed = next(past.newest_standing(), None)
+    if closed is None or closed.event != "close":
         return "interrupted", "its process is gone"
     return "interrupted", closed.text if "error" in closed.line else "closed before its end"
 

@@ -37,8 +37,7 @@ class Row:
 
 def row(run: ReadRun) -> Row:
     """A run that was read, as a row."""
-    reported = run.history.reported
-    best = run.best_report or (reported[-1] if reported else None)
+    best = run.best_report or run.history.newest_report()
     return Row(run.standing, dict(flat(run.latest_notes)), {} if best is None else best.metrics)
 
 

@@ -28,6 +28,9 @@ T = TypeVar("T")
 BLOCK = 64 << 10
 """Bytes a read."""
 
+LAST_PASS = "the last planned pass"
+"""What the reason of a run's last save says."""
+
 
 class Journal:
     """The file, open for appending."""
@@ -43,8 +46,9 @@ class Journal:
                 """Whether it had another name, as in a backup by ``cp -al``, and was replaced by a copy."""
                 if self.linked:
                     self._handle = _own_copy(files, self._handle, path)
-                size = files.size(path)
-                self._torn = size > 0 and _read(files, self._handle, size - 1, 1) != b"\n"
+                self.size = size = files.size(path)
+                """Bytes, as far as this process knows."""
+                self._torn = size > 0 and read_at(files, self._handle, size - 1, 1) != b"\n"
             except BaseException:
                 files.close(self._handle)
                 raise
@@ -67,6 +71,7 @@ class Journal:
                 reason = f"{count} of {len(text)} bytes were written"
                 raise OSError(errno.ENOSPC, reason, str(self._path))
             self._torn = False
+            self.size += count
 
     def close(self) -> None:
         """Have the lines on the disk and close the file."""
@@ -82,7 +87,7 @@ def _own_copy(files: Files, handle: Handle, path: Path) -> Handle:
 
     def blocks() -> Iterator[bytes]:
         offset = 0
-        while block := _read(files, handle, offset, CHUNK):
+        while block := read_at(files, handle, offset, CHUNK):
             offset += len(block)
             yield block
 
@@ -119,13 +124,13 @@ class Lines(Iterator[T]):
 def _oldest_first(files: Files, path: Path, read: Callable[[bytes], T | None]) -> Iterator[T | None]:
     """Every line but empty ones and a torn last one; None for a garbled one."""
     try:
-        handle, _ = _open(files, path)
+        handle, _ = open_journal(files, path)
     except FileNotFoundError:
         return
     try:
         offset = 0
         begun: list[bytes] = []
-        while block := _read(files, handle, offset, BLOCK):
+        while block := read_at(files, handle, offset, BLOCK):
             offset += len(block)
             first, *others = block.split(b"\n")
             begun.append(first)
@@ -142,14 +147,14 @@ def _oldest_first(files: Files, path: Path, read: Callable[[bytes], T | None]) -
 def newest_first(files: Files, path: Path) -> Iterator[Line]:
     """The good lines from the end on, reading no more of the file than is asked for."""
     try:
-        handle, end = _open(files, path)
+        handle, end = open_journal(files, path)
     except FileNotFoundError:
         return
     try:
         begun: list[bytes] = []  # of the line whose beginning is still to come, its end first
         while end:
             start = max(0, end - BLOCK)
-            first, *others = _read(files, handle, start, end - start).split(b"\n")
+            first, *others = read_at(files, handle, start, end - start).split(b"\n")
             if others:
                 *whole, last = others
                 texts = (b"".join((last, *reversed(begun))), *reversed(whole))
@@ -164,7 +169,7 @@ def newest_first(files: Files, path: Path) -> Iterator[Line]:
         files.close(handle)
 
 
-def _open(files: Files, path: Path) -> tuple[Handle, int]:
+def open_journal(files: Files, path: Path) -> tuple[Handle, int]:
     """FileNotFoundError if there is none; DamagedError for a link or whatever else is in its place."""
     try:
         with as_damage(path):
@@ -184,7 +189,7 @@ def parse(text: bytes) -> Line | None:
     return line if type(line) is dict else None
 
 
-def _read(files: Files, handle: Handle, offset: int, size: int) -> bytes:
+def read_at(files: Files, handle: Handle, offset: int, size: int) -> bytes:
     """Up to `size` bytes, fewer only at the end of the file."""
     view = memoryview(bytearray(size))
     filled = 0

@@ -24,6 +24,7 @@ from stopctl.store.files import (
     require_posix,
 )
 from stopctl.store.hashed import FileFact, read_file
+from stopctl.store.index import Piece, pieces
 from stopctl.store.journal import Line, Lines, newest_first, parse
 from stopctl.store.manifest import MANIFEST, NAME, PACKED, PARTS, STATE, STATE_LIMIT, CheckpointInfo
 from stopctl.store.packed import unpack
@@ -175,6 +176,16 @@ class Reader:
             read: what makes something else of a line's bytes than its object; None of a garbled one.
         """
         return Lines(self._files, self.path / JOURNAL, read)
+
+    def pieces(self, start: int = 0) -> Iterator[Piece]:
+        """The journal's bytes from the beginning of a line on, cut where journal.index tells of a block."""
+        return pieces(self._files, self.path / JOURNAL, start)
+
+    def journal_stamp(self) -> tuple[int, int, int, int] | None:
+        """What tells the journal from another file, its size and when it was written; None without one."""
+        with contextlib.suppress(OSError):
+            return self._files.stamp(self.path / JOURNAL)
+        return None
 
     def newest_lines(self) -> Iterator[dict[str, Any]]:
         """The journal's good lines, newest first; reads from the end, and only as far as they are taken."""

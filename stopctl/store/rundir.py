@@ -14,6 +14,7 @@ from stopctl.store import strict
 from stopctl.store.commit import TEMPORARY, TRASH, UPLOAD, sweep, withdraw_unfinished
 from stopctl.store.files import DIRECTORY, FILE, Entry, Files, as_damage, read_whole
 from stopctl.store.hashed import write_file
+from stopctl.store.index import INDEX
 from stopctl.store.journal import Journal
 from stopctl.store.lock import LOCK, NEW_LOCK
 from stopctl.store.manifest import is_count
@@ -137,7 +138,7 @@ def set_run_aside(files: Files, path: Path) -> Path:
     target = path / f"{ASIDE}{count}"
     files.mkdir(target)
     files.sync_directory(path)
-    for name in (CHECKPOINTS, JOURNAL, PINS, RUN):
+    for name in (CHECKPOINTS, JOURNAL, INDEX, PINS, RUN):
         with contextlib.suppress(FileNotFoundError):
             files.rename(path / name, target / name)
         files.sync_directory(target)

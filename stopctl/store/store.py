@@ -13,6 +13,7 @@ from stopctl.store import commit, manifest, strict
 from stopctl.store.draft import Content, Draft, Writing
 from stopctl.store.fence import Fence
 from stopctl.store.files import DIRECTORY, FILES, Files, as_save_error, without_sync
+from stopctl.store.index import FULL, Index
 from stopctl.store.journal import Journal
 from stopctl.store.lock import LOCK, RunLock, now
 from stopctl.store.manifest import MAX_WRITER, NAME, CheckpointInfo, order
@@ -62,6 +63,8 @@ class Store(Reader):
         self._open(path, files)
         self._durability = durability
         self._journal: Journal | None = None
+        self._index: Index | None = None
+        self._full = 0  # the size of the journal at which a block of the index may be full
         with as_save_error("opening the run", self.path):
             make_directory(files, self.path)
             refuse_no_run(files, self.path)
@@ -334,6 +337,11 @@ class Store(Reader):
             self._fence.check()
             line = {"time": now(), "event": event, "writer": self._fence.writer, **fields}
             journal.append(line)
+        if journal.size >= self._full:
+            if self._full:
+                self._index = self._index or Index(self._files, self.path / JOURNAL)
+                self._index.extend()
+            self._full = journal.size // FULL * FULL + FULL
         return line
 
     @property

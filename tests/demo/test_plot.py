@@ -12,7 +12,9 @@ from matplotlib.image import imread
 
 from stopctl.demo import plot as module
 from stopctl.demo.plot import BEST, STOP, TRAIN, VALID, plot
-from stopctl.runs.history import History, Moment, Place
+from stopctl.runs.history import History
+from stopctl.runs.moment import Moment, Place
+from stopctl.runs.stretch import Stretch
 
 EPOCHS = tuple(range(1, 16))
 TRAIN_LOSS = tuple(0.4 / epoch for epoch in EPOCHS)
@@ -27,7 +29,7 @@ def history(losses: Iterable[tuple[float | str, float | str]], saved: Collection
         moments.append(Moment("report", Place(epoch, 0), line, ""))
         if epoch in saved:
             moments.append(Moment("saved", Place(epoch, 0), {}, ""))
-    return History(tuple(moments), 0, "val_loss")
+    return History([Stretch(moments)], 0, "val_loss")
 
 
 RUN = history(zip(TRAIN_LOSS, VAL_LOSS, strict=True), (1, 5, 10, 15))

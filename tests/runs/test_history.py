@@ -5,7 +5,8 @@ import json
 import pytest
 
 from stopctl import Every, Maximize, Minimize, Patience, Run
-from stopctl.runs.history import Place, best_of, history, seconds, where
+from stopctl.runs.history import best_of, history, where
+from stopctl.runs.moment import Place, seconds
 from stopctl.store import Reader
 from support.ran import ran
 

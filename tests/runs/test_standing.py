@@ -125,8 +125,8 @@ def test_a_run_whose_journal_is_gone_stands_by_its_checkpoints(tmp_path):
 def test_a_run_that_may_not_be_read_is_told_with_its_file(tmp_path, monkeypatch):
     path = ran(tmp_path / "run")
 
-    def refuse(self, read):
+    def refuse(self, start):
         raise PermissionError(13, "Permission denied", "journal.jsonl")
 
-    monkeypatch.setattr("stopctl.store.Reader.journal", refuse)
+    monkeypatch.setattr("stopctl.store.Reader.pieces", refuse)
     assert read_rows(tmp_path) == ([], [(path, "journal.jsonl: Permission denied")])

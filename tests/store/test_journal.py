@@ -123,7 +123,7 @@ def test_each_byte_of_an_endless_line_is_looked_at_once(
             return Counted(super().__add__(other))
 
     monkeypatch.setattr(journal, "BLOCK", 64)
-    monkeypatch.setattr(journal, "_read", lambda *of, read=journal._read: Counted(read(*of)))
+    monkeypatch.setattr(journal, "read_at", lambda *of, read=journal.read_at: Counted(read(*of)))
     for reading, found in ((lines, [{"i": 1}, {"i": 2}]), (newest, [{"i": 2}, {"i": 1}])):
         seen[0] = 0
         assert reading(path) == found

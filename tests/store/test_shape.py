@@ -8,11 +8,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from stopctl import Maximize, Minimize, Patience, Run
-from stopctl.runs import shape
-from stopctl.runs.history import History, Shaped, best_of, history
-from stopctl.runs.shape import Shapes
-from stopctl.store import Reader, strict
+from stopctl.runs.history import History, best_of, history
+from stopctl.runs.moment import Shaped
+from stopctl.store import Reader, shape, strict
 from stopctl.store.journal import parse
+from stopctl.store.shape import Shapes
 from support.ran import ran
 
 NAMES = ("val_loss", 'a"\\b', "ü", "{x}")
