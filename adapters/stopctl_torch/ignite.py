@@ -91,7 +91,7 @@ class _Attached(Run):
 
     def open(self) -> Self:
         super().open()
-        self._restored: Tree = detached(self._state.generators().capture()) if self.resumed else None
+        self._drawn: Tree = detached(self._state.generators().capture()) if self.resumed else None
         return self
 
     __enter__ = open
@@ -103,10 +103,10 @@ class _Attached(Run):
             raise SettingError("write trainer.run(data, max_epochs=..., epoch_length=...)")
         if wrong := self._wrong(state.dataloader, length):
             raise SettingError(wrong)
-        if self._restored is not None:  # what was drawn since the opening is drawn in every process
+        if self._drawn is not None:  # what was drawn since the opening is drawn in every process
             vars(state).update(self._moving["engine"].saved)
-            self._state.generators().load(self._restored)
-            self._restored = None
+            self._state.generators().load(self._drawn)
+            self._drawn = None
         state.epoch, state.iteration = now.epoch, now.step if now.inside else now.epoch * length
         self._ahead = now.step - state.iteration  # where epochs were shorter, or had another length
         for handle in self._handles:
