@@ -46,7 +46,7 @@ def test_the_reference_has_the_docstring_of_everything_public():
     public = {f"{module.__name__}.{name}" for module in modules for name in module.__all__}
     public |= {f"stopctl.store.{name}" for name in ("pin", "unpin", "unlock")}
     public |= {f"stopctl.export.{name}" for name in ("export", "read", "write")}
-    public |= {"stopctl.report.page.write_report"}
+    public |= {"stopctl.report.page.write_report", "stopctl_torch.ignite.attach"}
     public |= {f"stopctl.tuners.optuna.{name}" for name in ("Pruned", "directory", "result")}
     public |= {f"stopctl.tuners.ray.{name}" for name in ("RuleStopper", "directory", "report")}
     public |= {"stopctl_torch.transformers.train"}
