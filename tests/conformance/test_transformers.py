@@ -29,7 +29,7 @@ def course(program: Path, root: Path, starts: list[tuple[str, int, Any]], *argum
     env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
     env.pop("STOPCTL_QUIET", None)
     done = subprocess.run(
-        list(map(str, command)), cwd=root, env=env, capture_output=True, text=True, timeout=280, check=False
+        list(map(str, command)), cwd=root, env=env, capture_output=True, text=True, timeout=800, check=False
     )
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()], done.stderr
@@ -39,6 +39,7 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
 
 
+@pytest.mark.timeout(900)  # five starts of a program that imports much
 def test_the_program_of_the_page_killed_twice_ends_as_undisturbed_and_again_trains_nothing(tmp_path):
     (text,) = blocks("py")
     assert text.count("\n") <= 30
@@ -100,6 +101,7 @@ CASES: dict[str, tuple[dict[str, Any], Any, Any]] = {
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", CASES)
 def test_killed_twice_it_ends_as_undisturbed(name, tmp_path):
     case, first, second = CASES[name]
