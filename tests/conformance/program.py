@@ -28,7 +28,7 @@ def programs(page: str) -> list[str]:
     return found
 
 
-def play(directory: Path, code: str, *killed: str) -> str:
+def play(directory: Path, code: str, *killed: str, seconds: float = 200) -> str:
     """Run a program in a directory; what it printed. ``killed`` is where, as support/killed.py takes it."""
     directory.mkdir(exist_ok=True)
     (directory / "program.py").write_text(code)
@@ -36,7 +36,7 @@ def play(directory: Path, code: str, *killed: str) -> str:
     env = {name: value for name, value in os.environ.items() if name != "STOPCTL_QUIET"} | threads
     words = [sys.executable, *((str(KILL), *killed) if killed else ()), "program.py"]
     done = subprocess.run(
-        words, cwd=directory, env=env, capture_output=True, text=True, timeout=200, check=False
+        words, cwd=directory, env=env, capture_output=True, text=True, timeout=seconds, check=False
     )
     assert done.returncode == (-signal.SIGKILL if killed else 0), done.stderr
     return done.stdout + done.stderr

@@ -32,9 +32,13 @@ def starts(run: Path) -> list[int]:
 
 
 def stop_hearts(database: Path) -> None:
-    """As if the process had been dead for years."""
+    """As if the process had been dead for years, however soon it was killed."""
     with sqlite3.connect(database) as connection:
-        connection.execute("UPDATE trial_heartbeats SET heartbeat = '2000-01-01 00:00:00'")
+        connection.execute("DELETE FROM trial_heartbeats")
+        connection.execute(
+            "INSERT INTO trial_heartbeats (trial_id, heartbeat) "
+            "SELECT trial_id, '2000-01-01 00:00:00' FROM trials WHERE state = 'RUNNING'"
+        )
     connection.close()
 
 

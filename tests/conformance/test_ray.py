@@ -196,10 +196,10 @@ def dying(config, epochs):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1600)
 def test_the_program_of_the_page_with_actors_killed_twice_ends_with_the_same_bits(tmp_path: Path) -> None:
     (program,) = (each for each in programs("tuners") if "ray" in each)
-    play(tmp_path / "as-it-stands", program)
+    play(tmp_path / "as-it-stands", program, seconds=500)
     (tmp_path / "marks").mkdir()
     seeded = program.replace(
         "    model = ",
@@ -212,7 +212,7 @@ def test_the_program_of_the_page_with_actors_killed_twice_ends_with_the_same_bit
     killed = dying + seeded.replace("run.epochs(8)", "dying(config, run.epochs(8))")
     found = []
     for name, code in (("straight", seeded), ("killed", killed)):
-        told = play(tmp_path / name, code)
+        told = play(tmp_path / name, code, seconds=500)
         found += re.findall(r"^ends with .*$", told, re.MULTILINE)
     assert len(list((tmp_path / "marks").iterdir())) == 4
     assert len(found) == 2
