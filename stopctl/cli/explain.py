@@ -46,11 +46,11 @@ def explain(
     past = history(reader, metric)
     one_place = epoch is not None or step is not None
     moments = [
-        moment
+        (moment, text)
         for moment in (past.moments if voided else past.standing())
         if (epoch is None or moment.place.epoch == epoch)
         and (step is None or moment.place.step == step)
-        and (moment.text or one_place)
+        and ((text := moment.text) or one_place)
     ]
     if one_place and not moments:
         raise SettingError(f"{run}: {_asked(epoch, step)} is not in the journal, which has {_range(past)}")
@@ -64,19 +64,19 @@ def explain(
                         "event": moment.event,
                         "epoch": moment.place.epoch,
                         "step": moment.place.step,
-                        "time": moment.line.get("time"),
-                        "metrics": moment.line.get("metrics"),
-                        "text": moment.text or None,
+                        "time": line.get("time"),
+                        "metrics": line.get("metrics"),
+                        "text": text or None,
                         "voided": moment.voided,
                     }
-                    for moment in moments
+                    for moment, text, line in ((moment, text, moment.line) for moment, text in moments)
                 ],
             }
         )
         return
     out = console()
-    for moment in moments:
-        say(out, sentence(moment, metric))
+    for moment, text in moments:
+        say(out, sentence(moment, metric, text))
     if not moments:
         say(out, "nothing was decided yet")
     if past.skipped:
@@ -84,12 +84,12 @@ def explain(
         say(out, f"{counted(past.skipped, 'half-written or garbled line')} {were} skipped", "yellow")
 
 
-def sentence(moment: Moment, metric: str) -> Text:
-    """A moment as one line."""
+def sentence(moment: Moment, metric: str, text: str | None = None) -> Text:
+    """A moment as one line; ``text``: its own, where it is known."""
     from stopctl.runs.history import where
 
     line = Text.assemble((f"{where(moment.place)}: ", "dim"))
-    text = moment.text
+    text = moment.text if text is None else text
     if moment.event == "report":
         value = moment.metrics.get(metric)
         line.append(f"{on_one_line(metric)} {figure(value)}; ")

@@ -207,6 +207,8 @@ def test_a_phone_needs_no_sideways_scrolling_and_answers_to_touch(visit, many, n
     assert page.evaluate("document.documentElement.scrollWidth") == 360
     wide = "[...document.querySelectorAll('.scroll')].filter((one) => one.scrollWidth > one.clientWidth)"
     assert page.evaluate(f"{wide}.map((one) => one.ariaLabel)") == []  # nor does any table
+    page.set_viewport_size({"width": 740, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") == 740
 
 
 def test_voided_parts_are_shown_on_request_only(visit):
@@ -376,6 +378,7 @@ def many(reports):
             replace(
                 run, name=f"run-{i}", metric=metric, best=best, best_value=str(best), state=state,
                 notes=notes, drawn=drawn, question=question,
+                facts={**run.facts, "notes": {f"note {k}": f"{i} " + "text " * 9 for k in range(6)}},
             )
         )  # fmt: skip
     (reports / "many.html").write_text(page_of(made))

@@ -6,7 +6,7 @@ import pytest
 
 from stopctl import Every, Maximize, Minimize, Patience, Run
 from stopctl.runs.history import best_of, history, where
-from stopctl.runs.moment import Place, seconds
+from stopctl.runs.moment import Place
 from stopctl.store import Reader
 from support.ran import ran
 
@@ -76,12 +76,6 @@ def test_lines_without_counters_and_of_a_writer_that_was_taken_over_say_nothing(
     with (path / "journal.jsonl").open("a") as journal:
         journal.writelines(json.dumps(line) + "\n" for line in lines)
     assert len(read(path).moments) == before
-
-
-@pytest.mark.parametrize("value", [None, "NaN", "Infinity", "1 s"])
-def test_seconds_that_are_none_count_as_0(value):
-    assert seconds({"seconds": value}) == 0.0
-    assert seconds({"seconds": 2}) == 2.0
 
 
 def test_places_are_told_by_what_is_counted():
