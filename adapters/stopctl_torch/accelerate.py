@@ -234,7 +234,8 @@ class Prepared:
     def _settings(self) -> dict[str, Any]:
         """Which batches this rank gets."""
         shard = self._loader.base_dataloader.batch_sampler
-        found: dict[str, Any] = {"rows": len(self._loader.dataset), "num_replicas": 1, "rank": 0}
+        rows = len(self._sampler) if hasattr(self._sampler, "__len__") else None
+        found: dict[str, Any] = {"rows": rows, "num_replicas": 1, "rank": 0}
         if hasattr(shard, "num_processes"):
             found |= {"num_replicas": shard.num_processes, "rank": shard.process_index}
             found |= {name: getattr(shard, name) for name in DEALT}
