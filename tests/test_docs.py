@@ -47,6 +47,7 @@ def test_the_reference_has_the_docstring_of_everything_public():
     public |= {f"stopctl.store.{name}" for name in ("pin", "unpin", "unlock")}
     public |= {f"stopctl.export.{name}" for name in ("export", "read", "write")}
     public |= {"stopctl.report.page.write_report", "stopctl_torch.ignite.attach"}
+    public |= {f"stopctl_torch.lightning.{name}" for name in ("fit", "control_of", "Control")}
     public |= {f"stopctl.tuners.optuna.{name}" for name in ("Pruned", "directory", "result")}
     public |= {f"stopctl.tuners.ray.{name}" for name in ("RuleStopper", "directory", "report")}
     public |= {"stopctl_torch.transformers.train"}

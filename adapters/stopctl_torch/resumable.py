@@ -9,11 +9,10 @@ from typing import Any
 from torch.utils import data
 
 from stopctl import MismatchError, SettingError
-from stopctl.ports import NumpyRng, PythonRng, Tree, detached, what
+from stopctl.ports import Tree, detached, what
 from stopctl_torch import loaders, samplers
 from stopctl_torch.leaves import Encoder, decode
-from stopctl_torch.parts import Part
-from stopctl_torch.rng import CUDA, CudaRng, PartGenerators, SharedRng, TorchRng, cuda_in_use
+from stopctl_torch.rng import PartGenerators, shared_parts
 
 log = logging.getLogger("stopctl")
 
@@ -40,9 +39,7 @@ class ResumableLoader:
     def __init__(self, loader: data.DataLoader[Any]) -> None:
         if not isinstance(loader, data.DataLoader):
             raise SettingError(f"ResumableLoader({what(loader)}): write ResumableLoader(DataLoader(...))")
-        shared: dict[str, Part] = {"python": SharedRng(PythonRng()), "numpy": SharedRng(NumpyRng())}
-        shared |= {"torch": TorchRng(), **({CUDA: CudaRng()} if cuda_in_use() else {})}
-        self._shared = PartGenerators(shared)
+        self._shared = PartGenerators(shared_parts())
         self._histories = samplers.Histories()
         batches = loaders.batches(loader, self._shared, self._histories.of(loader))
         assert batches is not None
@@ -56,6 +53,11 @@ class ResumableLoader:
     def loader(self) -> data.DataLoader[Any]:
         """The DataLoader inside."""
         return self._loader
+
+    @property
+    def sized(self) -> bool:
+        """Whether the number of batches is known, and so which one is the last."""
+        return self._batches.length is not None
 
     def __len__(self) -> int:
         return len(self._loader)

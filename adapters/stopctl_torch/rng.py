@@ -195,6 +195,12 @@ class CudaRng:
             torch.cuda.set_rng_state(state, i)
 
 
+def shared_parts() -> dict[str, Part]:
+    """The shared generators, as components; CUDA's where it is in use."""
+    parts: dict[str, Part] = {"rng.python": SharedRng(PythonRng()), "rng.numpy": SharedRng(NumpyRng())}
+    return parts | {"rng.torch": TorchRng(), **({CUDA: CudaRng()} if cuda_in_use() else {})}
+
+
 class PartGenerators:
     """The generators among the parts of a TorchState: the shared ones, and those in ``extra=``.
 

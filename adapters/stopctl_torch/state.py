@@ -303,16 +303,7 @@ class TorchState:
 
     def versions(self) -> Mapping[str, str]:
         """PyTorch, its threads, NumPy, Python, and the CUDA devices in use."""
-        versions = {
-            "torch": str(torch.__version__),
-            "torch threads": str(torch.get_num_threads()),
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-        }
-        if cuda_in_use():
-            devices = range(torch.cuda.device_count())
-            versions["cuda devices"] = ", ".join(torch.cuda.get_device_name(i) for i in devices)
-        return versions
+        return versions()
 
     def close(self) -> None:
         """Take all hooks off."""
@@ -321,6 +312,20 @@ class TorchState:
         self._marks.close()
         if self._watch is not None:
             self._watch.close()
+
+
+def versions() -> dict[str, str]:
+    """PyTorch, its threads, NumPy, Python, and the CUDA devices in use."""
+    found = {
+        "torch": str(torch.__version__),
+        "torch threads": str(torch.get_num_threads()),
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+    if cuda_in_use():
+        devices = range(torch.cuda.device_count())
+        found["cuda devices"] = ", ".join(torch.cuda.get_device_name(i) for i in devices)
+    return found
 
 
 def _tensors_in(modules: Iterable[torch.nn.Module]) -> Iterator[torch.Tensor]:
