@@ -101,7 +101,7 @@ def test_killed_twice_also_in_a_save_it_ends_bitwise(tmp_path, kind):
 def test_a_fit_that_a_rule_has_stopped_trains_nothing_and_says_so(tmp_path, caplog):
     found, run = train(str(tmp_path), 1, stop=After(epochs=2))
     assert (run.progress.epoch, str(run.stopped)) == (2, "the limit of 2 epochs is reached")
-    caplog.clear()
+    caplog.set_level(logging.INFO, "stopctl")
     again, run = train(str(tmp_path), 2, stop=After(epochs=2))
     assert again.split()[:3] == found.split()[:3]  # model, optimizer, scheduler; setting up draws
     assert "finished before: stopped at epoch 2" in caplog.text
