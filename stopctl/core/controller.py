@@ -92,6 +92,11 @@ class Controller:
         return self._state.snapshot()
 
     @property
+    def at_report(self) -> bool:
+        """Whether the newest report belongs to exactly the present counters."""
+        return self._state.reported
+
+    @property
     def current_value(self) -> float | None:
         """The goal's value, if the newest report belongs to exactly the present state and may rank."""
         return self._state.own_value

@@ -114,6 +114,7 @@ class Loop:
         session.enter_loop(begun := self.at())
         if session.goes_on(self.at()):
             self._find_laps()
+            session.tell_anew(begun)
         try:
             while session.goes_on(at := self.at()):
                 self._number, self._reported, self._feed, self._feeds = at.done + 1, None, None, {}

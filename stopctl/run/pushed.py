@@ -39,7 +39,8 @@ class Pushed(Loop):
         self._epoch, self._step, self._within = progress.epoch, progress.step, progress.inside
         self._unit = "epoch" if progress.epoch or progress.inside else "step"
         self._planned = None
-        self._begun = self._judged = False
+        self._begun = self._passed = False
+        self._judged = self._restored = session.controller.at_report  # where the run stands
 
     @property
     def where(self) -> str:
@@ -72,14 +73,14 @@ class Pushed(Loop):
         at, same = self._forward("report", told or Told(None, None, None, False))
         if session.stopped is not None and at.done <= self.at().done + self._within:
             return Decision(stop=session.stopped)
-        if same and self._judged:
-            raise OrderError(f"report() was called twice in {self.where}: report all metrics at once")
+        if same:
+            self._refuse_second()
         self._enter(at, same)
         watched, epoch = self._watched, at.unit == "epoch" and not at.inside
         version = dict(self._state.version() if watched is None else watched.mark(epoch=epoch))
         judged = session.report(at, metrics, version)
         self._go(at, version)
-        self._judged = True
+        self._judged, self._passed = True, False
         session.carry_out(judged)
         self._ask(at, same)
         return replace(judged.decision, stop=session.stopped)
@@ -91,9 +92,24 @@ class Pushed(Loop):
         self._enter(at, same)
         if session.stopped is None:
             self._go(at, dict(self._state.version()))
-            self._judged = self._judged and same
+            self._judged, self._passed = self._judged and same, self._passed or not same
             self._ask(at, same)
         return Decision(stop=session.stopped)
+
+    def _refuse_second(self) -> None:
+        """Refuse a report where there was one, or where the run may have been saved without it."""
+        if self._judged and self._restored:
+            raise OrderError(
+                f"report() of {self.where}, whose report was made before this run was saved: go on after "
+                "run.progress.epoch and run.progress.step"
+            )
+        if self._judged:
+            raise OrderError(f"report() was called twice in {self.where}: report all metrics at once")
+        if self._passed:
+            raise OrderError(
+                f"report() after boundary() in {self.where}: a run that goes on from between them would never "
+                "have that report; report() is the boundary as well, so leave the other out there"
+            )
 
     def _forward(self, call: str, told: Told) -> tuple[Counters, bool]:
         """The counters that were told, and whether they are where the run stands already."""
@@ -146,6 +162,7 @@ class Pushed(Loop):
             )
 
     def _go(self, at: Counters, version: Mapping[str, int]) -> None:
+        self._restored = self._restored and (at.epoch, at.step) == (self._epoch, self._step)
         self._epoch, self._step, self._within, self._planned = at.epoch, at.step, at.inside, at.planned
         self._reported = version
 

@@ -400,6 +400,18 @@ class Session:
         ):
             self._tell_plan(self._resumption, at)
 
+    def tell_anew(self, at: Counters) -> None:
+        """Tell that a loop trains an epoch from its beginning that was saved inside, by who pushed the run."""
+        begun = self.begun
+        here = begun.inside and (at.unit, at.epoch, at.step) == ("epoch", begun.epoch, begun.step)
+        if here and not at.inside and "run.data" not in self._settings.allow_missing:
+            self._journal.notice(
+                Notice(
+                    f"saved inside epoch {at.epoch + 1} (step {at.step}) by report() or boundary(): run.epochs() "
+                    "trains that epoch anew, so a part of it twice; go on by report(..., epoch=, step=)"
+                )
+            )
+
     def _tell_begin(self, at: Counters) -> None:
         if not self.goes_on(at):
             before = (at.epoch, at.step) == (self.begun.epoch, self.begun.step)

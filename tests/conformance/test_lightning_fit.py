@@ -235,8 +235,8 @@ def test_a_fit_of_ones_own_with_either_import_name(tmp_path, package):
 def test_the_program_of_the_page_killed_twice_ends_as_undisturbed(tmp_path):
     (program,) = programs("lightning")
     play(tmp_path / "straight", program)
-    play(tmp_path / "killed", program, "2")
-    play(tmp_path / "killed", program, "3")
+    play(tmp_path / "killed", program, "9")
+    play(tmp_path / "killed", program, "14")
     assert "goes on after epoch" in play(tmp_path / "killed", program)
     assert_same_bits(tmp_path / "straight" / "runs" / "net", tmp_path / "killed" / "runs" / "net")
     assert "nothing was trained" in play(tmp_path / "killed", program)

@@ -261,6 +261,12 @@ def counted_in_pushed(run: Run) -> None:
     run.step()
 
 
+def reported_after_a_boundary(run: Run) -> None:
+    run.boundary(epoch=1, step=10)
+    run.boundary(epoch=1, step=10)
+    run.report(val_loss=0.5, epoch=1, step=10)
+
+
 def push(**given: Any) -> Any:
     def pushed(run: Run) -> None:
         run.report(val_loss=0.5, epoch=3, step=30)
@@ -279,6 +285,7 @@ MISUSES = {
     "an epoch back": (push(epoch=2, step=40), OrderError, r"report\(epoch=2\) after epoch=3: completed work"),
     "a step back": (push(epoch=4, step=29), OrderError, r"report\(step=29\) after step=30: .*progress.step"),
     "twice": (push(epoch=3, step=30), OrderError, "called twice in epoch 3, step 30"),
+    "after a boundary": (reported_after_a_boundary, OrderError, r"report\(\) after boundary\(\) in epoch 1"),
     "no number": (push(epoch=4.0), SettingError, r"epoch=4.0: write a whole number >= 0"),
     "a bad plan": (push(epoch=4, planned=0), SettingError, r"report\(planned=...\): planned=0"),
 }
@@ -291,6 +298,39 @@ def test_calls_at_the_wrong_moment(tmp_path, misuse):
     with pytest.raises(error, match=text):
         call(run)
     run.close()
+
+
+@pytest.mark.parametrize("begins", [False, True])
+def test_what_was_reported_before_the_save_is_not_reported_again(tmp_path, begins):
+    run = opened(tmp_path, save=Every(epochs=1) | OnBest())
+    run.boundary(epoch=0)
+    run.report(val_loss=0.5, epoch=0)  # before any training
+    run.report(val_loss=0.4, epoch=1)
+    run.close()
+    again = opened(tmp_path)
+    if begins:
+        again.boundary(epoch=1)
+    with pytest.raises(OrderError, match=r"report\(\) of epoch 1, whose report was made before this run was"):
+        again.report(val_loss=0.3, epoch=1)
+    assert again.progress.reports == 2
+    again.report(val_loss=0.3, epoch=2)
+    again.close()
+    assert again.progress.reports == 3
+
+
+def test_an_epoch_that_a_pulled_loop_trains_anew_is_told_once(tmp_path, caplog):
+    run = opened(tmp_path, save=Every(steps=1))
+    run.boundary(epoch=1, step=12, inside=True)
+    run.close()
+    for missing in ({"run.data"}, ()):
+        caplog.clear()
+        with Run(tmp_path, state={"w": 0}, **QUICK, save=None, allow_missing=missing) as run:
+            for _ in range(2):
+                for _ in run.epochs(3):
+                    break
+        told = [text for text in caplog.messages if "trains that epoch anew" in text]
+        assert len(told) == (not missing)
+        assert all("saved inside epoch 2 (step 12) by report() or boundary()" in text for text in told)
 
 
 def test_without_counters_outside_a_loop_the_error_names_both_ways(tmp_path):
