@@ -107,8 +107,8 @@ class Pushed(Loop):
             raise OrderError(f"report() was called twice in {self.where}: report all metrics at once")
         if self._passed:
             raise OrderError(
-                f"report() after boundary() in {self.where}: a run that goes on from between them would never "
-                "have that report; report() is the boundary as well, so leave the other out there"
+                f"report() after boundary() in {self.where}: a run that goes on from between them would "
+                "never have that report; report() is the boundary as well, so leave the other out there"
             )
 
     def _forward(self, call: str, told: Told) -> tuple[Counters, bool]:

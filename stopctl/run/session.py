@@ -401,14 +401,14 @@ class Session:
             self._tell_plan(self._resumption, at)
 
     def tell_anew(self, at: Counters) -> None:
-        """Tell that a loop trains an epoch from its beginning that was saved inside, by who pushed the run."""
+        """Tell that a loop begins an epoch anew that was saved inside, in a run that was pushed."""
         begun = self.begun
         here = begun.inside and (at.unit, at.epoch, at.step) == ("epoch", begun.epoch, begun.step)
         if here and not at.inside and "run.data" not in self._settings.allow_missing:
             self._journal.notice(
                 Notice(
-                    f"saved inside epoch {at.epoch + 1} (step {at.step}) by report() or boundary(): run.epochs() "
-                    "trains that epoch anew, so a part of it twice; go on by report(..., epoch=, step=)"
+                    f"saved inside epoch {at.epoch + 1} (step {at.step}) by report() or boundary(): "
+                    "run.epochs() trains that epoch anew, so a part of it twice; go on by report(..., epoch=, step=)"
                 )
             )
 
