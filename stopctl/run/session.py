@@ -408,7 +408,8 @@ class Session:
             self._journal.notice(
                 Notice(
                     f"saved inside epoch {at.epoch + 1} (step {at.step}) by report() or boundary(): "
-                    "run.epochs() trains that epoch anew, so a part of it twice; go on by report(..., epoch=, step=)"
+                    "run.epochs() trains that epoch anew, so a part of it twice; else go on "
+                    "by report(..., epoch=, step=)"
                 )
             )
 
