@@ -184,7 +184,9 @@ class _Expression:
         except SyntaxError as error:
             at = max(0, (error.offset or 1) - 1)
             raise self._refused(at, f"{error.msg}; {as_in_python}") from None
-        except (ValueError, RecursionError, MemoryError):
+        except ValueError as error:  # of a null byte, before Python 3.11.4
+            raise self._refused(0, f"{error}; {as_in_python}") from None
+        except (RecursionError, MemoryError):
             raise self._refused(0, f"this cannot be read; {as_in_python}") from None
 
     def _built(self, node: ast.expr) -> Any:

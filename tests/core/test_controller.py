@@ -34,6 +34,19 @@ def test_counters_that_are_not_given_stay():
     assert (progress.reports, progress.epoch, progress.step, progress.seconds) == (2, 2, 20, 3.0)
 
 
+def test_it_stands_at_a_report_until_the_counters_go_on():
+    controller = Controller(save=None)
+    assert not controller.at_report
+    controller.report({"val_loss": 1.0}, epoch=2, step=20)
+    controller.boundary(epoch=2, step=20)
+    assert controller.at_report
+    again = Controller(save=None)
+    again.load_state_dict(controller.state_dict())
+    assert again.at_report
+    controller.boundary(epoch=2, step=21, inside=True)
+    assert not controller.at_report
+
+
 def test_ids_of_proposals_are_never_used_twice():
     controller = Controller(stop=None)
     saves = [controller.report({"val_loss": 1.0}, epoch=epoch).save for epoch in (1, 2)]
