@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from stopctl import Every, Minimize, MismatchError
 from stopctl_tf import FitCallback, Run, TfState, load
+from support.portion import mostly_long
 
 layers = keras.layers
 RNG = np.random.default_rng(0)
@@ -512,7 +513,7 @@ APPLICATIONS: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("name", APPLICATIONS)
+@pytest.mark.parametrize("name", mostly_long(APPLICATIONS, ["MobileNetV3Small"]))
 def test_applications(name: str, reloaded: Any) -> None:
     """EfficientNet begins with a Normalization that is adapted by its weights."""
     build = getattr(keras.applications, name)

@@ -25,6 +25,12 @@ def one_thread_and_seeds() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+@pytest.fixture(autouse=True)
+def leftover_workers_end_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loader's iterator that the garbage collector ends, as one that an error holds, waits so long for each worker."""
+    monkeypatch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 0.5)
+
+
 @pytest.fixture
 def one_rank() -> Iterator[None]:
     """A process group of this process alone."""
