@@ -7,6 +7,7 @@ import os
 import queue
 import random
 import signal
+import sys
 import threading
 import time
 from functools import partial
@@ -68,26 +69,34 @@ def train(directory, mode, numbers, arm=lambda: None):
 
 
 @pytest.fixture
-def ctrl_c():
+def ctrl_c(monkeypatch):
     """Sends a real SIGINT as many seconds after it is called.
 
-    Python drops what is raised in a function of gc.callbacks, and a signal that came during a collection is
-    raised in the first of them. Hypothesis leaves one there, so a process that ran its tests has none here.
+    Python drops what is raised in a finalizer, in a weak reference's callback, and in gc.callbacks, whosever they
+    are: a signal that came upon one of those, which the tests before have left, is sent again.
     """
-    callbacks, gc.callbacks[:] = list(gc.callbacks), []
-    delays = queue.SimpleQueue()
+    delays, before = queue.SimpleQueue(), sys.unraisablehook
 
     def send():
         while (after := delays.get()) is not None:
             time.sleep(after)
             os.kill(os.getpid(), signal.SIGINT)
 
+    def dropped(what):
+        if what.exc_type is KeyboardInterrupt:
+            delays.put(0.001)
+        else:
+            before(what)
+
+    def later(after):
+        monkeypatch.setattr(sys, "unraisablehook", dropped)
+        delays.put(after)
+
     sender = threading.Thread(target=send)
     sender.start()
-    yield delays.put
+    yield later
     delays.put(None)
     sender.join()
-    gc.callbacks[:] = callbacks
 
 
 @pytest.mark.filterwarnings(
