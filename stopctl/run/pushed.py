@@ -77,7 +77,10 @@ class Pushed(Loop):
             self._refuse_second()
         self._enter(at, same)
         watched, epoch = self._watched, at.unit == "epoch" and not at.inside
-        version = dict(self._state.version() if watched is None else watched.mark(epoch=epoch))
+        if watched is None or same:  # where the run begins, nothing is trained
+            version = dict(self._state.version())
+        else:
+            version = dict(watched.mark(epoch=epoch))
         judged = session.report(at, metrics, version)
         self._go(at, version)
         self._judged, self._passed = True, False

@@ -49,3 +49,19 @@ def test_a_state_that_is_set_in_each_step_is_not(save, middle, tmp_path, caplog)
             if n % 2:
                 run.report(val_loss=1.0 / n)
     assert told(caplog) == 0
+
+
+@pytest.mark.parametrize("save", [OnBest(), Every(steps=2)])
+@pytest.mark.parametrize("trains", [True, False])
+def test_of_a_run_that_is_pushed_a_report_before_all_training_is_none_of_it(save, trains, tmp_path, caplog):
+    run = Run(tmp_path, state={"w": jnp.ones(2)}, stop=None, save=save).open()
+    run.report(val_loss=9.0, epoch=0, step=0)
+    for step in range(1, 10):
+        if trains:
+            run.state = {"w": run.state["w"] + 1}
+        if step % 3:
+            run.boundary(epoch=step // 3, step=step)
+        else:
+            run.report(val_loss=1.0 / step, epoch=step // 3, step=step)
+    run.close()
+    assert told(caplog) == (not trains)

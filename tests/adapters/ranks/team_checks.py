@@ -100,6 +100,7 @@ def a_late_rank_is_named_as_that_and_finds_the_others_gone(rank: int, size: int,
             wait_for(shared / f"gave-up-{other}")
     with pytest.raises(TeamError) as raised:
         gloo.share(b"")
+        gloo.share(b"")  # before gloo itself gives up, the late one may still be brought what was sent
     if rank < size - 1:
         waited = re.match(rf"rank {rank} of {size} waited (\S+) s for the others", str(raised.value))
         assert waited is not None
