@@ -21,9 +21,21 @@ TRAINER = "trainer"
 
 SAME = (
     *("per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs", "max_steps"),
-    *("seed", "data_seed"),
+    *(
+        "seed",
+        "data_seed",
+        "dataloader_drop_last",
+        "group_by_length",
+        "lr_scheduler_type",
+        "lr_scheduler_kwargs",
+    ),
+    *("warmup_steps", "warmup_ratio", "max_grad_norm", "label_smoothing_factor", "neftune_noise_alpha"),
+    *("bf16", "fp16"),
 )
 """The arguments without which a resumed run ends otherwise; the rows of the data are told with them."""
+
+SAVED = ("learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon")
+"""Those that the saved optimizer brings back, whatever is given now."""
 
 
 class TrainerFolder(FolderState):
@@ -191,10 +203,19 @@ class LiveTrainer:
 
 
 def _described(trainer: Any) -> dict[str, Any]:
-    """The arrays of the model, and what the order of the batches depends on."""
+    """The arrays of the model, and what the order of the batches and each step depend on."""
     arrays = {name: f"{t.dtype} {tuple(t.shape)}" for name, t in trainer.model.state_dict().items()}
     rows = len(trainer.train_dataset) if hasattr(trainer.train_dataset, "__len__") else None
-    return {"model": arrays, "same": {name: getattr(trainer.args, name) for name in SAME} | {"rows": rows}}
+    same, saved, optim = (
+        {name: _argument(trainer, name) for name in names} for names in (SAME, SAVED, ["optim"])
+    )
+    return {"model": arrays, "same": same | {"rows": rows}, "saved": saved, "optim": optim}
+
+
+def _argument(trainer: Any, name: str) -> Any:
+    value = getattr(trainer.args, name, None)  # not all versions have all of them
+    value = getattr(value, "value", value)
+    return value if value is None or type(value) in (bool, int, float) else str(value)
 
 
 def _check(trainer: Any, components: Mapping[str, Tree], mode: str, notices: list[Notice]) -> None:
@@ -205,11 +226,17 @@ def _check(trainer: Any, components: Mapping[str, Tree], mode: str, notices: lis
         found = f"of mode={other!r}" if saved is not None else "none of train()"
         raise MismatchError(f"the run here is {found}, not of mode={mode!r}: give that, or another directory")
     wrong = list(_differ(saved["model"], now["model"], "model/{}: saved {}, given {}"))
+    wrong += _differ(saved["optim"], now["optim"], "{}: saved {}, given {}")
     if wrong:
-        raise MismatchError("the saved state does not fit the Trainer's model:\n  " + "\n  ".join(wrong))
-    differ = "; ".join(_differ(saved["same"], now["same"], "{} {} before, {} now"))
-    if differ:
+        raise MismatchError("the saved state does not fit the Trainer:\n  " + "\n  ".join(wrong))
+    if differ := "; ".join(_differ(saved["same"], now["same"], "{} {} before, {} now")):
         notices.append(Notice(f"{differ}: it ends otherwise than a run that nobody has disturbed"))
+    if differ := "; ".join(_differ(saved["saved"], now["saved"], "{} {} before, {} now")):
+        notices.append(
+            Notice(
+                f"{differ}: the saved optimizer keeps what was before; to train by the new, give another directory"
+            )
+        )
 
 
 def _differ(saved: Mapping[str, Any], now: Mapping[str, Any], text: str) -> Iterator[str]:

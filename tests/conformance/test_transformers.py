@@ -178,6 +178,7 @@ def test_another_model_another_mode_and_another_goal_are_refused(mode, tmp_path)
     for wrong, text in (
         ({"net": Net(5)}, r"model/layer.weight: saved torch.float32 \(3, 2\), given torch.float32 \(5, 2\)"),
         ({"net": torch.nn.Sequential(Net())}, r"model/0.layer.weight: saved nothing"),
+        ({"optim": "sgd"}, r"optim: saved adamw_\w+, given sgd"),
     ):
         with pytest.raises(MismatchError, match=text):
             train(trainer(tmp_path, **wrong), tmp_path / "run", mode=mode)
@@ -209,6 +210,14 @@ def test_the_goal_is_that_of_the_arguments_and_every_dataset_is_reported(tmp_pat
         metric_for_best_model="b_loss",
         seed=7,
         num_train_epochs=3,
+        max_grad_norm=0.5,
+        learning_rate=0.25,
     )
     assert train(longer, tmp_path / "run").global_step == 3
-    assert "num_train_epochs 2 before, 3 now; seed 42 before, 7 now" in caplog.text
+    assert (
+        "num_train_epochs 2 before, 3 now; seed 42 before, 7 now; max_grad_norm 1.0 before, 0.5 now: it ends"
+        in caplog.text
+    )
+    assert re.search(
+        r"learning_rate \S+ before, 0.25 now: the saved optimizer keeps what was before", caplog.text
+    )
