@@ -234,7 +234,7 @@ def _check(trainer: Any, components: Mapping[str, Tree], mode: str, notices: lis
     if differ := "; ".join(_differ(saved["saved"], now["saved"], "{} {} before, {} now")):
         notices.append(
             Notice(
-                f"{differ}: the saved optimizer keeps what was before; to train by the new, give another directory"
+                f"{differ}: the saved optimizer keeps what was; to train by the new, give another directory"
             )
         )
 

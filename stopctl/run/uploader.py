@@ -291,9 +291,12 @@ class Uploader:
             self._release(job)
 
     def _push(self, job: Waiting) -> None:
+        own = self._store.path / CHECKPOINTS / job.name
         try:
-            self._mirror.push(job.held or self._store.path / CHECKPOINTS / job.name, job.name)
+            self._mirror.push(job.held or own, job.name)
         except DamagedError as error:
+            if job.held is None and not own.exists():
+                return  # deleted meanwhile, as nothing held it: told by `saved`
             log.warning("%s is not mirrored, as it is damaged: %s", job.name, error)
             self._refused.add(job.name)
             return

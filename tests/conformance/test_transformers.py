@@ -218,6 +218,4 @@ def test_the_goal_is_that_of_the_arguments_and_every_dataset_is_reported(tmp_pat
         "num_train_epochs 2 before, 3 now; seed 42 before, 7 now; max_grad_norm 1.0 before, 0.5 now: it ends"
         in caplog.text
     )
-    assert re.search(
-        r"learning_rate \S+ before, 0.25 now: the saved optimizer keeps what was before", caplog.text
-    )
+    assert re.search(r"learning_rate \S+ before, 0.25 now: the saved optimizer keeps what was", caplog.text)

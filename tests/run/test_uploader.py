@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import threading
 from functools import partial
 from types import SimpleNamespace
 
 import pytest
 
 from stopctl import Best, Last, Patience, Preempted, Run, SaveError
+from stopctl.mirror import Mirror
 from stopctl.run import uploader as module
-from stopctl.store import Reader, pin
+from stopctl.store import Reader, Store, pin
 from support.mirrors.gate import Gate, rests, wait
 
 URL = "memory://bucket/run"
@@ -207,6 +209,27 @@ def test_without_hard_links_it_is_uploaded_from_its_own_place(gate, tmp_path, mo
         train(run, 3)
     assert gate.epochs()[-1] == 3
     assert caplog.text.count("as it cannot be held: the file system has no hard links") == 1
+
+
+def test_without_hard_links_one_that_is_deleted_before_it_is_read_is_not_damaged(
+    gate, tmp_path, monkeypatch, caplog
+):
+    begun, deleted, push = threading.Event(), threading.Event(), Mirror.push
+
+    def late(mirror, path, name):
+        begun.set()
+        assert deleted.wait(60)
+        return push(mirror, path, name)
+
+    monkeypatch.setattr(Store, "hold", lambda store, name: None)
+    monkeypatch.setattr(Mirror, "push", late)
+    with opened(tmp_path, keep=Last(1)) as run:
+        for epoch in run.epochs(3):
+            run.report(val_loss=1.0 / epoch)
+            assert begun.wait(60)
+        deleted.set()
+    assert gate.epochs() == [3]
+    assert "damaged" not in caplog.text
 
 
 def test_a_forked_child_has_no_uploader(gate, tmp_path):
