@@ -248,3 +248,11 @@ def _rescale(state: dict[str, Any], scheduler: Any) -> list[Any] | None:
     if factors and state.get("_last_lr"):
         state["_last_lr"] = [rate * by for rate, by in zip(state["_last_lr"], factors, strict=False)]
     return factors
+
+
+def differ(saved: Mapping[str, Any], now: Mapping[str, Any], text: str) -> Iterator[str]:
+    """Give the text for each name whose values differ, with name, saved and present value."""
+    for name in {**saved, **now}:
+        before, after = saved.get(name, "nothing"), now.get(name, "nothing")
+        if before != after:
+            yield text.format(name, before, after)

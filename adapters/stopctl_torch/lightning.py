@@ -121,7 +121,8 @@ class Control:
         self._before = set(trainer.callback_metrics)
 
     def on_validation_end(self, trainer: Any, module: Any) -> None:
-        """Find those of validation, which stand until the next one."""
+        """Find those of validation, which stand until the next one, and end its pass over the data here."""
+        self._state.leave("val")  # Trainer(num_sanity_val_steps=2), or limit_val_batches=...
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self._validated = True
             self._of_validation |= trainer.callback_metrics.keys() - self._before
@@ -140,9 +141,7 @@ class Control:
         if not trainer.is_last_batch:
             log.warning("ended inside an epoch: the next start trains again what came after the newest save")
             return
-        for loader in self._state.loaders.values():
-            if isinstance(loader, ResumableLoader):
-                loader.leave()  # Trainer(limit_train_batches=...)
+        self._state.leave("train")  # Trainer(limit_train_batches=...)
         stale = set() if self._validated else self._of_validation
         told: dict[str, Any] = {
             k: float(v) for k, v in trainer.callback_metrics.items() if k not in {*stale, *RESERVED}

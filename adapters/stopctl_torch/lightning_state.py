@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from stopctl import MismatchError, SettingError
-from stopctl.ports import Tree, flatten, has_state
+from stopctl.ports import Notice, Tree, flatten, has_state
+from stopctl_torch.config import differ
 from stopctl_torch.leaves import Encoder, decode
 from stopctl_torch.parts import METADATA, ModulePart, kind_of
 from stopctl_torch.resumable import ResumableLoader
@@ -38,6 +39,10 @@ class FitState:
         self.loaders: dict[str, Any] = {}
         self._model: Tree = None
         self._begun = False
+        self._kept: dict[
+            str, str
+        ] = {}  # what optimizers and schedulers were made with, which saved ones bring back
+        self.notices: list[Notice] = []
         self._rngs = shared_parts()
 
     def take(self, loader: Any) -> Any:
@@ -68,12 +73,19 @@ class FitState:
         self._begun = True
         for name in self.loaders:
             self._put(name)
+        self._tell("same", self._same(), "it ends otherwise than a run that nobody has disturbed")
         for i, metric in self.found.get("scheduler", {}).get("owed", {}).items():
             scheduler = self.trainer.lr_scheduler_configs[int(i)].scheduler
             self.trainer.lightning_module.lr_scheduler_step(scheduler, metric)
         self._put_generators()
         if not self.found:
             flatten(dict(self._captured(Encoder("none"))), data=False)  # what cannot be saved is told now
+
+    def leave(self, stage: str) -> None:
+        """End the pass over the loaders of ``"train"`` or ``"val"``: not all batches may be wanted."""
+        for name, loader in self.loaders.items():
+            if name.startswith(stage) and isinstance(loader, ResumableLoader):
+                loader.leave()
 
     def outline(self) -> dict[str, Tree]:
         """Nothing: what a module trains with is made when it is fitted."""
@@ -101,6 +113,7 @@ class FitState:
             "scheduler": encode(scheduler, "scheduler"),
             "lightning": encode(rest, "lightning"),
             "loaders": encode(loaders, "loaders"),
+            "fit": {"kept": self._kept, "same": self._same()},
             **{name: part.capture(encode, name) for name, part in self._rngs.items()},
         }
 
@@ -121,13 +134,44 @@ class FitState:
                 owed |= {str(i): v for k, v in trainer.callback_metrics.items() if k == config.monitor}
         return owed
 
+    def _given(self) -> dict[str, str]:
+        """What the optimizers and schedulers of the module were made with, before they are restored."""
+        groups = [
+            (f"optimizer{i or ''}", each.param_groups) for i, each in enumerate(self.trainer.optimizers)
+        ]
+        states = [each.scheduler.state_dict() for each in self.trainer.lr_scheduler_configs]
+        groups += [(f"scheduler{i or ''}", [state]) for i, state in enumerate(states)]
+        return {
+            f"{name}/{j}/{key}" if j else f"{name}/{key}": str(value)
+            for name, parts in groups
+            for j, part in enumerate(parts)
+            for key, value in part.items()
+            if _is_plain(value) and not key.startswith("_")
+        }
+
+    def _same(self) -> dict[str, str]:
+        """What of the Trainer and its training data decides on each step, beside what is saved."""
+        names = ("accumulate_grad_batches", "gradient_clip_val", "precision", "limit_train_batches")
+        found = {name: str(getattr(self.trainer, name)) for name in names}
+        for name, loader in self.loaders.items():
+            if name.startswith("train"):
+                rows: Any = getattr(loader, "dataset", None)
+                found[f"batch_size of {name}"] = str(getattr(loader, "batch_size", None))
+                found[f"rows of {name}"] = str(len(rows)) if hasattr(rows, "__len__") else "unknown"
+        return found
+
+    def _tell(self, kind: str, now: Mapping[str, str], what_follows: str) -> None:
+        saved = self.found.get("fit", {}).get(kind, now)
+        if others := "; ".join(differ(saved, now, "{} {} before, {} now")):
+            self.notices.append(Notice(f"{others}: {what_follows}"))
+
     def restore(self, components: Mapping[str, Tree], *, allow_missing: Collection[str] = ()) -> None:
         """Keep what was saved until Lightning asks for it.
 
         Raises:
             MismatchError: it was not saved by a fit.
         """
-        names = {"model", "optimizer", "scheduler", "lightning", "loaders"}
+        names = {"model", "optimizer", "scheduler", "lightning", "loaders", "fit"}
         if names - components.keys():
             raise MismatchError(
                 f"this run was not saved by stopctl_torch.lightning.fit, it has {', '.join(components)}: "
@@ -160,6 +204,8 @@ class FitState:
             if saved != given:
                 was, now = (", ".join(each) or "none" for each in (saved, given))
                 raise MismatchError(f"{name}: saved {was}, given {now}")
+        self._kept = self._given()
+        self._tell("kept", self._kept, "what was saved stays; to train by the new, give another directory")
 
     def version(self) -> Mapping[str, int]:
         """Nothing: the counters that are told say where the training stands."""
@@ -214,3 +260,9 @@ def package_of(trainer: Any) -> str:
         text = f"a {type(trainer).__name__}: give a Trainer of lightning.pytorch or pytorch_lightning"
         raise SettingError(f"stopctl_torch.lightning got {text}")
     return found
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, tuple | list):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, bool | int | float | str)

@@ -14,6 +14,7 @@ from typing import Any
 from stopctl import FolderState, MismatchError, SettingError
 from stopctl.ports import Generators, Notice, Tree, detached
 from stopctl_torch.accelerate import plain
+from stopctl_torch.config import differ
 from stopctl_torch.state import TorchState
 
 TRAINER = "trainer"
@@ -225,22 +226,15 @@ def _check(trainer: Any, components: Mapping[str, Tree], mode: str, notices: lis
         other = "live" if mode == "folder" else "folder"
         found = f"of mode={other!r}" if saved is not None else "none of train()"
         raise MismatchError(f"the run here is {found}, not of mode={mode!r}: give that, or another directory")
-    wrong = list(_differ(saved["model"], now["model"], "model/{}: saved {}, given {}"))
-    wrong += _differ(saved["optim"], now["optim"], "{}: saved {}, given {}")
+    wrong = list(differ(saved["model"], now["model"], "model/{}: saved {}, given {}"))
+    wrong += differ(saved["optim"], now["optim"], "{}: saved {}, given {}")
     if wrong:
         raise MismatchError("the saved state does not fit the Trainer:\n  " + "\n  ".join(wrong))
-    if differ := "; ".join(_differ(saved["same"], now["same"], "{} {} before, {} now")):
-        notices.append(Notice(f"{differ}: it ends otherwise than a run that nobody has disturbed"))
-    if differ := "; ".join(_differ(saved["saved"], now["saved"], "{} {} before, {} now")):
+    if others := "; ".join(differ(saved["same"], now["same"], "{} {} before, {} now")):
+        notices.append(Notice(f"{others}: it ends otherwise than a run that nobody has disturbed"))
+    if others := "; ".join(differ(saved["saved"], now["saved"], "{} {} before, {} now")):
         notices.append(
             Notice(
-                f"{differ}: the saved optimizer keeps what was; to train by the new, give another directory"
+                f"{others}: the saved optimizer keeps what was; to train by the new, give another directory"
             )
         )
-
-
-def _differ(saved: Mapping[str, Any], now: Mapping[str, Any], text: str) -> Iterator[str]:
-    for name in {**saved, **now}:
-        before, after = saved.get(name, "nothing"), now.get(name, "nothing")
-        if before != after:
-            yield text.format(name, before, after)

@@ -175,7 +175,7 @@ def train(
         trainer,
         module,
         train,
-        data.DataLoader(Noisy(16), 8),
+        data.DataLoader(Noisy(24), 8),  # one batch more than Lightning's sanity check takes
         directory=directory,
         stop=stop,
         save=save | OnBest(),

@@ -75,7 +75,7 @@ def broken(directory: Any, kind: str, *steps: int) -> str:
 
 def test_a_fit_goes_on_bitwise_inside_an_epoch_and_at_its_end(tmp_path):
     straight = train(str(tmp_path / "straight"), 1, "inside")[0]
-    assert broken(tmp_path / "broken", "inside", 12, 25) == straight
+    assert broken(tmp_path / "broken", "inside", 5, 12, 25) == straight
     module = Net("inside")
     assert load(tmp_path / "broken", model=module).is_best
 
@@ -130,6 +130,23 @@ class Other(Net):
 
     def configure_optimizers(self) -> Any:
         return (self.optimizer or torch.optim.Adam)(self.parameters(), lr=0.1)
+
+
+def test_what_decides_on_the_steps_and_is_not_as_before_is_told(tmp_path, caplog):
+    def adam(rate: float) -> Any:
+        return Other(lambda parameters, lr: torch.optim.Adam(parameters, lr=rate))
+
+    lightning.fit(trainer(), adam(0.01), *loaders(), directory=tmp_path)
+    lightning.fit(trainer(max_epochs=2), adam(0.01), *loaders(), directory=tmp_path)
+    assert "before" not in caplog.text
+    train = torch.utils.data.DataLoader(Noisy(16), 4, shuffle=True)
+    other = trainer(max_epochs=3, gradient_clip_val=0.5)
+    assert lightning.fit(other, adam(0.1), train, loaders()[1], directory=tmp_path).progress.epoch == 3
+    assert "optimizer/lr 0.01 before, 0.1 now: what was saved stays" in caplog.text
+    assert (
+        "gradient_clip_val None before, 0.5 now; batch_size of train.0 8 before, 4 now: it ends"
+        in caplog.text
+    )
 
 
 def test_what_does_not_belong_to_the_directory_is_refused(tmp_path):
