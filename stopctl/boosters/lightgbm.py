@@ -24,7 +24,7 @@ def train(
     valid_sets: Sequence[lgb.Dataset],
     valid_names: Sequence[str] | None = None,
     feval: Any = None,
-    callbacks: Sequence[Callable[..., Any]] = (),
+    callbacks: Sequence[Callable[..., Any]] | None = None,
     **settings: Unpack[RunSettings],
 ) -> lgb.Booster:
     """``lightgbm.train`` as a run: it stops by the rules, and killed and called again it goes on.
@@ -51,12 +51,13 @@ def train(
         run that had ended before, the saved one.
 
     Raises:
-        SettingError: nothing to evaluate on; a goal the wrong way round; random forests and linear trees,
-            which LightGBM does not continue; a callback or parameter that stops or changes rounds by itself.
+        SettingError: nothing to evaluate on; a training set that frees its raw data; a goal the wrong way
+            round; random forests and linear trees, which LightGBM does not continue; a callback or parameter
+            that stops or changes rounds by itself.
         MismatchError: the directory has a run with other parameters or data.
         Preempted, SaveError: as from `stopctl.Run.report`.
     """
-    for each in callbacks:  # classes that LightGBM 4.7 keeps private; their names are in no public place
+    for each in callbacks or ():  # private classes of LightGBM 4.7, whose names are in no public place
         if type(each).__name__ in ("_EarlyStoppingCallback", "_ResetParameterCallback"):
             raise SettingError(
                 f"callbacks=[{type(each).__name__.strip('_')}] counts rounds by itself, anew when the run "
@@ -66,6 +67,11 @@ def train(
         raise SettingError("valid_sets=[]: a run is judged by a metric: write valid_sets=[valid_set]")
     refuse_decided(params)
     refuse_lightgbm(params)
+    if train_set.free_raw_data:
+        raise SettingError(
+            "train_set frees its raw data, which a run that goes on predicts first: write "
+            "lgb.Dataset(..., free_raw_data=False)"
+        )
     data = train_set.construct()
     state = BoosterState(lgb, params, (data.num_data(), data.num_feature()), drawing(params))
     with Rounds(directory, state, num_boost_round, settings) as rounds:
@@ -80,7 +86,7 @@ def train(
                 feval=feval,
                 init_model=model,
                 keep_training_booster=True,
-                callbacks=[_Round(rounds, state), *callbacks],
+                callbacks=[_Round(rounds, state), *(callbacks or ())],
             )
             model.model_from_string(_text(model)).free_dataset()
         model.best_iteration = rounds.best + 1

@@ -24,7 +24,7 @@ def train(
     evals: Sequence[tuple[xgb.DMatrix, str]],
     obj: Any = None,
     custom_metric: Any = None,
-    callbacks: Sequence[xgb.callback.TrainingCallback] = (),
+    callbacks: Sequence[xgb.callback.TrainingCallback] | None = None,
     **settings: Unpack[RunSettings],
 ) -> xgb.Booster:
     """``xgboost.train`` as a run: it stops by the rules, and killed and called again it goes on.
@@ -54,7 +54,7 @@ def train(
         MismatchError: the directory has a run with other parameters or data.
         Preempted, SaveError: as from `stopctl.Run.report`.
     """
-    for each in callbacks:
+    for each in callbacks or ():
         if isinstance(each, xgb.callback.EarlyStopping | xgb.callback.LearningRateScheduler):
             raise SettingError(
                 f"callbacks=[{type(each).__name__}(...)] counts rounds by itself, anew when the run goes on: "
@@ -74,7 +74,7 @@ def train(
                 evals=evals,
                 obj=obj,
                 custom_metric=custom_metric,
-                callbacks=[_Round(rounds, state), *callbacks],
+                callbacks=[_Round(rounds, state), *(callbacks or ())],
                 xgb_model=model,
                 verbose_eval=False,
             )

@@ -210,7 +210,11 @@ def test_lightgbm_refuses_what_it_does_not_continue_and_a_goal_the_wrong_way_rou
         with pytest.raises(SettingError, match="LightGBM does not continue it as it was"):
             boost("lightgbm", tmp_path, params=params)
     with pytest.raises(SettingError, match=r"smaller l2 is better: write Minimize\('valid_l2'\)"):
-        boost("lightgbm", tmp_path, goal=Maximize("valid_l2"))
+        boost("lightgbm", tmp_path, goal=Maximize("valid_l2"), callbacks=None)
+    freed = lgb.Dataset(X[:150], Y[:150])  # which no run could go on with
+    with pytest.raises(SettingError, match=r"write lgb.Dataset\(..., free_raw_data=False\)"):
+        lightgbm.train({}, freed, directory=tmp_path / "freed", valid_sets=[freed])
+    assert not (tmp_path / "freed").exists()
 
 
 def xgb_fit(stopper: EarlyStopper, metric: str | None = None) -> Any:
