@@ -248,7 +248,6 @@ def test_a_fit_of_ones_own_with_either_import_name(tmp_path, package):
     assert type(fitting.strategy.checkpoint_io).__name__ == "TorchCheckpointIO"
 
 
-@pytest.mark.slow
 def test_the_program_of_the_page_killed_twice_ends_as_undisturbed(tmp_path):
     (program,) = programs("lightning")
     play(tmp_path / "straight", program)
