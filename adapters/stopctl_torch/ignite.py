@@ -70,7 +70,7 @@ class _EngineState:
         keys = {*self._trainer.state_dict_user_keys, "seed"} - {
             "rng_states"
         }  # those of a DeterministicEngine
-        return {key: getattr(self._trainer.state, key, None) for key in sorted(keys)}
+        return {key: getattr(self._trainer.state, key, None) for key in sorted({*keys, "epoch_length"})}
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         self.saved = saved
@@ -104,7 +104,13 @@ class _Attached(Run):
         if wrong := self._wrong(state.dataloader, length):
             raise SettingError(wrong)
         if self._drawn is not None:  # what was drawn since the opening is drawn in every process
-            vars(state).update(self._moving["engine"].saved)
+            saved = self._moving["engine"].saved
+            if (before := saved.pop("epoch_length", None)) not in (None, length):
+                told = f"epochs of {before} iterations before, of {length} now"
+                self._state.notices.append(
+                    Notice(f"{told}: it ends otherwise than a run that nobody has disturbed")
+                )
+            vars(state).update(saved)
             self._state.generators().load(self._drawn)
             self._drawn = None
         state.epoch, state.iteration = now.epoch, now.step if now.inside else now.epoch * length

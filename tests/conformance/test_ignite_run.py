@@ -145,6 +145,17 @@ def test_all_epochs_done_trains_nothing_and_more_go_on(tmp_path):
     assert again.epochs == [3, 4]
 
 
+def test_epochs_of_another_length_than_before_are_told(tmp_path, caplog):
+    Training(tmp_path).train(1)
+    Training(tmp_path).train(2)
+    assert "it ends otherwise" not in caplog.text
+    other = Training(tmp_path)
+    other.loader = data.DataLoader(data.TensorDataset(X, Y), batch_size=2, shuffle=True)
+    before, now = len(X) // 4, len(X) // 2
+    assert other.train(3).epochs == [3]
+    assert caplog.text.count(f"epochs of {before} iterations before, of {now} now: it ends otherwise") == 1
+
+
 def test_handlers_that_are_added_later_still_come_before_the_report(tmp_path):
     training, reported = Training(tmp_path), []
     with training.run as run:
