@@ -22,21 +22,17 @@ TRAINER = "trainer"
 
 SAME = (
     *("per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs", "max_steps"),
-    *(
-        "seed",
-        "data_seed",
-        "dataloader_drop_last",
-        "group_by_length",
-        "lr_scheduler_type",
-        "lr_scheduler_kwargs",
-    ),
-    *("warmup_steps", "warmup_ratio", "max_grad_norm", "label_smoothing_factor", "neftune_noise_alpha"),
-    *("bf16", "fp16"),
+    *("seed", "data_seed", "dataloader_drop_last", "eval_strategy", "eval_steps", "max_grad_norm"),
+    *("lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "label_smoothing_factor", "bf16", "fp16"),
+    *("warmup_ratio", "neftune_noise_alpha"),
 )
 """The arguments without which a resumed run ends otherwise; the rows of the data are told with them."""
 
-SAVED = ("learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon")
-"""Those that the saved optimizer brings back, whatever is given now."""
+MADE = ("optimizer", "lr_scheduler")
+"""What the Trainer makes when it begins."""
+
+KEPT = ("learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon")
+"""The arguments that the saved optimizer and scheduler bring back."""
 
 
 class TrainerFolder(FolderState):
@@ -48,6 +44,7 @@ class TrainerFolder(FolderState):
     def __init__(self, trainer: Any) -> None:
         self._trainer = trainer
         self._is_written = self._is_ours = False
+        self._classes: Mapping[str, str] = {}
         self.notices: list[Notice] = []
         super().__init__(self._newest, into=Path(trainer.args.output_dir) / "stopctl-resumed")
 
@@ -62,11 +59,13 @@ class TrainerFolder(FolderState):
     def restore(self, components: Mapping[str, Tree], *, allow_missing: Collection[str] = ()) -> None:
         """Check the model as well; then as every folder."""
         _check(self._trainer, components, "folder", self.notices)
+        self._classes = components[TRAINER].get("classes", {})
         files = {name: tree for name, tree in components.items() if name != TRAINER}
         super().restore(files, allow_missing=allow_missing)
 
     def begin(self, optimizer: Any, scheduler: Any) -> None:
-        """The Trainer has loaded the folder."""
+        """The Trainer has loaded the folder, whatever was saved there."""
+        _check_made(self._trainer, self._classes)
 
     def draw(self) -> None:
         """The Trainer puts its generators back itself."""
@@ -130,7 +129,7 @@ class LiveTrainer:
         """All of it as it is now."""
         assert self._objects is not None
         self._trainer.store_flos()
-        stands = json.dumps(dataclasses.asdict(self._trainer.state))
+        stands = json.dumps(dataclasses.asdict(self._trainer.state), default=_listed)
         return {**self._objects.capture(), TRAINER: {**_described(self._trainer), "state": stands}}
 
     def outline(self) -> dict[str, Tree]:
@@ -203,20 +202,25 @@ class LiveTrainer:
         self._objects.restore({name: tree for name, tree in components.items() if name != TRAINER})
 
 
+def _listed(value: Any) -> Any:
+    """An array among the metrics, as the log has it after a resume."""
+    return value.tolist() if hasattr(value, "tolist") else repr(value)
+
+
 def _described(trainer: Any) -> dict[str, Any]:
-    """The arrays of the model, and what the order of the batches and each step depend on."""
+    """The arrays of the model, and what the order of the batches depends on."""
     arrays = {name: f"{t.dtype} {tuple(t.shape)}" for name, t in trainer.model.state_dict().items()}
     rows = len(trainer.train_dataset) if hasattr(trainer.train_dataset, "__len__") else None
-    same, saved, optim = (
-        {name: _argument(trainer, name) for name in names} for names in (SAME, SAVED, ["optim"])
-    )
-    return {"model": arrays, "same": same | {"rows": rows}, "saved": saved, "optim": optim}
+    same, kept = ({name: _told(trainer.args, name) for name in names} for names in (SAME, KEPT))
+    made = {name: plain(getattr(trainer, name)) for name in MADE}
+    classes = {name: type(each).__name__ for name, each in made.items() if each is not None}
+    return {"model": arrays, "same": {**same, "rows": rows}, "kept": kept, "classes": classes}
 
 
-def _argument(trainer: Any, name: str) -> Any:
-    value = getattr(trainer.args, name, None)  # not all versions have all of them
+def _told(args: Any, name: str) -> Any:
+    value = getattr(args, name, None)
     value = getattr(value, "value", value)
-    return value if value is None or type(value) in (bool, int, float) else str(value)
+    return value if value is None or isinstance(value, int | float | str) else repr(value)
 
 
 def _check(trainer: Any, components: Mapping[str, Tree], mode: str, notices: list[Notice]) -> None:
@@ -227,14 +231,26 @@ def _check(trainer: Any, components: Mapping[str, Tree], mode: str, notices: lis
         found = f"of mode={other!r}" if saved is not None else "none of train()"
         raise MismatchError(f"the run here is {found}, not of mode={mode!r}: give that, or another directory")
     wrong = list(differ(saved["model"], now["model"], "model/{}: saved {}, given {}"))
-    wrong += differ(saved["optim"], now["optim"], "{}: saved {}, given {}")
     if wrong:
-        raise MismatchError("the saved state does not fit the Trainer:\n  " + "\n  ".join(wrong))
-    if others := "; ".join(differ(saved["same"], now["same"], "{} {} before, {} now")):
-        notices.append(Notice(f"{others}: it ends otherwise than a run that nobody has disturbed"))
-    if others := "; ".join(differ(saved["saved"], now["saved"], "{} {} before, {} now")):
-        notices.append(
-            Notice(
-                f"{others}: the saved optimizer keeps what was; to train by the new, give another directory"
-            )
+        raise MismatchError("the saved state does not fit the Trainer's model:\n  " + "\n  ".join(wrong))
+    texts = {
+        "same": "it ends otherwise than a run that nobody has disturbed",
+        "kept": "what was saved goes on; begin in another directory to train with what is given now",
+    }
+    for key, text in texts.items():
+        before = {name: value for name, value in saved.get(key, {}).items() if name in now[key]}
+        given = {name: value for name, value in now[key].items() if name in before}  # an older run has fewer
+        others = "; ".join(differ(before, given, "{} {} before, {} now"))
+        if others:
+            notices.append(Notice(f"{others}: {text}"))
+
+
+def _check_made(trainer: Any, saved: Mapping[str, str]) -> None:
+    """Whether the Trainer has made an optimizer and a scheduler such as were saved."""
+    made = _described(trainer)["classes"]
+    now = {name: made.get(name, "nothing") for name in saved}
+    lines = list(differ(saved, now, "{}: saved from {}, given {}"))
+    if lines:
+        raise MismatchError(
+            "the saved state does not fit what the Trainer has made:\n  " + "\n  ".join(lines)
         )

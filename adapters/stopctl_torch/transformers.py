@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any, Literal, Unpack
 
 import transformers
-from transformers.trainer_utils import SaveStrategy, TrainOutput
+from transformers.trainer_utils import SaveStrategy, TrainOutput, has_length
 
 import stopctl
-from stopctl import Decision, Goal, Maximize, Minimize, RunSettings, SettingError
+from stopctl import Decision, Goal, Maximize, Minimize, MismatchError, ReportError, RunSettings, SettingError
+from stopctl.ports import Notice
 from stopctl_torch.trainer import LiveTrainer, TrainerFolder
 
 __all__ = ["train"]
@@ -82,17 +83,37 @@ class _Bridge(transformers.TrainerCallback):  # type: ignore[misc]
     def __init__(self, run: stopctl.Run, state: Any, best: bool, args: Any) -> None:
         self.run, self.state, self.best = run, state, best
         self.by_epochs = args.max_steps <= 0 and float(args.num_train_epochs).is_integer()
-        self.metrics: dict[str, Any] = {}
+        self.metrics: dict[str, Any] | None = None
         self.told = -1
         self.finished = False
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         self.state.begin(given["optimizer"], given["lr_scheduler"])
         if not self.finished:
+            self._check_place(state, given.get("train_dataloader"))
             self._boundary(state, control)
             self.finished = self.run.stopped is not None or state.global_step >= state.max_steps
         if self.finished:
             raise _Finished
+
+    def _check_place(self, state: Any, loader: Any) -> None:
+        """Refuse a place that is behind the run's: the Trainer finds its own from the number of steps."""
+        now, epochs = self.run.progress, state.num_train_epochs
+        if not self.by_epochs and (now.epoch or now.inside):
+            raise MismatchError(
+                f"the run counts epochs, and has completed {now.epoch}; with max_steps, or part of an epoch "
+                "in num_train_epochs, it counts steps alone: give whole epochs, or another directory"
+            )
+        length = state.max_steps // epochs if self.by_epochs else 0
+        if length and state.global_step // length < now.epoch:
+            raise MismatchError(
+                f"an epoch has {length} steps now, so the Trainer would go on in epoch "
+                f"{state.global_step // length + 1} after step {state.global_step}, but {now.epoch} epochs "
+                "are completed: give batch sizes, accumulation and data as they were, or another directory"
+            )
+        if (state.epoch or 0) >= 1 and state.global_step < state.max_steps and not has_length(loader):
+            text = "a dataset without a length: the Trainer begins a later pass of it anew, not where it was"
+            self.state.notices.append(Notice(f"{text}; give the dataset a __len__()"))
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if _is_whole(state.epoch):
@@ -100,7 +121,7 @@ class _Bridge(transformers.TrainerCallback):  # type: ignore[misc]
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.state.draw()
-        self.metrics = {}
+        self.metrics = None
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         ends = _is_whole(state.epoch) or state.global_step >= state.max_steps
@@ -113,12 +134,12 @@ class _Bridge(transformers.TrainerCallback):  # type: ignore[misc]
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         if self.run.stopped is None and self.told != state.global_step:
-            self.metrics |= _numbers(given["metrics"])
+            self.metrics = {**(self.metrics or {}), **_numbers(given["metrics"])}
             if not self.state.evaluated(control):
                 self._report(state, control)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if self.metrics:  # of an evaluation in this very step
+        if self.metrics is not None:  # of an evaluation in this very step
             with self.state.written():
                 self._report(state, control)
 
@@ -128,7 +149,12 @@ class _Bridge(transformers.TrainerCallback):  # type: ignore[misc]
             state.best_model_checkpoint = self.state.restored and str(self.state.restored)
 
     def _report(self, state: Any, control: Any) -> None:
-        metrics, self.metrics = self.metrics, {}
+        metrics, self.metrics = self.metrics, None
+        if not metrics:
+            raise ReportError(
+                "the evaluation gave no number to report: give its rows labels, or compute_metrics; and see "
+                "that dataloader_drop_last leaves a batch of them"
+            )
         self._decided(self.run.report(**self._at(state), **metrics), state, control)
 
     def _boundary(self, state: Any, control: Any) -> None:
@@ -176,7 +202,7 @@ def _arguments(args: Any, best: bool) -> Iterator[None]:
 def _check(trainer: Any, mode: str, settings: Mapping[str, Any]) -> None:
     """Refuse what is not exact, or never reported."""
     args = trainer.args
-    callbacks = {type(each).__name__ for each in trainer.callback_handler.callbacks}
+    callbacks = trainer.callback_handler.callbacks
     anew = "a resumed epoch would begin with other batches"
     live = mode == "live"
     refused = {
@@ -189,7 +215,7 @@ def _check(trainer: Any, mode: str, settings: Mapping[str, Any]) -> None:
         "auto_find_batch_size=True: another try would begin anew in the middle of the run: give a "
         "per_device_train_batch_size that fits": args.auto_find_batch_size,
         "EarlyStoppingCallback forgets its patience: leave it out, and write stop=Patience(3)": (
-            "EarlyStoppingCallback" in callbacks
+            any(isinstance(each, transformers.EarlyStoppingCallback) for each in callbacks)
         ),
         "save_only_model=True: nothing could be resumed: leave it out": not live and args.save_only_model,
         "a dict of evaluation datasets, of which nobody says which is the last: write mode='folder'": (

@@ -155,6 +155,11 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
         "live",
         r"ReduceLROnPlateau.*write mode='folder'",
     ),
+    "another stop of one's own": (
+        {"callbacks": [type("Mine", (transformers.EarlyStoppingCallback,), {})()]},
+        "live",
+        "EarlyStoppingCallback",
+    ),
     "mode": ({}, "files", "write 'folder' or 'live'"),
 }
 
@@ -178,7 +183,6 @@ def test_another_model_another_mode_and_another_goal_are_refused(mode, tmp_path)
     for wrong, text in (
         ({"net": Net(5)}, r"model/layer.weight: saved torch.float32 \(3, 2\), given torch.float32 \(5, 2\)"),
         ({"net": torch.nn.Sequential(Net())}, r"model/0.layer.weight: saved nothing"),
-        ({"optim": "sgd"}, r"optim: saved adamw_\w+, given sgd"),
     ):
         with pytest.raises(MismatchError, match=text):
             train(trainer(tmp_path, **wrong), tmp_path / "run", mode=mode)
@@ -210,12 +214,70 @@ def test_the_goal_is_that_of_the_arguments_and_every_dataset_is_reported(tmp_pat
         metric_for_best_model="b_loss",
         seed=7,
         num_train_epochs=3,
-        max_grad_norm=0.5,
-        learning_rate=0.25,
     )
     assert train(longer, tmp_path / "run").global_step == 3
-    assert (
-        "num_train_epochs 2 before, 3 now; seed 42 before, 7 now; max_grad_norm 1.0 before, 0.5 now: it ends"
-        in caplog.text
+    assert "num_train_epochs 2 before, 3 now; seed 42 before, 7 now" in caplog.text
+
+
+@pytest.mark.parametrize("mode", ["folder", "live"])
+def test_what_is_given_otherwise_is_told_and_refused_where_the_place_is_lost(mode, tmp_path, caplog):
+    rules = {"mode": mode, "stop": None}
+    train(trainer(tmp_path, per_device_train_batch_size=4), tmp_path / "run", **rules)
+    given: dict[str, Any] = {"per_device_train_batch_size": 4, "num_train_epochs": 3}
+    longer = trainer(
+        tmp_path, **given, learning_rate=1e-3, lr_scheduler_type="cosine", eval_strategy="steps", eval_steps=2
     )
-    assert re.search(r"learning_rate \S+ before, 0.25 now: the saved optimizer keeps what was", caplog.text)
+    train(longer, tmp_path / "run", **rules)
+    assert "learning_rate 5e-05 before, 0.001 now: what was saved goes on" in caplog.text
+    assert (
+        "num_train_epochs 2 before, 3 now; eval_strategy epoch before, steps now; eval_steps" in caplog.text
+    )
+    assert "lr_scheduler_type linear before, cosine now: it ends otherwise" in caplog.text
+    caplog.clear()
+    given["num_train_epochs"] = 9
+    for wrong, text in (
+        (
+            {"per_device_train_batch_size": 2},
+            r"has 4 steps now, .* in epoch 2 after step 6, but 3 epochs are",
+        ),
+        ({"max_steps": 20}, r"counts epochs, and has completed 3; with max_steps.*give whole epochs"),
+        ({"optim": "sgd"}, "optimizer: saved from AdamW, given SGD"),
+    ):
+        with pytest.raises(MismatchError, match=text):
+            train(trainer(tmp_path, **{**given, **wrong}), tmp_path / "run", **rules)
+
+
+@pytest.mark.parametrize("mode", ["folder", "live"])
+def test_an_evaluation_without_a_number_is_an_error_and_an_array_is_none(mode, tmp_path):
+    host = trainer(tmp_path, dataloader_drop_last=True, per_device_eval_batch_size=20)
+    with pytest.raises(ReportError, match="gave no number to report: give its rows labels"):
+        train(host, tmp_path / "run", mode=mode)
+    if mode == "live":
+        host = trainer(tmp_path)
+        host.compute_metrics = lambda _: {"each": torch.arange(2).numpy()}
+        assert train(host, tmp_path / "arrays", mode=mode).global_step == 2
+
+
+class Stream(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        yield from ROWS
+
+
+@pytest.mark.parametrize("steps", [3, 6])
+def test_a_later_pass_of_a_dataset_without_a_length_is_told_when_it_is_resumed(steps, tmp_path, caplog):
+    class Broken(transformers.TrainerCallback):
+        def on_step_begin(self, args, state, control, **_):
+            if state.global_step == steps:
+                raise KeyboardInterrupt
+
+    given = {"max_steps": 8, "eval_strategy": "steps", "eval_steps": 1, "per_device_train_batch_size": 2}
+
+    def host(*callbacks: Any) -> Any:
+        made = trainer(tmp_path, callbacks=[*callbacks], **given)
+        made.train_dataset = Stream()
+        return made
+
+    with pytest.raises(KeyboardInterrupt):
+        train(host(Broken()), tmp_path / "run", mode="live", stop=None)
+    train(host(), tmp_path / "run", mode="live", stop=None)
+    assert ("begins a later pass of it anew" in caplog.text) is (steps == 6)
