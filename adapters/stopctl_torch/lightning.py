@@ -199,6 +199,8 @@ def _why_not_inside(trainer: Any, module: Any, loaders: dict[str, Any]) -> str |
         return f"a {type(train[0]).__name__} does not tell its position; give a DataLoader"
     if isinstance(train[0], ResumableLoader) and not train[0].sized:
         return "Lightning reads ahead in a DataLoader without a length; give its dataset a __len__()"
+    if any(type(each).__name__ == "StochasticWeightAveraging" for each in trainer.callbacks):
+        return "StochasticWeightAveraging makes its schedule as an epoch begins; leave it out"
     plateau = [each for each in trainer.lr_scheduler_configs if each.reduce_on_plateau]
     if any(each.interval == "step" for each in plateau):
         return "ReduceLROnPlateau with interval='step' steps after the save; write interval='epoch'"

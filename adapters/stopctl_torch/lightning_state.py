@@ -10,13 +10,16 @@ from typing import Any
 import torch
 
 from stopctl import MismatchError, SettingError
-from stopctl.ports import Notice, Tree, flatten, has_state
+from stopctl.ports import FROZEN, Notice, Tree, flatten, has_state
 from stopctl_torch.config import differ
 from stopctl_torch.leaves import Encoder, decode
 from stopctl_torch.parts import METADATA, ModulePart, kind_of
 from stopctl_torch.resumable import ResumableLoader
 from stopctl_torch.rng import shared_parts
 from stopctl_torch.state import versions
+
+SAME = ("accumulate_grad_batches", "gradient_clip_val", "precision", "limit_train_batches")
+"""What of a Trainer decides on each step, beside what is saved."""
 
 
 class FitState:
@@ -73,7 +76,11 @@ class FitState:
         self._begun = True
         for name in self.loaders:
             self._put(name)
-        self._tell("same", self._same(), "it ends otherwise than a run that nobody has disturbed")
+        self._same |= self._data()
+        self._tell("same", self._same, "it ends otherwise than a run that nobody has disturbed")
+        if FROZEN in (fit := self.found.get("fit", {})) and self._unfreezes():
+            for name, parameter in self.trainer.lightning_module.named_parameters():
+                parameter.requires_grad_(name not in fit[FROZEN])
         for i, metric in self.found.get("scheduler", {}).get("owed", {}).items():
             scheduler = self.trainer.lr_scheduler_configs[int(i)].scheduler
             self.trainer.lightning_module.lr_scheduler_step(scheduler, metric)
@@ -113,7 +120,7 @@ class FitState:
             "scheduler": encode(scheduler, "scheduler"),
             "lightning": encode(rest, "lightning"),
             "loaders": encode(loaders, "loaders"),
-            "fit": {"kept": self._kept, "same": self._same()},
+            "fit": {"kept": self._kept, "same": self._same, FROZEN: self._frozen()},
             **{name: part.capture(encode, name) for name, part in self._rngs.items()},
         }
 
@@ -149,16 +156,24 @@ class FitState:
             if _is_plain(value) and not key.startswith("_")
         }
 
-    def _same(self) -> dict[str, str]:
-        """What of the Trainer and its training data decides on each step, beside what is saved."""
-        names = ("accumulate_grad_batches", "gradient_clip_val", "precision", "limit_train_batches")
-        found = {name: str(getattr(self.trainer, name)) for name in names}
+    def _data(self) -> dict[str, str]:
+        """What of the training data decides on each step."""
+        found = {}
         for name, loader in self.loaders.items():
             if name.startswith("train"):
                 rows: Any = getattr(loader, "dataset", None)
                 found[f"batch_size of {name}"] = str(getattr(loader, "batch_size", None))
                 found[f"rows of {name}"] = str(len(rows)) if hasattr(rows, "__len__") else "unknown"
         return found
+
+    def _frozen(self) -> list[str]:
+        named = self.trainer.lightning_module.named_parameters()
+        return [name for name, each in named if not each.requires_grad]
+
+    def _unfreezes(self) -> bool:
+        """Whether a callback unfreezes parameters, which Lightning does not do again when it resumes."""
+        kinds = (kind for each in self.trainer.callbacks for kind in type(each).__mro__)
+        return any(kind.__name__ == "BaseFinetuning" for kind in kinds)
 
     def _tell(self, kind: str, now: Mapping[str, str], what_follows: str) -> None:
         saved = self.found.get("fit", {}).get(kind, now)
@@ -201,11 +216,17 @@ class FitState:
         """Raise MismatchError where the module has made other optimizers or schedulers than were saved."""
         for name, given in (("optimizer", self._optimizers()), ("scheduler", self._schedulers())):
             saved = self.found.get(name, {}).get("classes", given)
-            if saved != given:
+            averaged = saved == ["SWALR"] and not given  # StochasticWeightAveraging makes it as it goes on
+            if saved != given and not averaged:
                 was, now = (", ".join(each) or "none" for each in (saved, given))
                 raise MismatchError(f"{name}: saved {was}, given {now}")
+        self._same = {name: str(getattr(self.trainer, name)) for name in SAME}  # before callbacks change it
         self._kept = self._given()
-        self._tell("kept", self._kept, "what was saved stays; to train by the new, give another directory")
+        if not self._unfreezes():  # whose groups are those that it has added, too
+            self._tell(
+                "kept", self._kept, "what was saved stays; to train by the new, give another directory"
+            )
+        self._kept = self.found.get("fit", {}).get("kept", self._kept)
 
     def version(self) -> Mapping[str, int]:
         """Nothing: the counters that are told say where the training stands."""

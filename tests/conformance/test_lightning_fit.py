@@ -22,6 +22,8 @@ from stopctl import After, Every, Minimize, MismatchError, ReportError, SettingE
 torch = pytest.importorskip("torch", reason="torch is not installed")
 pl = pytest.importorskip("lightning.pytorch", reason="lightning is not installed")
 
+from lightning.pytorch import callbacks  # noqa: E402
+
 from conformance import lightning_program  # noqa: E402
 from conformance.lightning_program import Net, Noisy, train  # noqa: E402
 from stopctl_torch import Run, lightning, load  # noqa: E402
@@ -136,12 +138,13 @@ def test_what_decides_on_the_steps_and_is_not_as_before_is_told(tmp_path, caplog
     def adam(rate: float) -> Any:
         return Other(lambda parameters, lr: torch.optim.Adam(parameters, lr=rate))
 
-    lightning.fit(trainer(), adam(0.01), *loaders(), directory=tmp_path)
-    lightning.fit(trainer(max_epochs=2), adam(0.01), *loaders(), directory=tmp_path)
+    scheduled = [callbacks.GradientAccumulationScheduler({0: 1, 1: 2})]
+    lightning.fit(trainer(max_epochs=2, callbacks=scheduled), adam(0.01), *loaders(), directory=tmp_path)
+    lightning.fit(trainer(max_epochs=3, callbacks=scheduled), adam(0.01), *loaders(), directory=tmp_path)
     assert "before" not in caplog.text
     train = torch.utils.data.DataLoader(Noisy(16), 4, shuffle=True)
-    other = trainer(max_epochs=3, gradient_clip_val=0.5)
-    assert lightning.fit(other, adam(0.1), train, loaders()[1], directory=tmp_path).progress.epoch == 3
+    other = trainer(max_epochs=4, gradient_clip_val=0.5)
+    assert lightning.fit(other, adam(0.1), train, loaders()[1], directory=tmp_path).progress.epoch == 4
     assert "optimizer/lr 0.01 before, 0.1 now: what was saved stays" in caplog.text
     assert (
         "gradient_clip_val None before, 0.5 now; batch_size of train.0 8 before, 4 now: it ends"
@@ -167,6 +170,55 @@ def test_what_does_not_belong_to_the_directory_is_refused(tmp_path):
 def test_a_metric_that_the_module_does_not_log_is_named(tmp_path):
     with pytest.raises(ReportError, match="accuracy"):
         lightning.fit(trainer(), Net("plain"), *loaders(), directory=tmp_path, goal=Minimize("accuracy"))
+
+
+class Unfreeze(callbacks.BaseFinetuning):
+    """Trains the first layer from the second epoch on."""
+
+    def freeze_before_training(self, pl_module: Any) -> None:
+        self.freeze(pl_module.net[0])
+
+    def finetune_function(self, pl_module: Any, epoch: int, optimizer: Any) -> None:
+        if epoch == 1:
+            self.unfreeze_and_add_param_group(pl_module.net[0], optimizer, lr=0.01)
+
+
+class Unfrozen(Net):
+    """Optimizes what is not frozen."""
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.Adam([each for each in self.parameters() if each.requires_grad], lr=0.01)
+
+
+CALLBACKS = {
+    "finetuning": (Unfreeze, Unfrozen),
+    "averaging": (lambda: callbacks.StochasticWeightAveraging(0.01, swa_epoch_start=1), Net),
+}
+
+
+@pytest.mark.filterwarnings("ignore:To get the last learning rate computed:UserWarning")
+@pytest.mark.parametrize("kind", CALLBACKS)
+def test_a_callback_that_changes_what_is_optimized_goes_on_bitwise(tmp_path, kind):
+    callback, module = CALLBACKS[kind]
+
+    def fitted(directory: Path, *extra: Any) -> Any:
+        pl.seed_everything(1, verbose=False)
+        host = trainer(max_epochs=4, callbacks=[callback(), *extra])
+        net = module("plain")
+        lightning.fit(host, net, *loaders(), directory=directory, stop=None)
+        return lightning_program.digest(net.state_dict(), host.optimizers[0].state_dict())
+
+    straight = fitted(tmp_path / "straight")
+    for step in (3, 7):
+        with pytest.raises(Broken):
+            fitted(tmp_path / "broken", Break(step))
+    assert fitted(tmp_path / "broken") == straight
+    if kind == "averaging":
+        host = trainer(callbacks=[callback()])
+        with pytest.raises(
+            SettingError, match="StochasticWeightAveraging makes its schedule as an epoch begins"
+        ):
+            lightning.fit(host, Net("plain"), *loaders(), directory=tmp_path / "in", save=Every(steps=1))
 
 
 class Late(Net):
@@ -215,7 +267,7 @@ def test_a_loader_that_does_not_tell_its_position_is_saved_between_epochs_alone(
 @pytest.mark.parametrize("package", ["lightning.pytorch", "pytorch_lightning"])
 def test_a_fit_of_ones_own_with_either_import_name(tmp_path, package):
     named = pytest.importorskip(package)
-    callbacks = import_module(f"{package}.callbacks")
+    theirs = import_module(f"{package}.callbacks")
 
     class Small(named.LightningModule):
         def __init__(self) -> None:
@@ -231,7 +283,7 @@ def test_a_fit_of_ones_own_with_either_import_name(tmp_path, package):
             return torch.optim.SGD(self.parameters(), lr=0.1)
 
     def fitted(epochs: int) -> Any:
-        kept = callbacks.ModelCheckpoint(tmp_path / "own", save_last=True)  # goes to the trainer's own IO
+        kept = theirs.ModelCheckpoint(tmp_path / "own", save_last=True)  # goes to the trainer's own IO
         fitting = named.Trainer(
             max_epochs=epochs, accelerator="cpu", logger=False, callbacks=[kept], enable_progress_bar=False,
             enable_model_summary=False,
