@@ -1,4 +1,4 @@
-"""The reference of all commands in docs/cli.md: `python docs/cli_reference.py docs/cli.md` makes it anew."""
+"""The reference of all commands: `python docs/cli_reference.py docs/reference/commands.md` makes it anew."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def reference() -> str:
     often = {one.written: one for one, n in reversed(count.most_common()) if n > 1}
     common = sorted(often.values(), key=lambda one: (one.option, one.name))
     once = {one for one in common if 2 * count[one] > len(takes)}
-    lines = ["### What several commands take", "", *_table(common)]
+    lines = ["## What several commands take", "", *_table(common)]
     for one in once:
         without = ", ".join(f"`{name}`" for name in takes if one not in takes[name])
         lines += [f"Every command but {without} takes `{one.name}` so.", ""]
@@ -62,7 +62,7 @@ def _command(
 ) -> Iterator[str]:
     """A command's section: of what is `common` the name alone, of what stands `once` nothing."""
     usage = [one.written for one in takes if not one.option]
-    yield f"### `{' '.join(['stopctl', name, *usage])}`"
+    yield f"## `{' '.join(['stopctl', name, *usage])}`"
     yield ""
     yield inspect.getdoc(does) or ""
     yield ""

@@ -53,7 +53,7 @@ def watch(
     It only reads, and ends when the process that writes has ended. Where standard output is no terminal, it
     prints a line for each new report or decision instead.
 
-    With `--html` it prints the URL of [the page](report.md) of all the runs, which renews itself when one of
+    With `--html` it prints the URL of the page of all the runs, which renews itself when one of
     them changes; only this machine can open it, and it only reads.
 
     Examples: `stopctl watch runs/mnist`, `stopctl watch runs --html`
