@@ -11,7 +11,7 @@ from pathlib import Path
 
 from stopctl.core.errors import DamagedError, SettingError
 from stopctl.store.commit import TEMPORARY
-from stopctl.store.files import CHUNK, DIRECTORY, FILE, FILES, Handle, naming, read_whole
+from stopctl.store.files import DIRECTORY, FILE, FILES, STEP, Handle, naming, read_whole
 from stopctl.store.hashed import write_file
 from stopctl.store.rundir import make_directory
 
@@ -142,7 +142,7 @@ def _copy(source: Path, target: Path, limit: int | None = None) -> None:
 def _pieces(handle: Handle, size: int) -> Iterator[bytes]:
     at = 0
     while at < size:
-        buffer = bytearray(min(CHUNK, size - at))
+        buffer = bytearray(min(STEP, size - at))
         with naming(handle.path):
             count = FILES.read(handle, memoryview(buffer), at)
         if not count:

@@ -48,7 +48,7 @@ def check(files: Files, path: Path, fact: FileFact) -> None:
     size = files.size(path)
     if size != fact.size:
         raise DamagedError(f"{path.name}: {size} bytes instead of {fact.size}")
-    if file_fact(files, path) != fact:
+    if file_fact(files, path, chunked=fact.chunked) != fact:
         raise DamagedError(f"{path.name}: its SHA-256 is not the one in the manifest")
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from stopctl.runs.moment import Place
 from stopctl.store import CheckpointInfo, manifest, strict
 from stopctl.store.assembly import read_parts
+from stopctl.store.chunks import where
 from stopctl.store.files import FILES, ROTTEN, as_damage, read_whole
 from stopctl.store.hashed import check_file
 from stopctl.store.journal import mapping
@@ -38,7 +40,7 @@ def check(info: CheckpointInfo, tick: Callable[[int], object] = lambda size: Non
         facts |= read_parts(FILES, parsed, facts[PARTS]).files
     for name, fact in facts.items():
         with as_damage(name, ROTTEN):
-            check_file(FILES, info.path / name, fact)
+            check_file(FILES, info.path / name, fact, partial(where, FILES, info.path, facts, name))
         tick(fact.size)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from stopctl.core.errors import DamagedError
 from stopctl.store import safetensors, strict
 from stopctl.store.files import ROTTEN, Files, as_damage, damage_of
-from stopctl.store.hashed import FileFact, read_file
+from stopctl.store.hashed import Bytes, FileFact, read_file
 from stopctl.store.manifest import PARTS, CheckpointInfo
 from stopctl.store.partfile import Parts, Saved, arrays_name, facts_name, parse_part, parse_parts
 from stopctl.store.tree import ITEMSIZE, Leaf, Piece, Sharded, fault, paste, raw, size_in_bytes
@@ -189,7 +189,7 @@ def check_sizes(files: Files, directory: Path, facts: Mapping[str, FileFact]) ->
             raise DamagedError(f"{name}: {size} bytes instead of {fact.size}")
 
 
-def read_verified(files: Files, directory: Path, name: str, fact: FileFact) -> bytearray:
+def read_verified(files: Files, directory: Path, name: str, fact: FileFact) -> Bytes:
     """The bytes of a file of a checkpoint; DamagedError if it is not as `fact` says, or not there."""
     with as_damage(name, ROTTEN):
         return read_file(files, directory / name, fact)

@@ -13,11 +13,11 @@ from stopctl.core.errors import SaveError
 from stopctl.store.files import DIRECTORY, FILE, Files
 from stopctl.store.frozen import Source
 from stopctl.store.hashed import Bytes, FileFact, check_file, write_file
-from stopctl.store.manifest import FROZEN, MANIFEST, NAME, PACKED, PARTS, STATE, TENSORS
+from stopctl.store.manifest import CHUNKS, FROZEN, MANIFEST, NAME, PACKED, PARTS, STATE, TENSORS
 from stopctl.store.partfile import PART
 
 TEMPORARY, TRASH, UPLOAD = ".tmp-", ".trash-", ".upload-"
-OURS = {TENSORS, PACKED, FROZEN, STATE, MANIFEST}
+OURS = {TENSORS, PACKED, FROZEN, STATE, CHUNKS, MANIFEST}
 _UNFINISHED = rf"{re.escape(TEMPORARY)}{NAME.pattern}-[0-9a-f]{{8}}"
 _HIDDEN = {
     TEMPORARY: re.compile(_UNFINISHED, re.ASCII),

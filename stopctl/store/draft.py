@@ -17,6 +17,7 @@ from stopctl.store.files import Files, as_save_error
 from stopctl.store.frozen import Source, Unchanged
 from stopctl.store.hashed import Bytes, FileFact
 from stopctl.store.manifest import (
+    CHUNKS,
     FROZEN,
     MANIFEST,
     MAX_RANKS,
@@ -210,6 +211,8 @@ class Draft:
                 shared = set(info.components).difference(self._per_rank)
                 team = gathered(self._files, self.directory, parts, ranks, shared, self._per_rank, arrays)
                 facts[PARTS], size = self._file(PARTS, [encode_parts(team)]), team.bytes
+            if chunks := b"".join(facts[name].chunks for name in sorted(facts)):
+                facts[CHUNKS] = self._file(CHUNKS, [chunks])
             data = encode(info, facts, size)
             said = replace(parse(data, self._writing.folder)[0], components=info.components)
             self._file(MANIFEST, [data])

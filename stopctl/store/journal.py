@@ -19,7 +19,7 @@ from stopctl.core.codec import float_from_json
 from stopctl.core.errors import DamagedError, StateError
 from stopctl.core.words import figure
 from stopctl.store import strict
-from stopctl.store.files import CHUNK, Files, Handle, as_damage, naming
+from stopctl.store.files import STEP, Files, Handle, as_damage, naming
 from stopctl.store.hashed import write_file
 
 Line = dict[str, Any]
@@ -87,7 +87,7 @@ def _own_copy(files: Files, handle: Handle, path: Path) -> Handle:
 
     def blocks() -> Iterator[bytes]:
         offset = 0
-        while block := read_at(files, handle, offset, CHUNK):
+        while block := read_at(files, handle, offset, STEP):
             offset += len(block)
             yield block
 

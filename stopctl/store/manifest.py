@@ -4,6 +4,10 @@ At most `LIMIT` bytes, whatever is asked to go in: reasons that do not fit into 
 (the journal has them all), and component names beyond `COMPONENTS` bytes stand only in state.json. The file
 is canonical JSON (sorted keys, no spaces, ASCII) with the SHA-256 of itself without that field, and is only
 accepted in exactly that spelling, so no changed bit goes unnoticed.
+
+Format 2 is that of a checkpoint with a file of more than one chunk: such a file's hash is the one over those
+of its chunks, which are in chunks.bin. All others are of format 1, as are those that earlier versions wrote,
+where every hash is that of the whole file.
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ from stopctl.core.codec import NON_FINITE, float_to_json
 from stopctl.core.errors import DamagedError, SettingError
 from stopctl.core.words import figure, size
 from stopctl.store import strict
-from stopctl.store.hashed import FileFact
+from stopctl.store.hashed import DIGEST, Bytes, FileFact
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +97,7 @@ class CheckpointInfo:
         return card(self.name, rows, drawn=curve(metric, series, self.step if by == "step" else self.epoch))
 
 
-FORMAT = 1
+FORMATS = (1, 2)
 TENSORS, FROZEN = "state.safetensors", "frozen.safetensors"
 """The arrays that may change, and those that did not from save to save, if any."""
 PACKED = "state.safetensors.zst"
@@ -101,6 +105,8 @@ PACKED = "state.safetensors.zst"
 STATE, MANIFEST = "state.json", "manifest.json"
 PARTS = "parts.json"
 """What each rank of a team has written besides, if any."""
+CHUNKS = "chunks.bin"
+"""The SHA-256s of the chunks of the files that have more than one, if any: file by file, by name."""
 LIMIT, REASONS, COMPONENTS, VALUES = 2048, 400, 600, 150
 MAX_RANKS = 10**5
 MAX_WRITER = 10**18 - 1
@@ -131,7 +137,7 @@ def encode(info: CheckpointInfo, files: Mapping[str, FileFact], parts: int = 0) 
     while len(strict.dumps(reasons)) > REASONS:
         reasons.pop()
     body: dict[str, Any] = {
-        "format": FORMAT,
+        "format": format_of(files),
         "epoch": info.epoch,
         "step": info.step,
         "seconds": info.seconds,
@@ -142,7 +148,7 @@ def encode(info: CheckpointInfo, files: Mapping[str, FileFact], parts: int = 0) 
         "reasons": reasons,
         "components": components,
         "created": info.created,
-        "files": {name: fact._asdict() for name, fact in files.items()},
+        "files": {name: fact.to_json() for name, fact in files.items()},
     }
     if info.values:
         body["values"] = {goal: float_to_json(value) for goal, value in info.values.items()}
@@ -153,7 +159,7 @@ def encode(info: CheckpointInfo, files: Mapping[str, FileFact], parts: int = 0) 
     return strict.dumps(body | {"sha256": _hash(body)}, sort_keys=True)
 
 
-def parse(data: bytes | bytearray, folder: Path) -> tuple[CheckpointInfo, dict[str, FileFact]]:
+def parse(data: Bytes, folder: Path) -> tuple[CheckpointInfo, dict[str, FileFact]]:
     """What `data` says of a checkpoint in `folder`; no components if their names are in state.json only.
 
     Raises:
@@ -167,14 +173,14 @@ def parse(data: bytes | bytearray, folder: Path) -> tuple[CheckpointInfo, dict[s
         raise DamagedError(f"{MANIFEST}: {error}") from error
     if type(body) is not dict:
         _refuse("no object")
-    if type(body.get("format")) is not int or body["format"] != FORMAT:
-        _refuse(f"format {body.get('format')!r}, this version reads {FORMAT}")
+    if type(body.get("format")) is not int or body["format"] not in FORMATS:
+        _refuse(f"format {body.get('format')!r}, this version reads {' and '.join(map(str, FORMATS))}")
     if not _is_signed(body, bytes(data)):
         _refuse("its own SHA-256 does not match")
     files, unpacked = body.pop("files", None), body.pop("unpacked", None)
     ranks, parts = body.pop("ranks", None), body.pop("parts", None)
     values = body.pop("values", None)
-    del body["format"], body["sha256"]
+    written, _ = body.pop("format"), body.pop("sha256")
     if not _are_files(files) or body.keys() != _FIELDS.keys():
         _refuse("not the fields of a manifest")
     if not are_values({} if values is None else values):
@@ -186,7 +192,11 @@ def parse(data: bytes | bytearray, folder: Path) -> tuple[CheckpointInfo, dict[s
     for field, value in body.items():
         if not _FIELDS[field][0](value):
             _refuse(f"{field} is wrong: {str(value)[:100]}")
-    facts = {name: FileFact(**fact) for name, fact in files.items()}
+    facts = facts_of(files, written)
+    if chunks_size(facts) != (facts[CHUNKS].size if CHUNKS in facts else 0):
+        _refuse(f"{CHUNKS} is not that of its files")
+    if written != format_of(facts):
+        _refuse(f"format {written}, but no file has more than one chunk")
     body["components"] = body["components"] or ()
     sizes = {name: fact.size for name, fact in facts.items()}
     body["values"] = values or {}
@@ -194,7 +204,7 @@ def parse(data: bytes | bytearray, folder: Path) -> tuple[CheckpointInfo, dict[s
     return replace(info, frozen=sizes.get(FROZEN, 0), unpacked=unpacked, ranks=ranks or 1), facts
 
 
-def parse_as(name: str, data: bytes | bytearray, folder: Path) -> tuple[CheckpointInfo, dict[str, FileFact]]:
+def parse_as(name: str, data: Bytes, folder: Path) -> tuple[CheckpointInfo, dict[str, FileFact]]:
     """What `data` says of the checkpoint of this name, see `parse`; DamagedError for that of another."""
     info, facts = parse(data, folder)
     if info.name != name:
@@ -225,6 +235,21 @@ def _info(folder: Path, fields: dict[str, Any], size: int) -> CheckpointInfo:
         "values": {goal: float(value) for goal, value in sorted(fields.get("values", {}).items())},
     }
     return CheckpointInfo(name=name, path=folder / name, bytes=size, **(fields | exact))
+
+
+def facts_of(files: Mapping[str, Any], written: int) -> dict[str, FileFact]:
+    """What JSON of a format has of files, each of which `is_fact`."""
+    return {name: (FileFact if written == 1 else FileFact.of)(**fact) for name, fact in files.items()}
+
+
+def format_of(facts: Mapping[str, FileFact]) -> int:
+    """The format in which these files are told of."""
+    return 2 if any(fact.chunked for fact in facts.values()) else 1
+
+
+def chunks_size(facts: Mapping[str, FileFact]) -> int:
+    """Bytes of the chunks.bin that goes with these files; 0: there is none."""
+    return sum(fact.count * DIGEST for name, fact in facts.items() if fact.chunked and name != CHUNKS)
 
 
 def is_count(value: object) -> bool:
@@ -287,7 +312,7 @@ def _are_files(value: object) -> bool:
     """Exactly our files: so no name can lead anywhere else."""
     return (
         type(value) is dict
-        and value.keys() - {FROZEN, PARTS} in ({TENSORS, STATE}, {PACKED, STATE})
+        and value.keys() - {FROZEN, PARTS, CHUNKS} in ({TENSORS, STATE}, {PACKED, STATE})
         and all(map(is_fact, value.values()))
     )
 

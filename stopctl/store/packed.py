@@ -7,7 +7,7 @@ from typing import Any
 
 from stopctl.core.errors import DamagedError, SettingError
 from stopctl.store import safetensors
-from stopctl.store.files import CHUNK
+from stopctl.store.files import STEP
 from stopctl.store.hashed import Bytes
 
 WINDOW = 1 << 23
@@ -55,7 +55,7 @@ def unpack(data: Bytes, size: int, name: str, arrays: Collection[str]) -> bytear
 def _read(stream: Any, found: bytearray, count: int) -> None:
     """Append `count` bytes, or as many as there are."""
     end = len(found) + count
-    while len(found) < end and (piece := stream.read(min(CHUNK, end - len(found)))):
+    while len(found) < end and (piece := stream.read(min(STEP, end - len(found)))):
         found += piece
 
 

@@ -1,23 +1,24 @@
 """``part-00001.json``: what one rank of a team has written; ``parts.json``: what the checkpoint says of all.
 
-Strict JSON of other processes, which anybody may have changed: it is trusted in nothing but its hash.
+Strict JSON of other processes, which anybody may have changed: it is trusted in nothing but its hash. As of
+manifests, the format is 2 where a file that is told of has more than one chunk, else 1.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, replace
 from typing import Any, Never, TypeAlias
 
 from stopctl.core.errors import DamagedError
 from stopctl.store import strict
-from stopctl.store.hashed import FileFact
-from stopctl.store.manifest import PARTS, is_fact, is_ranks
+from stopctl.store.hashed import Bytes, FileFact
+from stopctl.store.manifest import FORMATS, PARTS, facts_of, format_of, is_fact, is_ranks
 from stopctl.store.tree import ITEMSIZE, Shape, is_shape, lies_in, size_in_bytes
 
-FORMAT = 1
 PART = re.compile(r"part-([0-9]{5})\.(json|safetensors)", re.ASCII)
 
 Arrays: TypeAlias = Mapping[str, tuple[str, Shape]]
@@ -64,16 +65,16 @@ def encode_parts(parts: Parts) -> bytes:
     """The bytes of ``parts.json``."""
     return strict.dumps(
         {
-            "format": FORMAT,
+            "format": format_of(parts.files),
             "ranks": parts.ranks,
             "per_rank": parts.per_rank,
             "arrays": spelt(parts.arrays),
-            "files": {name: fact._asdict() for name, fact in parts.files.items()},
+            "files": {name: fact.to_json() for name, fact in parts.files.items()},
         }
     )
 
 
-def parse_parts(data: bytes | bytearray) -> Parts:
+def parse_parts(data: Bytes) -> Parts:
     """DamagedError for anything that `encode_parts` does not write."""
     body = parsed(data, PARTS, {"format", "ranks", "per_rank", "arrays", "files"})
     ranks, names, files = body["ranks"], body["per_rank"], body["files"]
@@ -86,24 +87,29 @@ def parse_parts(data: bytes | bytearray) -> Parts:
     having = {int(match[1]) for match in map(PART.fullmatch, files) if match and int(match[1]) < ranks}
     if files.keys() != {name(rank) for rank in having for name in (facts_name, arrays_name)}:
         refuse(PARTS, "files are not two of each rank that has any")
-    return Parts(
-        ranks,
-        tuple(names),
-        read_arrays(body["arrays"], PARTS),
-        {name: FileFact(**fact) for name, fact in files.items()},
-    )
+    facts = facts_of(files, body["format"])
+    if body["format"] != format_of(facts):
+        refuse(PARTS, f"format {body['format']}, but no file has more than one chunk")
+    return Parts(ranks, tuple(names), read_arrays(body["arrays"], PARTS), facts)
 
 
-def parsed(data: bytes | bytearray, file: str, fields: set[str]) -> dict[str, Any]:
-    """The object of just these fields that a JSON file of a part holds; DamagedError for anything else."""
+def parsed(data: Bytes, file: str, fields: Set[str], chunked: Set[str] = frozenset()) -> dict[str, Any]:
+    """The object of just these fields that a JSON file of a part holds; DamagedError for anything else.
+
+    Those that are `chunked` it has in format 2 alone.
+    """
     try:
         body = strict.loads(data)
     except ValueError as error:
         raise DamagedError(f"{file}: {error}") from error
-    if type(body) is not dict or body.keys() != fields:
+    if type(body) is not dict or "format" not in body:
         refuse(file, f"no object of {', '.join(sorted(fields))}")
-    if type(body["format"]) is not int or body["format"] != FORMAT:
-        refuse(file, f"format {body['format']!r}, this version reads {FORMAT}")
+    if type(body["format"]) is not int or body["format"] not in FORMATS:
+        refuse(file, f"format {body['format']!r}, this version reads {' and '.join(map(str, FORMATS))}")
+    if body["format"] > 1:
+        fields = fields | chunked
+    if body.keys() != fields:
+        refuse(file, f"no object of {', '.join(sorted(fields))}")
     return body
 
 
@@ -169,33 +175,35 @@ def encode_part(part: Part) -> bytes:
         name: [[piece.offsets, piece.shape, piece.tensor] for piece in saved]
         for name, saved in part.pieces.items()
     }
-    return strict.dumps(
-        {
-            "format": FORMAT,
-            "rank": part.rank,
-            "components": part.components,
-            "arrays": spelt(part.arrays),
-            "pieces": pieces,
-            "tensors": part.tensors._asdict(),
-        }
-    )
+    body = {
+        "format": format_of({"": part.tensors}),
+        "rank": part.rank,
+        "components": part.components,
+        "arrays": spelt(part.arrays),
+        "pieces": pieces,
+        "tensors": part.tensors.to_json(),
+    }
+    return strict.dumps(body | ({"chunks": part.tensors.chunks.hex()} if part.tensors.chunked else {}))
 
 
-def parse_part(data: bytes | bytearray, rank: int, arrays: Arrays) -> Part:
+def parse_part(data: Bytes, rank: int, arrays: Arrays) -> Part:
     """The part of `rank`, whose pieces are of `arrays` and not more than its file can hold.
 
     Raises:
         DamagedError: anything that `encode_part` does not write, or a piece that is none.
     """
     file = facts_name(rank)
-    body = parsed(data, file, {"format", "rank", "components", "arrays", "pieces", "tensors"})
+    fields = {"format", "rank", "components", "arrays", "pieces", "tensors"}
+    body = parsed(data, file, fields, {"chunks"})
     if type(body["rank"]) is not int or body["rank"] != rank:
         refuse(file, "it is that of another rank")
     if type(body["components"]) is not dict or type(body["pieces"]) is not dict:
         refuse(file, "components or pieces are no object")
     if not is_fact(body["tensors"]):
         refuse(file, "tensors is no size and SHA-256")
-    tensors, size, pieces = FileFact(**body["tensors"]), 0, {}
+    tensors, size, pieces = facts_of({"": body["tensors"]}, body["format"])[""], 0, {}
+    if body["format"] > 1:
+        tensors = _with_chunks(tensors, body["chunks"], file)
     shapes, listed = read_arrays(body["arrays"], file), body["pieces"]
     for name, (dtype, shape) in shapes.items():
         if arrays.get(name) != (dtype, shape):
@@ -209,6 +217,19 @@ def parse_part(data: bytes | bytearray, rank: int, arrays: Arrays) -> Part:
     if size > tensors.size:
         refuse(file, f"pieces of {size} bytes in a file of {tensors.size}")
     return Part(rank, body["components"], shapes, pieces, tensors)
+
+
+def _with_chunks(tensors: FileFact, chunks: Any, file: str) -> FileFact:
+    """The fact with the SHA-256s of its chunks."""
+    if not tensors.chunked:
+        refuse(file, "chunks of a file that has no more than one")
+    try:
+        found = bytes.fromhex(chunks)
+    except (TypeError, ValueError):
+        found = b""
+    if hashlib.sha256(found).hexdigest() != tensors.sha256 or found.hex() != chunks:
+        refuse(file, "chunks are not those of its tensors")
+    return replace(tensors, chunks=found)
 
 
 def _piece(entry: Any, shape: Shape, where: str) -> Saved:

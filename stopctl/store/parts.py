@@ -159,7 +159,7 @@ def gathered(
             if not fact.bytes:
                 continue
             rank = fact.rank
-            said = verified[facts_name(rank)] = FileFact(fact.size, fact.sha256)
+            said = verified[facts_name(rank)] = FileFact.of(fact.size, fact.sha256)
             data = read_verified(files, directory, facts_name(rank), said)
             part = parse_part(data, rank, arrays)
             verified[arrays_name(rank)] = part.tensors

@@ -6,12 +6,14 @@ import contextlib
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
 from stopctl.core.errors import DamagedError, NotARunError
 from stopctl.store import manifest, safetensors, strict
 from stopctl.store.assembly import Assembly, check_sizes, read_parts
+from stopctl.store.chunks import where
 from stopctl.store.files import (
     DIRECTORY,
     FILES,
@@ -23,10 +25,19 @@ from stopctl.store.files import (
     read_whole,
     require_posix,
 )
-from stopctl.store.hashed import FileFact, read_file
+from stopctl.store.hashed import Bytes, FileFact, read_file
 from stopctl.store.index import Piece, pieces
 from stopctl.store.journal import Line, Lines, newest_first, parse
-from stopctl.store.manifest import MANIFEST, NAME, PACKED, PARTS, STATE, STATE_LIMIT, CheckpointInfo
+from stopctl.store.manifest import (
+    CHUNKS,
+    MANIFEST,
+    NAME,
+    PACKED,
+    PARTS,
+    STATE,
+    STATE_LIMIT,
+    CheckpointInfo,
+)
 from stopctl.store.packed import unpack
 from stopctl.store.pins import read_pins
 from stopctl.store.rundir import CHECKPOINTS, FORMAT, JOURNAL, found_instead, local, read_meta
@@ -145,8 +156,8 @@ class Reader:
             info, facts = self._manifest(info.name)
             leaves: dict[str, Array] = {}
             state = self._state(info.name, facts[STATE])
-            for file in sorted(facts.keys() - {STATE, PARTS}):
-                _add(leaves, safetensors.decode(self._arrays(info, file, facts[file], state)))
+            for file in sorted(facts.keys() - {STATE, PARTS, CHUNKS}):
+                _add(leaves, safetensors.decode(self._arrays(info, file, facts, state)))
             skeleton: strict.JsonValue = state["components"]
             separate: strict.JsonValue = {}
             arrays: Mapping[str, Leaf] = {}
@@ -222,11 +233,14 @@ class Reader:
         return manifest.parse_as(name, data, self._folder)
 
     def _arrays(
-        self, info: CheckpointInfo, file: str, fact: FileFact, state: Mapping[str, strict.JsonValue]
-    ) -> bytearray:
+        self, info: CheckpointInfo, file: str, facts: Mapping[str, FileFact], state: Mapping[str, Any]
+    ) -> Bytes:
         """The bytes of a safetensors file, verified as they are on the disk."""
+        at = self._folder / info.name
         with as_damage(file, ROTTEN):
-            data = read_file(self._files, self._folder / info.name / file, fact)
+            data = read_file(
+                self._files, at / file, facts[file], partial(where, self._files, at, facts, file)
+            )
         return data if file != PACKED else unpack(data, info.unpacked or 0, file, named(state["components"]))
 
     def _state(self, name: str, fact: FileFact) -> dict[str, strict.JsonValue]:

@@ -54,8 +54,8 @@ def signed(**changes: Any) -> bytes:
             "value": st.none() | st.floats() | st.integers(-(2**63), 2**63 - 1),
             "label": st.none() | st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", fullmatch=True),
             "pinned": st.booleans(),
-            "reasons": st.lists(st.text(max_size=20), max_size=3),
-            "components": st.lists(st.text(max_size=20), max_size=3),
+            "reasons": st.lists(st.text(max_size=10), max_size=3),
+            "components": st.lists(st.text(max_size=10), max_size=3),
             "values": st.dictionaries(st.sampled_from(["Maximize('f1')", "Minimize('x')"]), st.floats()),
         }
     )

@@ -29,7 +29,7 @@ def body(**changes: Any) -> bytes:
     return strict.dumps({name: value for name, value in whole.items() if value is not ...})
 
 
-FILE = FACT._asdict()
+FILE = FACT.to_json()
 OF_ONE = {"part-00001.json": FILE, "part-00001.safetensors": FILE}
 
 
