@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from stopctl.core.errors import DamagedError
 from stopctl.store import safetensors, strict
 from stopctl.store.files import ROTTEN, Files, as_damage, damage_of
-from stopctl.store.hashed import Bytes, FileFact, read_file
+from stopctl.store.hashed import CHUNK, DIGEST, Bytes, FileFact, read_chunks, read_file, room
 from stopctl.store.manifest import PARTS, CheckpointInfo
 from stopctl.store.partfile import Parts, Saved, arrays_name, facts_name, parse_part, parse_parts
 from stopctl.store.tree import ITEMSIZE, Leaf, Piece, Sharded, fault, paste, raw, size_in_bytes
@@ -120,7 +121,10 @@ class _Pieces(Sequence[Piece]):
 
 
 class _PartFile:
-    """The part of one rank; its arrays are read once and kept as long as anybody has it."""
+    """The part of one rank; its arrays are read once and kept as long as anybody has it.
+
+    Of a file of several chunks only those are read that hold what is asked for, unless all of it is.
+    """
 
     def __init__(self, files: Files, directory: Path, rank: int, parts: Parts) -> None:
         name, self._name = facts_name(rank), arrays_name(rank)
@@ -128,7 +132,9 @@ class _PartFile:
         if self.part.tensors != parts.files[self._name]:
             raise DamagedError(f"{name} and {PARTS} tell of another {self._name}")
         self._read = partial(read_verified, files, directory, self._name, self.part.tensors)
+        self._open = partial(_Slices, files, directory / self._name, self.part.tensors)
         self._tensors: dict[str, Leaf] | None = None
+        self._slices: _Slices | None = None
 
     def tensors(self) -> dict[str, Leaf]:
         """What the file holds, verified."""
@@ -138,14 +144,64 @@ class _PartFile:
 
     def data(self, saved: Saved, dtype: str) -> memoryview:
         """The bytes of a piece."""
-        leaf = self.tensors().get(saved.tensor)
+        if self._tensors is None and self.part.tensors.chunked:
+            self._slices = self._slices or self._open()
+            leaf = self._slices.leaf(saved.tensor)
+        else:
+            leaf = self.tensors().get(saved.tensor)
         if leaf is None or (leaf.dtype, leaf.shape) != (dtype, saved.shape):
             raise DamagedError(f"{self._name}: no {dtype} {saved.shape} of the name {saved.tensor[:200]!r}")
         return raw(leaf)
 
     def close(self) -> None:
         """Let go of what was read."""
-        self._tensors = None
+        self._tensors = self._slices = None
+
+
+class _Slices:
+    """The tensors of a file of several chunks, of which only those that hold what is asked for are read.
+
+    Args:
+        files: the file operations.
+        path: where.
+        fact: of the file, with the SHA-256s of its chunks.
+
+    Raises:
+        DamagedError: the file is not as `fact` says.
+        OSError: for a reason that lies in this process, not in the checkpoint.
+    """
+
+    def __init__(self, files: Files, path: Path, fact: FileFact) -> None:
+        check_sizes(files, path.parent, {path.name: fact})  # before memory is taken for what it tells of
+        self._files, self._path, self._fact = files, path, fact
+        self._data, self._there = room(fact.size), bytearray(fact.count)
+        self._need(0, safetensors.PREFIX)
+        self._start = safetensors.begin(self._data)
+        self._need(0, self._start)
+        header = self._data[safetensors.PREFIX : self._start]
+        self._tensors = safetensors.describe(header, fact.size - self._start)
+
+    def leaf(self, name: str) -> Leaf | None:
+        """The tensor of that name, if there is one."""
+        if name not in self._tensors:
+            return None
+        dtype, shape, begin, end = self._tensors[name]
+        begin, end = self._start + begin, self._start + end
+        self._need(begin, end)
+        return Leaf(dtype, shape, self._data[begin:end])
+
+    def _need(self, begin: int, end: int) -> None:
+        """Have these bytes."""
+        numbers = range(begin // CHUNK, -(-end // CHUNK))
+        for lacks, run in groupby(numbers, lambda number: not self._there[number]):
+            if lacks:
+                first, *more = run
+                after = first + 1 + len(more)
+                into = self._data[CHUNK * first : min(CHUNK * after, self._fact.size)]
+                chunks = self._fact.chunks[DIGEST * first : DIGEST * after]
+                with as_damage(self._path.name, ROTTEN):
+                    read_chunks(self._files, self._path, into, first, chunks)
+                self._there[first:after] = bytes([1]) * (after - first)
 
 
 class _LazyPiece(Piece):

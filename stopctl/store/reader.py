@@ -12,7 +12,7 @@ from typing import Any, TypeVar, overload
 
 from stopctl.core.errors import DamagedError, NotARunError
 from stopctl.store import manifest, safetensors, strict
-from stopctl.store.assembly import Assembly, check_sizes, read_parts
+from stopctl.store.assembly import Assembly, check_sizes, read_parts, read_verified
 from stopctl.store.chunks import where
 from stopctl.store.files import (
     DIRECTORY,
@@ -158,6 +158,8 @@ class Reader:
             state = self._state(info.name, facts[STATE])
             for file in sorted(facts.keys() - {STATE, PARTS, CHUNKS}):
                 _add(leaves, safetensors.decode(self._arrays(info, file, facts, state)))
+            if CHUNKS in facts:
+                read_verified(self._files, info.path, CHUNKS, facts[CHUNKS])
             skeleton: strict.JsonValue = state["components"]
             separate: strict.JsonValue = {}
             arrays: Mapping[str, Leaf] = {}

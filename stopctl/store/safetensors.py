@@ -47,12 +47,18 @@ def decode(data: Bytes) -> dict[str, Leaf]:
             no overlap, no duplicate, each as long as its dtype and shape say.
     """
     view = memoryview(data)
-    start = PREFIX + int.from_bytes(view[:PREFIX], "little")
-    if len(view) < PREFIX or start > len(view):
-        _refuse("the header is longer than the file")
+    start = begin(view)
     body = view[start:]
     found = describe(view[PREFIX:start], len(body))
     return {name: Leaf(dtype, shape, body[at:end]) for name, (dtype, shape, at, end) in found.items()}
+
+
+def begin(view: memoryview) -> int:
+    """Where the tensors of a whole file begin, by its first bytes; DamagedError if that is beyond its end."""
+    start = PREFIX + int.from_bytes(view[:PREFIX], "little")
+    if len(view) < PREFIX or start > len(view):
+        _refuse("the header is longer than the file")
+    return start
 
 
 def describe(text: Bytes, length: int) -> dict[str, tuple[str, tuple[int, ...], int, int]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,20 @@ import pytest
 from stopctl.core.errors import DamagedError
 from stopctl.runs.checkpoints import check
 from stopctl.store import CheckpointInfo, Reader, Sharded, Store, strict
+from support.faults.chunked import small_chunks
 from support.faults.counts import count
 from support.recorder import Recorder
 from support.sharded import commit, part_files, resign
+
+WHOLE = pytest.mark.parametrize("chunks", [False], indirect=True, ids=[""])
+"""Of tests that are about files of one chunk."""
+
+
+@pytest.fixture(autouse=True, params=[False, True], ids=["", "chunked"])
+def chunks(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Once as it is, and once with files of many chunks."""
+    with small_chunks() if request.param else nullcontext():
+        yield
 
 
 @pytest.fixture
@@ -91,6 +102,7 @@ def test_a_part_that_is_short_long_or_missing_is_noticed_by_listing_loading_and_
     assert store.list().good == (saved,)
 
 
+@WHOLE
 def test_a_part_is_read_once_and_only_when_it_is_asked_for(store: Store, saved: CheckpointInfo) -> None:
     files = Recorder()
     reader = Reader(store.path, files=files)
@@ -142,6 +154,7 @@ def pieces(body: dict[str, Any]) -> list[Any]:
 FACTS = {"size": 3, "sha256": "0" * 64}
 
 
+@WHOLE
 @pytest.mark.parametrize(
     ("name", "change", "why"),
     [
@@ -174,6 +187,7 @@ def test_signing_alone_changes_nothing(store: Store, saved: CheckpointInfo) -> N
     used(store, saved, None)
 
 
+@WHOLE
 def test_a_piece_of_another_dtype_than_its_array_is_refused(store: Store, saved: CheckpointInfo) -> None:
     path = next(path for path in saved.path.glob("part-*.safetensors") if b'"F32"' in path.read_bytes())
     path.write_bytes(path.read_bytes().replace(b'"F32"', b'"I32"'))
@@ -183,6 +197,7 @@ def test_a_piece_of_another_dtype_than_its_array_is_refused(store: Store, saved:
         used(store, saved, None)
 
 
+@WHOLE
 def test_an_array_of_one_file_under_the_name_of_one_in_pieces_is_refused(store: Store) -> None:
     info = commit(store, 5, 2)
     sign(info.path, "parts.json", lambda body: body["arrays"].update({"model/b": ["F32", [0]]}))
@@ -190,6 +205,7 @@ def test_an_array_of_one_file_under_the_name_of_one_in_pieces_is_refused(store: 
         used(store, info, None)
 
 
+@WHOLE
 def test_nothing_is_allocated_for_an_array_that_no_file_holds(store: Store) -> None:
     """Declared sizes are looked at before any array is made: 8 TB of pieces in a file of as many, declared."""
     info = commit(store, 5, 2)

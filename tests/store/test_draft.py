@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,24 @@ from stopctl.core.errors import OrderError, SaveError, SettingError, StopctlErro
 from stopctl.store import CheckpointInfo, Leaf, PartFact, Piece, Reader, Sharded, Store, unlock, write_part
 from stopctl.store.files import FILES, Files
 from stopctl.store.lock import _held
+from support.faults.chunked import small_chunks
 from support.faults.counts import count
 from support.recorder import Op, Recorder, failing
 from support.sharded import OWN, captured, commit, content, drafted, facts, own, part_files, written
 from support.trees import same
 
 Team = list[dict[str, Any]]
+
+
+WHOLE = pytest.mark.parametrize("chunks", [False], indirect=True, ids=[""])
+"""Of tests that are about files of one chunk."""
+
+
+@pytest.fixture(autouse=True, params=[False, True], ids=["", "chunked"])
+def chunks(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Once as it is, and once with files of many chunks."""
+    with small_chunks() if request.param else contextlib.nullcontext():
+        yield
 
 
 def is_save(reader: Reader, info: CheckpointInfo) -> bool:
@@ -229,6 +242,7 @@ def test_a_draft_of_a_run_that_was_taken_over_is_not_published(run: Path) -> Non
     _held.clear()
 
 
+@WHOLE
 def test_every_file_of_every_rank_is_on_the_disk_before_the_name_is(run: Path) -> None:
     files = Recorder()
     store = Store.lock(run, files=files)

@@ -13,8 +13,18 @@ from hypothesis import strategies as st
 
 from stopctl.core.errors import DamagedError, SettingError
 from stopctl.store import CheckpointInfo
-from stopctl.store.hashed import FileFact
-from stopctl.store.manifest import LIMIT, MAX_RANKS, NAME, directory_name, draft, encode, order, parse
+from stopctl.store.hashed import CHUNK, FileFact
+from stopctl.store.manifest import (
+    LIMIT,
+    MAX_RANKS,
+    NAME,
+    chunks_size,
+    directory_name,
+    draft,
+    encode,
+    order,
+    parse,
+)
 
 FOLDER = Path("/runs/a/checkpoints")
 FACTS = {"state.safetensors": FileFact(12, "0" * 64), "state.json": FileFact(3, "f" * 64)}
@@ -84,6 +94,42 @@ def test_a_teams_manifest_tells_of_its_ranks_and_counts_their_bytes() -> None:
     assert b"ranks" not in encode(info(), FACTS)
 
 
+LARGE = FileFact.of(CHUNK + 1, "a" * 64)
+CHUNKED = {
+    "state.safetensors": LARGE,
+    "state.json": FACTS["state.json"],
+    "chunks.bin": FileFact(64, "b" * 64),
+}
+
+
+def test_a_file_of_several_chunks_makes_it_format_2() -> None:
+    data = encode(info(), CHUNKED)
+    assert json.loads(data)["format"] == 2
+    _, facts = parse(data, FOLDER)
+    assert facts == CHUNKED
+    assert [fact.chunked for fact in facts.values()] == [False, False, True]
+    whole = FACTS | {"state.safetensors": FileFact(CHUNK + 1, "a" * 64)}  # as earlier versions wrote it
+    data = encode(info(), whole)
+    assert json.loads(data)["format"] == 1
+    assert parse(data, FOLDER)[1] == whole
+
+
+@pytest.mark.parametrize(
+    ("files", "why"),
+    [
+        ({"chunks.bin": ...}, "chunks.bin is not that of its files"),
+        ({"chunks.bin": FileFact(32, "b" * 64)}, "chunks.bin is not that of its files"),
+        ({"frozen.safetensors": LARGE}, "chunks.bin is not that of its files"),
+        ({"state.safetensors": FACTS["state.safetensors"]}, "chunks.bin is not that of its files"),
+        (FACTS | {"chunks.bin": ...}, "format 2, but no file has more than one chunk"),
+    ],
+)
+def test_what_tells_of_other_chunks_than_its_files_have_is_damaged(files: dict[str, Any], why: str) -> None:
+    told = {name: fact.to_json() for name, fact in (CHUNKED | files).items() if fact is not ...}
+    with pytest.raises(DamagedError, match=why):
+        parse(signed(format=2, files=told), FOLDER)
+
+
 def test_names_sort_as_they_count_and_carry_the_label() -> None:
     assert directory_name(10, 4690, 3, None) == "epoch-0010-step-000004690-w0003"
     assert directory_name(0, 0, 1, "mid-2") == "epoch-0000-step-000000000-w0001-mid-2"
@@ -114,7 +160,8 @@ def test_it_stays_below_two_kilobytes_whatever_goes_in() -> None:
         components=tuple(f"model.{i}" for i in range(52)),
     )
     names = ("state.safetensors.zst", "state.json", "frozen.safetensors", "parts.json")
-    big = {name: FileFact(2**63 - 1, "a" * 64) for name in names}
+    big = {name: FileFact.of(2**63 - 1, "a" * 64) for name in names}
+    big["chunks.bin"] = FileFact.of(chunks_size(big), "a" * 64)
     most = replace(most, ranks=MAX_RANKS, unpacked=2**63 - 1)
     data = encode(most, big, parts=2**63 - 1)
     assert len(data) < LIMIT

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import random
@@ -19,11 +20,23 @@ from stopctl.core.errors import DamagedError, SaveError, SettingError, TreeError
 from stopctl.store import Leaf, PartFact, Piece, Sharded, Store, write_part
 from stopctl.store.files import FILES
 from stopctl.store.manifest import MAX_RANKS
+from support.faults.chunked import small_chunks
 from support.recorder import Recorder
 from support.sharded import OWN, captured, commit, content, drafted, facts, own, part_files, shards, written
 from support.trees import leaves, same
 
 NUMBERS = itertools.count()
+
+
+WHOLE = pytest.mark.parametrize("chunks", [False], indirect=True, ids=[""])
+"""Of tests that are about files of one chunk."""
+
+
+@pytest.fixture(autouse=True, params=[False, True], ids=["", "chunked"])
+def chunks(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Once as it is, and once with files of many chunks."""
+    with small_chunks() if request.param else contextlib.nullcontext():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +175,7 @@ def test_a_rank_that_has_nothing_writes_nothing(store: Store, tmp_path: Path) ->
     assert store.load(info, rank=1) == ({"n": 1}, None)
 
 
+@WHOLE
 def test_a_part_says_how_large_it_is_and_its_files_are_on_the_disk(tmp_path: Path) -> None:
     files = Recorder()
     fact = write_part(files, tmp_path, 7, captured(1, 8)[7], OWN)
@@ -252,6 +266,7 @@ def test_a_disk_without_room_and_a_directory_that_is_gone_are_save_errors(tmp_pa
         write_part(FILES, tmp_path, 1, own(1, 1), OWN)
 
 
+@WHOLE
 def test_damage_that_shows_late_is_told_with_its_checkpoint(store: Store) -> None:
     info = commit(store, 3, 3)
     components = store.load(info, rank=0)[0]

@@ -14,8 +14,21 @@ from typing import Any, NamedTuple
 from stopctl.store.files import Files, Handle
 
 OPERATIONS = tuple(name for name in vars(Files) if not name.startswith("_"))
-READS = {"exists", "real", "entries", "size", "free", "open", "read", "identity", "links", "uncache", "stamp"}
-WITHOUT_PATH = {"read", "write", "truncate", "sync", "close", "lock", "unlock"}
+READS = {
+    "exists",
+    "real",
+    "entries",
+    "size",
+    "free",
+    "open",
+    "read",
+    "identity",
+    "links",
+    "uncache",
+    "stamp",
+    "write_back",
+}
+WITHOUT_PATH = {"read", "write", "write_back", "truncate", "sync", "close", "lock", "unlock"}
 """Operations on an open file: the kernel's error does not name it."""
 
 

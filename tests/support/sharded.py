@@ -13,6 +13,7 @@ from typing import Any
 
 from stopctl.store import CheckpointInfo, Draft, Leaf, PartFact, Piece, Sharded, Store, strict, write_part
 from stopctl.store.files import FILES, Files
+from stopctl.store.hashed import file_fact
 from stopctl.store.partfile import PART
 from stopctl.store.tree import ITEMSIZE, Block
 
@@ -155,8 +156,7 @@ def resign(path: Path, lie: str = "", told: dict[str, Any] | None = None) -> Non
     """Give each file of a checkpoint the size and hash that it has in those above it; the file `lie` what is told."""
 
     def fact(name: str) -> dict[str, Any]:
-        data = (path / name).read_bytes()
-        return {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        return file_fact(FILES, path / name).to_json()
 
     with contextlib.suppress(ValueError, TypeError, AttributeError, KeyError, RecursionError):
         parts = json.loads((path / "parts.json").read_bytes())

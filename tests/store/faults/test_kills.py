@@ -16,10 +16,10 @@ ROOT = Path(__file__).parents[3]
 PROGRAM = ROOT / "tests" / "support" / "faults" / "killed.py"
 
 
-def killed(folder: Path, every: int) -> tuple[int, int]:
+def killed(folder: Path, every: int, *more: str) -> tuple[int, int]:
     """Kills in stories, and in recoveries; nothing was lost."""
     done = subprocess.run(
-        [sys.executable, str(PROGRAM), str(folder), str(every)],
+        [sys.executable, str(PROGRAM), str(folder), str(every), *more],
         env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"},
         capture_output=True,
         text=True,
@@ -36,6 +36,12 @@ def test_a_kill_at_any_operation_leaves_what_was_promised(scratch: Path) -> None
     kills, again = killed(scratch, every=40)
     assert kills > 300
     assert again > 50
+
+
+def test_nor_does_one_where_files_have_many_chunks(scratch: Path) -> None:
+    kills, again = killed(scratch, 60, "chunked")
+    assert kills > 200
+    assert again > 5
 
 
 @pytest.mark.slow

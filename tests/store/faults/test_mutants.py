@@ -11,8 +11,20 @@ import pytest
 
 from stopctl.store import lock
 from support.faults.checks import cut_everywhere, fail_everywhere
+from support.faults.chunked import small_chunks
 from support.faults.counts import count
-from support.faults.mutants import DISK, ERRORS, MUTANTS, OVERTAKEN, REFUSALS, ROT, applied
+from support.faults.mutants import (
+    CHUNKED_CUTS,
+    CHUNKED_ERRORS,
+    CHUNKED_ROT,
+    DISK,
+    ERRORS,
+    MUTANTS,
+    OVERTAKEN,
+    REFUSALS,
+    ROT,
+    applied,
+)
 from support.faults.overtaking import outrun, overtaken, woken_late
 from support.faults.promises import Loss, commit
 from support.faults.refusals import refusals
@@ -20,8 +32,8 @@ from support.faults.rot import Specimen, damage_all, flip_all
 from support.faults.stories import STORIES
 
 
-def by_power_cuts(scratch: Path, name: str) -> None:
-    cut_everywhere(scratch, name, "posix")
+def by_power_cuts(scratch: Path, name: str, limit: int = 64) -> None:
+    cut_everywhere(scratch, name, "posix", limit=limit)
 
 
 def by_errors(scratch: Path) -> None:
@@ -47,12 +59,23 @@ def by_overtaking(scratch: Path) -> None:
         woken_late(scratch / f"late-{at}", at)
 
 
+def chunked(check: Callable[[Path], object]) -> Callable[[Path], None]:
+    def checked(scratch: Path) -> None:
+        with small_chunks():
+            check(scratch)
+
+    return checked
+
+
 CHECKS: dict[str, Callable[[Path], object]] = {
     **{name: partial(by_power_cuts, name=name) for name in STORIES},
     ERRORS: by_errors,
     ROT: by_rot,
     REFUSALS: refusals,
     OVERTAKEN: by_overtaking,
+    CHUNKED_ERRORS: chunked(by_errors),
+    CHUNKED_ROT: chunked(by_rot),
+    CHUNKED_CUTS: chunked(partial(by_power_cuts, name="saves", limit=16)),
 }
 
 
@@ -63,7 +86,7 @@ def nothing_held() -> object:
     lock._held.clear()
 
 
-@pytest.mark.parametrize("check", [ROT, REFUSALS, OVERTAKEN])
+@pytest.mark.parametrize("check", [ROT, REFUSALS, OVERTAKEN, CHUNKED_ERRORS, CHUNKED_ROT, CHUNKED_CUTS])
 def test_the_store_as_it_is_passes_what_mutants_do_not(scratch: Path, check: str) -> None:
     CHECKS[check](scratch)
 

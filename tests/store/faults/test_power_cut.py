@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from support.faults.chunked import small_chunks
 from support.faults.counts import count
 from support.faults.promises import Expected, losses
 
@@ -24,16 +25,18 @@ WRITER = """
 import sys
 from pathlib import Path
 from stopctl.store import Store
+from support.faults.chunked import small_chunks
 from support.faults.promises import commit
-store = Store.lock(Path(sys.argv[1]), durability=sys.argv[2])
-store.begin({})
-for number in range(1, 8):
-    info = commit(store, number, size=20_000, pinned=number == 1)
-    store.append("saved", name=info.name)
-names = [info.name for info in store.list().good]
-store.delete(names[2:5], guarded=())
-print("saved", flush=True)
-sys.stdin.read()
+with small_chunks():
+    store = Store.lock(Path(sys.argv[1]), durability=sys.argv[2])
+    store.begin({})
+    for number in range(1, 8):
+        info = commit(store, number, size=20_000, pinned=number == 1)
+        store.append("saved", name=info.name)
+    names = [info.name for info in store.list().good]
+    store.delete(names[2:5], guarded=())
+    print("saved", flush=True)
+    sys.stdin.read()
 """
 
 
@@ -91,7 +94,7 @@ def cut_after(folder: Path, seconds: float, durability: str) -> str | None:
         shutil.copyfile(image, copy)
         child.communicate("")
     must = frozenset({1, 2, 6, 7})
-    with mounted(copy, folder / "after") as after:  # the kernel replays the journal
+    with small_chunks(), mounted(copy, folder / "after") as after:  # the kernel replays the journal
         expected = Expected(must=must, may=must, pinned=frozenset({1}))
         return losses(after / "run", expected, size=20_000)
 

@@ -151,7 +151,8 @@ def _told_and_left_alone(story: Story, files: Failing) -> None:
         return
     failed = files.ops[files.at]
     name = failed.name.removeprefix(FAILED)
-    if name in ("create", "mkdir", "write", "sync", "sync_directory") and not story.told_of_error:
+    durable = ("create", "mkdir", "write", "write_back", "sync", "sync_directory")
+    if name in durable and not story.told_of_error:
         raise Loss("the error was passed over")
     after = [op for op in files.ops[files.at + 1 :] if op.name == "sync" and op.paths == failed.paths]
     if after and ".tmp-epoch" in str(failed.paths[0]):

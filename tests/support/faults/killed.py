@@ -1,8 +1,9 @@
 """A program that is killed (SIGKILL) at every operation of every story, and whose run is then recovered.
 
-    python killed.py FOLDER EVERY
+    python killed.py FOLDER EVERY [chunked]
 
-EVERY: after one of so many kills the recovery is killed, too.
+EVERY: after one of so many kills the recovery is killed, too. chunked: every file has many chunks; the stories
+of saves alone.
 An operation that only reads leaves what the one before it left, so it is no place to be killed at.
 It imports the store alone, and tells one line of JSON: how many kills there were, how many of them in a
 recovery, and what was lost.
@@ -77,7 +78,13 @@ def in_recovery(folder: Path, root: Path, expected: Expected) -> tuple[int, list
 
 def main() -> None:
     folder, every = Path(sys.argv[1]), int(sys.argv[2])
-    found = [in_a_story(folder, name, every) for name in ALL]
+    if sys.argv[3:]:
+        from support.faults.chunked import STORIES, small_chunks
+
+        with small_chunks():
+            found = [in_a_story(folder, name, every) for name in STORIES]
+    else:
+        found = [in_a_story(folder, name, every) for name in ALL]
     kills, again, lost = zip(*found, strict=True)
     print(json.dumps({"kills": sum(kills), "again": sum(again), "lost": list(itertools.chain(*lost))}))
 

@@ -15,12 +15,14 @@ from typing import Any, NamedTuple
 from support.recorder import Recorder
 
 DISK, ERRORS, ROT, REFUSALS, OVERTAKEN = "begins", "errors", "rot", "refusals", "overtaken"
+CHUNKED_ERRORS, CHUNKED_ROT, CHUNKED_CUTS = "errors, chunked", "rot, chunked", "power cuts, chunked"
 
 
 class Mutant(NamedTuple):
     """`function` (``module:qualified.name``) with `new` for `old`; `by`: what should notice it.
 
-    That is a story whose power cuts do, or one of ERRORS, ROT, REFUSALS, OVERTAKEN; DISK is the first story.
+    That is a story whose power cuts do, or one of ERRORS, ROT, REFUSALS, OVERTAKEN, those of them that are chunked
+    included; DISK is the first story.
     `old` is compared with the function's syntax, so quotes, breaks of lines and comments do not matter.
     """
 
@@ -101,7 +103,19 @@ MUTANTS: dict[str, Mutant | Dropped] = {
         "try:\n    files.sync(handle)\nexcept OSError:\n    files.sync(handle)",
         ERRORS,
     ),
-    "no SHA-256 of the files": Mutant("hashed:read_file", "hasher.hexdigest() != fact.sha256", "False", ROT),
+    "an error of writing back early is passed over": Mutant(
+        "hashed:write_file",
+        "files.write_back(handle, begun, size - begun)",
+        "try:\n    files.write_back(handle, begun, size - begun)\nexcept OSError:\n    pass",
+        CHUNKED_ERRORS,
+    ),
+    "writing back early for an fsync": Mutant(
+        "hashed:write_file", "files.sync(handle)", "begun or files.sync(handle)", CHUNKED_CUTS
+    ),
+    "no fsync of the chunks' hashes": Dropped("sync", named("chunks.bin"), CHUNKED_CUTS),
+    "no SHA-256 of the files": Mutant("hashed:read_file", "hasher.fact() != fact", "False", ROT),
+    "no SHA-256 of the chunks": Mutant("hashed:_read_chunked", "found != fact", "False", CHUNKED_ROT),
+    "not every chunk is read": Mutant("hashed:_Reading.__init__", "-(-size // CHUNK)", "(size // CHUNK)", CHUNKED_ROT),
     "no SHA-256 of the manifest": Mutant("manifest:_is_signed", "sha256(before + after).hexdigest() == said", "sha256", ROT),
     "any spelling of the manifest": Mutant(
         "manifest:_is_signed", "or strict.dumps(body, sort_keys=True) != data", "", REFUSALS,
@@ -123,7 +137,7 @@ MUTANTS: dict[str, Mutant | Dropped] = {
     "no look at the room": Mutant("draft:Draft._put", "check_room(self._files, self._writing.folder, self.info.name, shares.contents)", "pass", REFUSALS),
     "no look at the writer's number": Mutant("rundir:check_writer", "newest != writer", "False", REFUSALS),
     "no look at the lock": Mutant("files:Files.lock", "fcntl.flock(handle.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)", "pass", REFUSALS),
-    "what was read back is not compared": Mutant("hashed:check_file", "file_fact(files, path, uncached=True) != fact", "False", REFUSALS),
+    "what was read back is not compared": Mutant("hashed:check_file", "found != fact", "False", REFUSALS),
     "any directory is a run": Mutant("rundir:refuse_no_run", "if not all(", "if False and not all(", REFUSALS),
     "unfinished saves of others stay": Mutant("rundir:start", "withdraw_unfinished(files, folder)", "pass", OVERTAKEN),
     "an overtaken writer goes on": Mutant("fence:Fence.check", "if lost:", "if False:", OVERTAKEN),

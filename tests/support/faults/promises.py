@@ -11,6 +11,7 @@ from typing import Any
 from stopctl.core.errors import StopctlError
 from stopctl.store import CheckpointInfo, Files, Leaf, Piece, Reader, Sharded, Store, write_part
 from stopctl.store.files import Handle
+from stopctl.store.manifest import CHUNKS
 from support.trees import same
 
 OWN = {"run.json", "run.lock", "journal.jsonl", "checkpoints", "pins"}
@@ -242,7 +243,7 @@ def _only_owned(run: Path, expected: Expected) -> None:
         if path.name.startswith("."):
             raise Loss(f"{path.name} was left")
         inside = sorted(inner.name for inner in path.iterdir())
-        if inside not in (OF_A_CHECKPOINT, OF_A_TEAM):
+        if [name for name in inside if name != CHUNKS] not in (OF_A_CHECKPOINT, OF_A_TEAM):
             raise Loss(f"{path.name} holds {inside}")
 
 

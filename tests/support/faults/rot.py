@@ -34,7 +34,7 @@ class Specimen:
             store.append("saved", name=info.name)
         store.close()
         self.reader = Reader(root / "run", files=Undriven())
-        self.files = {name: (self.info.path / name).read_bytes() for name in OF_A_CHECKPOINT}
+        self.files = {path.name: path.read_bytes() for path in sorted(self.info.path.iterdir())}
 
     def flip(self, name: str, at: int, bit: int) -> None:
         """Turn one bit of a file over, and back once it has been noticed."""
