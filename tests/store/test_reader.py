@@ -187,7 +187,7 @@ def test_loading_reads_each_file_once_into_one_buffer(store: Store, run: Path) -
     files.clear()
     found = reader.load(info)[0]["m"]
     assert [op.paths[0].name for op in files.ops if op.name == "open"] == [
-        "manifest.json", "state.json", "state.safetensors",
+        "manifest.json", "state.json", "state.safetensors", "chunks.bin",
     ]  # fmt: skip
     assert found["a"].data.obj is found["b"].data.obj
     assert not found["a"].data.readonly
