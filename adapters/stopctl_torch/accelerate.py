@@ -219,6 +219,10 @@ class Prepared:
             tree["order"] |= {"gone": self._gone._asdict()} if self._gone.batches else {}
         return tree
 
+    def altered(self, saved: Tree) -> dict[str, tuple[Any, Any]]:
+        """The settings that decide which rows a batch has."""
+        return order.altered(saved.get("loader", {}), _settings(self._loader))
+
     def _same(self, saved: Tree, *, elsewhere: bool) -> None:
         """Raise MismatchError where batches would have other rows; ``elsewhere`` their ranks may differ."""
         given = _settings(self._loader)

@@ -250,6 +250,10 @@ class Replayed:
             tree["samplers"] = keepers
         return tree
 
+    def altered(self, saved: Tree) -> dict[str, tuple[Any, Any]]:
+        """The settings that decide which rows a batch has."""
+        return order.altered(saved.get("loader", {}), _settings(self._loader))
+
     def _same(self, saved: Tree) -> None:
         """Other workers give the batches the same rows; anything else gives them other ones."""
         given = _settings(self._loader)
@@ -344,7 +348,18 @@ def _settings(loader: data.DataLoader[Any]) -> dict[str, Any]:
         "dataset": type(loader.dataset).__name__,
         "num_workers": loader.num_workers,
         "drop_last": getattr(loader.batch_sampler, "drop_last", None),
+        "rows": _rows(loader.dataset),
     }
+
+
+def _rows(dataset: Any) -> int | None:
+    """How many there are; None where nobody knows: what an IterableDataset says is a guess."""
+    if isinstance(dataset, data.IterableDataset):
+        return None
+    try:
+        return len(dataset)
+    except (TypeError, NotImplementedError):
+        return None
 
 
 def _draws_at_its_start(loader: data.DataLoader[Any]) -> bool:

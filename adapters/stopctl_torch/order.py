@@ -180,3 +180,9 @@ def check(saved: Any, now: int | None, done: int, then: dict[str, Any], given: d
         f"the run was saved inside an epoch, after {done} batches that come in another order now: "
         f"{'; '.join(differ)}: give the data as it was (allow_missing={{'run.data'}} begins that epoch anew)"
     )
+
+
+def altered(saved: Any, given: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The settings of a loader that differ, but for who loads the rows."""
+    names = [name for name in saved if name in given and name != "num_workers"]
+    return {name: (saved[name], given[name]) for name in names if saved[name] != given[name]}

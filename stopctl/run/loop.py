@@ -238,6 +238,7 @@ class Loop:
         if (position := self._session.place.waiting.get(made.name)) is not None:
             if position.inside:
                 self._data_was_used()
+            self._session.compare_data(made.name, position, laps)
             laps.resume(position)
         self._session.place.enter(made.name, laps)
         return laps
@@ -276,6 +277,7 @@ class Loop:
         else:
             if first:
                 self._unmoved(position.done)
+            self._session.compare_data(name, position, feed)
             feed.resume(position, first=first)
         place.enter(name, feed)
         if first:

@@ -22,7 +22,7 @@ from stopctl.run.saver import Saver
 from stopctl.run.settings import Settings
 from stopctl.run.signals import Watch
 from stopctl.state.config import restructured, structure_told, told
-from stopctl.state.data import Place
+from stopctl.state.data import Feed, Laps, Place, Position, altered
 from stopctl.state.protocols import Configured, LearningRate, Notice, Notices, Ranked, State
 from stopctl.store import CheckpointInfo, Tree
 from stopctl.store.shield import Shield
@@ -411,6 +411,18 @@ class Session:
                     "run.epochs() trains that epoch anew, so a part of it twice; else go on "
                     "by report(..., epoch=, step=)"
                 )
+            )
+
+    def compare_data(self, name: str, position: Position, live: Feed | Laps) -> None:
+        """Tell where a pass is of other data than the one before it, as far as that is known."""
+        if self.resumed is None or "run.data" in self._settings.allow_missing:
+            return
+        ranks = self.resumed.ranks != self._ranks.size
+        if differs := altered(position, live.source, live.batches, ranks=ranks):
+            named = f"name={name!r}" if name else ""
+            self._changed(
+                f"run.batches({named}) has other data than before: {differs}; it is used as it is now: give "
+                "what was saved to go on as before"
             )
 
     def _tell_begin(self, at: Counters) -> None:

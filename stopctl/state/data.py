@@ -10,7 +10,7 @@ from typing import Any
 from stopctl.core.errors import MismatchError, SettingError, StateError
 from stopctl.core.values import count
 from stopctl.state.arrays import detached, from_tree, to_tree
-from stopctl.state.protocols import Batches, DataSource, Generators, Ordered, State
+from stopctl.state.protocols import Batches, Compared, DataSource, Generators, Ordered, State
 from stopctl.state.rng import SharedGenerators
 from stopctl.store.tree import Tree
 
@@ -55,6 +55,11 @@ class Rows:
         if isinstance(source, Indices):
             return source.batches(self._order, done)
         return (source[i] for i in range(done, len(source)))
+
+    def altered(self, saved: Tree) -> dict[str, tuple[Any, Any]]:
+        """Other Indices; of a sequence nothing is known but its length."""
+        now = self.capture(0)
+        return {"": (saved, now)} if isinstance(saved, str) and saved != now else {}
 
     def capture(self, done: int) -> Tree:
         """The number of batches says it all; Indices are told apart, and so is the order of those done."""
@@ -312,9 +317,9 @@ class Feed:
         self.done = 0
         self.body = False  # the loop's body is at work on batch done + 1, or has just reported on batch done
         self.inside = True  # batches of this pass are to come, or may be
-        self._batches = batches
+        self.batches = batches
         self._generators = generators
-        self._source = source
+        self.source = source
         self._iterator: Iterator[Any] = iter(())
         self._frozen: Tree = None
         self.group = group
@@ -324,7 +329,7 @@ class Feed:
 
     def begin(self) -> None:
         """Begin with the first batch."""
-        self._iterator = self._batches.begin(self.number)
+        self._iterator = self.batches.begin(self.number)
 
     def resume(self, position: Position, *, first: bool = True) -> None:
         """Go on from the saved position.
@@ -337,20 +342,20 @@ class Feed:
             MismatchError: it was saved with other data.
         """
         if not position.done:
-            if position.source == self._source:
-                self._iterator = self._batches.resume(self.number, 0, position.saved)
+            if position.source == self.source:
+                self._iterator = self.batches.resume(self.number, 0, position.saved)
             else:
                 self.begin()
             return
-        check_source(position, self._source, self._batches)
-        if isinstance(self._batches, Ordered):
-            self._batches.check(position.saved)
+        check_source(position, self.source, self.batches)
+        if isinstance(self.batches, Ordered):
+            self.batches.check(position.saved)
         self.done = position.done
         saved = position.generators if first else None
         now = detached(self._generators.capture()) if saved is None else saved
-        self._iterator = self._batches.resume(self.number, position.done, position.saved)
+        self._iterator = self.batches.resume(self.number, position.done, position.saved)
         self._generators.load(now)
-        self.total = total_of(self._batches, self._limit)
+        self.total = total_of(self.batches, self._limit)
 
     def __iter__(self) -> Iterator[Any]:
         """Give the batches until the data says that it is at its end; the loop counts ``done``."""
@@ -379,8 +384,8 @@ class Feed:
         """End the pass here: it needs no more batches."""
         self.inside = self.body = False
         self._iterator = iter(())
-        if isinstance(self._batches, Ordered):
-            self._batches.leave()
+        if isinstance(self.batches, Ordered):
+            self.batches.leave()
 
     def tree(self) -> Tree:
         """The component for a checkpoint of the present state."""
@@ -390,11 +395,11 @@ class Feed:
         position = Position(
             epoch=self.number if self.inside else self.number + 1,
             done=done,
-            source=self._source,
-            length=self._batches.length,
-            saved=self._batches.capture(done),
+            source=self.source,
+            length=self.batches.length,
+            saved=self.batches.capture(done),
             generators=detached(self._generators.capture()) if done else None,
-            elastic=_is_elastic(self._batches, self._limit) if done else _is_lent(self._batches),
+            elastic=_is_elastic(self.batches, self._limit) if done else _is_lent(self.batches),
         )
         return position.tree()
 
@@ -402,6 +407,30 @@ class Feed:
 def total_of(batches: Batches, limit: int | None) -> int | None:
     """Batches a pass, None where nobody knows."""
     return min((n for n in (batches.length, limit) if n is not None), default=None)
+
+
+def altered(position: Position, source: str, batches: Batches, *, ranks: bool) -> str:
+    """What is known of data that is another one than when a position between two passes was saved, in words.
+
+    Args:
+        position: the saved one.
+        source: the class of the data given.
+        batches: of it.
+        ranks: other numbers of ranks share it than then, so that each may have another number of batches.
+    """
+    if position.done or not position.source:
+        return ""
+    if position.source != source:
+        return f"{position.source} when saved, {source} now"
+    if ranks:
+        return ""
+    if isinstance(batches, Compared) and (differ := batches.altered(position.saved)):
+        named = [(f"{name}=" if name else "", *pair) for name, pair in differ.items()]
+        return "; ".join(f"{name}{then} when saved, {name}{now} now" for name, then, now in named)
+    lengths = position.length, batches.length
+    if None in lengths or lengths[0] == lengths[1]:
+        return ""
+    return f"{lengths[0]} batches an epoch when saved, {lengths[1]} now"
 
 
 def check_source(position: Position, source: str, batches: Batches) -> None:
@@ -439,9 +468,9 @@ class Laps:
     def __init__(self, batches: Batches, generators: Generators, *, source: str, limit: int | None) -> None:
         self.epoch = 1  # that the next batch belongs to
         self.done = 0
-        self._batches = batches
+        self.batches = batches
         self._generators = generators
-        self._source = source
+        self.source = source
         self._limit = limit
         self._iterator: Iterator[Any] | None = None
         self._saved: Position | None = None  # between two epochs of the data, until the next one begins
@@ -454,11 +483,11 @@ class Laps:
         """
         self.epoch = position.lap or 1
         if not position.done:
-            self._saved = position if position.source == self._source else None
+            self._saved = position if position.source == self.source else None
             return
-        check_source(position, self._source, self._batches)
+        check_source(position, self.source, self.batches)
         now = detached(self._generators.capture())
-        self._iterator = self._batches.resume(self.epoch, position.done, position.saved)
+        self._iterator = self.batches.resume(self.epoch, position.done, position.saved)
         self._generators.load(now)
         self.done = position.done
 
@@ -474,34 +503,34 @@ class Laps:
             batch = next(self._iterator, END)
             if batch is not END:
                 self.done += 1
-                if self.done == total_of(self._batches, self._limit):
+                if self.done == total_of(self.batches, self._limit):
                     self._end()
                 return batch
             if not self.done:
                 break
             self._end()
-        raise SettingError(f"run.batches() got a {self._source} that gives no batch")
+        raise SettingError(f"run.batches() got a {self.source} that gives no batch")
 
     def _begin(self) -> Iterator[Any]:
         saved, self._saved = self._saved, None
         return (
-            self._batches.begin(self.epoch)
+            self.batches.begin(self.epoch)
             if saved is None
-            else self._batches.resume(self.epoch, 0, saved.saved)
+            else self.batches.resume(self.epoch, 0, saved.saved)
         )
 
     def _end(self) -> None:
         """End an epoch of the data, at its last batch where that is known: what comes after belongs to it."""
-        if self.done == self._batches.length and next(self._iterator or iter(()), END) is not END:
-            raise SettingError(f"run.batches() got a {self._source} of {self.done} batches that gives more")
+        if self.done == self.batches.length and next(self._iterator or iter(()), END) is not END:
+            raise SettingError(f"run.batches() got a {self.source} of {self.done} batches that gives more")
         self.epoch, self.done, self._iterator = self.epoch + 1, 0, None
 
     def tree(self) -> dict[str, Tree]:
         """The component for a checkpoint of the present state."""
-        saved = self._batches.capture(self.done) if self._saved is None else self._saved.saved
-        elastic = _is_elastic(self._batches, self._limit) if self.done else _is_lent(self._batches)
-        length = self._batches.length
-        return Position(1, self.done, self._source, length, saved, None, self.epoch, elastic=elastic).tree()
+        saved = self.batches.capture(self.done) if self._saved is None else self._saved.saved
+        elastic = _is_elastic(self.batches, self._limit) if self.done else _is_lent(self.batches)
+        length = self.batches.length
+        return Position(1, self.done, self.source, length, saved, None, self.epoch, elastic=elastic).tree()
 
 
 END = object()

@@ -223,6 +223,15 @@ class Ordered(Protocol):
         ...
 
 
+@runtime_checkable
+class Compared(Protocol):
+    """What Batches can do besides that know the settings by which a batch has its rows."""
+
+    def altered(self, saved: Tree) -> Mapping[str, tuple[Any, Any]]:
+        """Those that differ: when a position between two passes was saved, and now; "": the data itself."""
+        ...
+
+
 class Generators(Protocol):
     """All random generators that a State knows."""
 

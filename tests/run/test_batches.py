@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 
 import numpy as np
@@ -385,3 +386,59 @@ def test_without_a_name_nothing_is_new_in_a_checkpoint(tmp_path):
     reader = Reader(tmp_path)
     components, _ = reader.load(reader.list().good[-1])
     assert components[DATA].keys() == {"epoch", "done", "source", "length", "saved", "generators"}
+
+
+def two_epochs(directory, first, then, *, steps=False, name="", **settings):
+    """An epoch (or a step, by next()) of the one data, and after another opening one of the other."""
+    for end, source in enumerate((first, then), 1):
+        with opened(directory, {"w": 0}, save=Every(epochs=1), **settings) as run:
+            if steps:
+                data = run.batches(source, **({"name": name} if name else {}))
+                for _ in run.epochs(end):
+                    for _ in range(len(source)):
+                        next(data)
+                    run.report(val_loss=1.0)
+            else:
+                for _ in run.epochs(end):
+                    for _ in run.batches(source, **({"name": name} if name else {})):
+                        pass
+                    run.report(val_loss=1.0)
+
+
+SIX = Indices(12, batch_size=2, seed=1)
+
+
+@pytest.mark.parametrize("steps", [False, True], ids=["a loop", "next"])
+@pytest.mark.parametrize(
+    ("first", "then", "said"),
+    [
+        (SIX, Indices(12, batch_size=3, seed=1), f"{SIX!r} when saved, Indices(12, batch_size=3, seed=1, shuffle=True, drop_last=False) now"),
+        (SIX, Indices(12, batch_size=2, seed=2), f"{SIX!r} when saved, Indices(12, batch_size=2, seed=2, shuffle=True, drop_last=False) now"),
+        ([1, 2, 3], [1, 2], "3 batches an epoch when saved, 2 now"),
+        ([1, 2, 3], SIX, "list when saved, Indices now"),
+    ],
+)  # fmt: skip
+def test_other_data_between_two_epochs_is_told_once_and_used(tmp_path, caplog, first, then, said, steps):
+    two_epochs(tmp_path, first, then, steps=steps)
+    told = [line.getMessage() for line in caplog.records if "other data" in line.getMessage()]
+    assert told == [
+        f"{tmp_path}: run.batches() has other data than before: {said}; it is used as it is now: give what was "
+        "saved to go on as before"
+    ]
+    assert caplog.records[-1].levelno >= logging.INFO
+    (line,) = [line for line in Reader(tmp_path).journal() if line["event"] == "changed"]
+    assert said in line["text"]
+
+
+@pytest.mark.parametrize("data", [SIX, [1, 2, 3]])
+def test_the_same_data_is_not_told_of(tmp_path, caplog, data):
+    two_epochs(tmp_path, data, data)
+    assert "other data" not in caplog.text
+
+
+def test_other_data_is_told_by_its_name_and_not_where_it_begins_anew(tmp_path, caplog):
+    two_epochs(tmp_path / "named", [1, 2], [1], name="real")
+    assert "run.batches(name='real') has other data than before: 2 batches" in caplog.text
+    caplog.clear()
+    two_epochs(tmp_path / "anew", [1, 2], [1], allow_missing={DATA})
+    assert "other data" not in caplog.text

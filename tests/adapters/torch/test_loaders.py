@@ -346,3 +346,31 @@ def test_a_step_before_the_batches_would_be_done_twice(tmp_path):
         epoch(crash=True)
     with pytest.raises(OrderError, match=r"optimizer.step\(\) ran before run.batches\(\)"):
         epoch(crash=False)
+
+
+def loader(rows=12, **settings):
+    return data.DataLoader(data.TensorDataset(torch.arange(rows)), **{"batch_size": 3, **settings})
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"batch_size": 4}, "batch_size=3 when saved, batch_size=4 now"),
+        ({"rows": 11}, "rows=12 when saved, rows=11 now"),
+        ({"shuffle": True}, "sampler=BatchSampler/SequentialSampler when saved, sampler=BatchSampler/RandomSampler now"),
+        ({"batch_size": 4, "drop_last": True}, "batch_size=3 when saved, batch_size=4 now; drop_last=False when saved, drop_last=True now"),
+        ({}, ""),
+        ({"num_workers": 1}, ""),
+    ],
+)  # fmt: skip
+def test_a_loader_that_is_another_one_between_two_epochs_is_told_of(tmp_path, caplog, given, said):
+    for end, source in ((1, loader()), (2, loader(**given))):
+        net = torch.nn.Linear(1, 1)
+        with Run(tmp_path, model=net, stop=None, save=Every(epochs=1), durability="process") as run:
+            for _ in run.epochs(end):
+                for _ in run.batches(source):
+                    pass
+                run.report(val_loss=1.0)
+    told = [line.getMessage() for line in caplog.records if "other data" in line.getMessage()]
+    assert len(told) == bool(said)
+    assert not said or f"has other data than before: {said}; it is used as it is now" in told[0]
