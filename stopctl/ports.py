@@ -28,6 +28,7 @@ from stopctl.state.protocols import (
     Ranked,
     State,
     Structure,
+    Structured,
     Team,
     Watched,
 )
@@ -64,6 +65,7 @@ __all__ = [
     "SharedGenerators",
     "State",
     "Structure",
+    "Structured",
     "Team",
     "Tree",
     "TreeError",

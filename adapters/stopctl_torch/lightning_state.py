@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from stopctl import MismatchError, SettingError
-from stopctl.ports import FROZEN, Notice, Tree, flatten, has_state
-from stopctl_torch.config import differ
+from stopctl.ports import FROZEN, Notice, Structure, Tree, flatten, has_state
+from stopctl_torch.config import differ, structure
 from stopctl_torch.leaves import Encoder, decode
 from stopctl_torch.parts import METADATA, ModulePart, kind_of
 from stopctl_torch.resumable import ResumableLoader
@@ -227,6 +227,11 @@ class FitState:
                 "kept", self._kept, "what was saved stays; to train by the new, give another directory"
             )
         self._kept = self.found.get("fit", {}).get("kept", self._kept)
+
+    def structure(self) -> Structure:
+        """The layers of the module, and what of it is frozen; nothing before it is fitted."""
+        module = self.trainer.lightning_module
+        return {} if module is None else structure({"model": module}, {})
 
     def version(self) -> Mapping[str, int]:
         """Nothing: the counters that are told say where the training stands."""

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from stopctl import FolderState, MismatchError, SettingError
-from stopctl.ports import Generators, Notice, Tree, detached
+from stopctl.ports import Generators, Notice, Structure, Tree, detached
 from stopctl_torch.accelerate import plain
-from stopctl_torch.config import differ
+from stopctl_torch.config import differ, structure
 from stopctl_torch.state import TorchState
 
 TRAINER = "trainer"
@@ -35,7 +35,17 @@ KEPT = ("learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsil
 """The arguments that the saved optimizer and scheduler bring back."""
 
 
-class TrainerFolder(FolderState):
+class _Models:
+    """What the model of a Trainer is beside its arrays: what `Structured` asks for."""
+
+    _trainer: Any
+
+    def structure(self) -> Structure:
+        """Its layers, and what of it is frozen."""
+        return structure({"model": self._trainer.model}, {})
+
+
+class TrainerFolder(_Models, FolderState):
     """The folder that the Trainer writes at each evaluation, and when a save is due between two of them.
 
     Each one is removed once it is taken in; the one put back lies in ``output_dir``, too.
@@ -110,7 +120,7 @@ class TrainerFolder(FolderState):
         return self._path()
 
 
-class LiveTrainer:
+class LiveTrainer(_Models):
     """The model, optimizer, scheduler, scaler and generators of a Trainer, and where it stands.
 
     What is restored before the Trainer has made its objects is put into them when it begins, the generators

@@ -16,7 +16,7 @@ from stopctl.core.errors import DamagedError, SaveError, TeamError
 from stopctl.run.checkpoints import Checkpoints
 from stopctl.run.settings import Settings
 from stopctl.state.config import CONFIG, MODELS, Config
-from stopctl.state.protocols import Configured, Overlap, State
+from stopctl.state.protocols import Overlap, State, Structured
 from stopctl.state.snapshot import Buffers, Changed, Snapshot
 from stopctl.state.task import Task
 from stopctl.store import CheckpointInfo, Tree
@@ -79,7 +79,7 @@ class Saver:
         self._controller = controller
         self._checkpoints = checkpoints
         self._capture = capture
-        self._configured = state if isinstance(state, Configured) else None
+        self._structured = state if isinstance(state, Structured) else None
         self._config = config
         self._record: dict[str, Any] | None = None  # of it, once something is saved
         self._settings = settings
@@ -183,8 +183,8 @@ class Saver:
         if self._record is None:
             self._record = self._config.record()
         record = self._record
-        if self._configured is not None:
-            record = {**record, MODELS: self._configured.structure()}
+        if self._structured is not None:
+            record = {**record, MODELS: self._structured.structure()}
         kept = self._controller.state_dict(counting=save)
         facts = {
             "state": {**kept, CONFIG: record} if record else kept,

@@ -23,7 +23,15 @@ from stopctl.run.settings import Settings
 from stopctl.run.signals import Watch
 from stopctl.state.config import restructured, structure_told, told
 from stopctl.state.data import Feed, Laps, Place, Position, altered
-from stopctl.state.protocols import Configured, LearningRate, Notice, Notices, Ranked, State
+from stopctl.state.protocols import (
+    Configured,
+    LearningRate,
+    Notice,
+    Notices,
+    Ranked,
+    State,
+    Structured,
+)
 from stopctl.store import CheckpointInfo, Tree
 from stopctl.store.shield import Shield
 from stopctl.team.inputs import Alone, Counters, Now, Sharing
@@ -83,7 +91,7 @@ class Session:
         self._config = opened.config
         self._resumption = resumption = opened.resumption
         self.place = Place(None if resumption is None else resumption.position)
-        self._reshaped: dict[str, tuple[str, str]] = {}  # what differs of the models, until it is told
+        self._reshaped: dict[str, tuple[str, str]] | None = {}  # what differs of the models, until it is told
         self._looks = 0
         self.restored = dict(state.version())
         self._failed_at: float | None = None
@@ -146,9 +154,12 @@ class Session:
             if resumption.trained.stays or resumption.trained.anew:
                 for surprise, text, differ in resumption.trained.sentences():
                     self._changed(text, logging.WARNING if surprise else logging.INFO, differ=differ)
-            if resumption.models and isinstance(self._state, Configured):
+            if resumption.models and isinstance(self._state, Structured):
                 now = self._state.structure()
-                self._reshaped = {} if now == resumption.models else restructured(resumption.models, now)
+                if now:  # else it is known when it trains
+                    self._reshaped = {} if now == resumption.models else restructured(resumption.models, now)
+                else:
+                    self._reshaped = None
 
     def _changed(self, text: str, level: int = logging.WARNING, **fields: Any) -> None:
         self._journal.notice(Notice(text, level), "changed", **fields)
@@ -328,7 +339,7 @@ class Session:
             version: how far the user's objects are, should another rank fail.
         """
         self._saver.take(wait=self.preempted)
-        if self._reshaped:
+        if self._reshaped != {}:
             self._look_again()
         try:
             versions = None if at.inside else dict(version)
@@ -341,10 +352,11 @@ class Session:
 
     def _look_again(self) -> None:
         """See what of the models still differs; a loop that sets it in its passes has done so by now."""
-        assert isinstance(self._state, Configured)
+        assert isinstance(self._state, Structured)
         assert self._resumption is not None
         again = restructured(self._resumption.models, self._state.structure())
-        differ = {path: texts for path, texts in self._reshaped.items() if again.get(path) == texts}
+        before = again if self._reshaped is None else self._reshaped
+        differ = {path: texts for path, texts in before.items() if again.get(path) == texts}
         self._reshaped, self._looks = differ, self._looks + 1
         if differ and self._looks == 2:
             self._changed(

@@ -134,7 +134,19 @@ def outline_of(state: State) -> dict[str, Tree]:
 
 
 @runtime_checkable
-class Configured(Protocol):
+class Structured(Protocol):
+    """What a State can do besides that knows what its models are beside their arrays."""
+
+    def structure(self) -> Structure:
+        """What they are now: one short text, and the paths that it is true of.
+
+        That is the layers (``"Dropout(p=0.5)"``), and parameters that are not trained (``"frozen"``).
+        """
+        ...
+
+
+@runtime_checkable
+class Configured(Structured, Protocol):
     """What a State can do besides whose objects have settings beside their arrays."""
 
     def settings(self) -> Described:
@@ -142,13 +154,6 @@ class Configured(Protocol):
 
         Asked before a restore, so that it is what the script gave; what has not moved since a run of this
         process has used it is not, and is left out.
-        """
-        ...
-
-    def structure(self) -> Structure:
-        """What the models are now beside their arrays: one short text, and the paths that it is true of.
-
-        That is the layers (``"Dropout(p=0.5)"``), and parameters that are not trained (``"frozen"``).
         """
         ...
 

@@ -152,6 +152,20 @@ def test_what_decides_on_the_steps_and_is_not_as_before_is_told(tmp_path, caplog
     )
 
 
+def test_a_layer_that_is_another_one_is_told_once(tmp_path, caplog):
+    def fit(epochs: int, dropout: float) -> None:
+        module = Net("plain")
+        module.net[2].p = dropout
+        lightning.fit(trainer(max_epochs=epochs), module, *loaders(), directory=tmp_path)
+
+    fit(1, 0.3)
+    fit(4, 0.3)
+    assert "the model is not what was saved" not in caplog.text
+    fit(8, 0.5)
+    assert caplog.text.count("the model is not what was saved") == 1
+    assert "net.2: Dropout(p=0.3, inplace=False) when saved, Dropout(p=0.5, inplace=False) now" in caplog.text
+
+
 def test_what_does_not_belong_to_the_directory_is_refused(tmp_path):
     train(str(tmp_path / "net"), 1, epochs=1)
     with pytest.raises(

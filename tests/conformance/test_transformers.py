@@ -233,6 +233,7 @@ def test_what_is_given_otherwise_is_told_and_refused_where_the_place_is_lost(mod
         "num_train_epochs 2 before, 3 now; eval_strategy epoch before, steps now; eval_steps" in caplog.text
     )
     assert "lr_scheduler_type linear before, cosine now: it ends otherwise" in caplog.text
+    assert "the model is not what was saved" not in caplog.text
     caplog.clear()
     given["num_train_epochs"] = 9
     for wrong, text in (
@@ -245,6 +246,17 @@ def test_what_is_given_otherwise_is_told_and_refused_where_the_place_is_lost(mod
     ):
         with pytest.raises(MismatchError, match=text):
             train(trainer(tmp_path, **{**given, **wrong}), tmp_path / "run", **rules)
+
+
+@pytest.mark.parametrize("mode", ["folder", "live"])
+def test_a_layer_that_is_another_one_is_told_once(mode, tmp_path, caplog):
+    for epochs, dropout in ((1, 0.1), (3, 0.1), (6, 0.25)):
+        host = trainer(tmp_path, num_train_epochs=epochs)
+        host.model.drop = torch.nn.Dropout(dropout)
+        assert "the model is not what was saved" not in caplog.text
+        train(host, tmp_path / "run", mode=mode, stop=None)
+    assert caplog.text.count("the model is not what was saved") == 1
+    assert "Dropout(p=0.1, inplace=False) when saved, Dropout(p=0.25, inplace=False) now" in caplog.text
 
 
 @pytest.mark.parametrize("mode", ["folder", "live"])
