@@ -18,9 +18,9 @@ from stopctl.run.settings import Settings
 from stopctl.state.config import CONFIG, MODELS, Config
 from stopctl.state.protocols import Overlap, State, Structured
 from stopctl.state.snapshot import Buffers, Changed, Snapshot
-from stopctl.state.task import Task
 from stopctl.store import CheckpointInfo, Tree
 from stopctl.store.shield import Shield
+from stopctl.store.task import Task
 
 log = logging.getLogger("stopctl")
 

@@ -14,9 +14,9 @@ from typing import Any
 
 from stopctl.core.errors import SaveError
 from stopctl.state.protocols import Held
-from stopctl.state.task import Task
 from stopctl.store import Leaf, Tree
 from stopctl.store.shield import from_handler
+from stopctl.store.task import Task
 from stopctl.store.tree import raw, tree_map
 
 SMALL = 64 << 10

@@ -128,14 +128,13 @@ def _empty(files: Files, temporary: Path) -> None:
         files.rmdir(temporary)
 
 
-def delete(
+def discard(
     files: Files, folder: Path, names: Sequence[str], stays: Callable[[str], bool]
-) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
-    """Rename the checkpoints away, have that on the disk, and only then remove them.
+) -> tuple[list[str], dict[str, str]]:
+    """Rename the checkpoints into the trash, of which `sweep` has that on the disk before it removes them.
 
-    Returns what they held that is not ours, as `sweep` does, and those that are `STUCK`, each with why.
-    `stays` is asked of each name just before its rename and just after it, as it may have been pinned at that
-    moment; it may raise.
+    Returns their names there, and those that are `STUCK`, each with why. `stays` is asked of each name just
+    before its rename and just after it, as it may have been pinned at that moment; it may raise.
 
     Raises:
         OSError: from whichever operation failed; no checkpoint is half deleted.
@@ -152,8 +151,7 @@ def delete(
             continue
         if stays(name):
             files.rename(path, folder / name)
-    left = sweep(files, folder, TRASH)  # what an earlier attempt could not remove is tried again
-    return {path.name: left[path.name] for path in trash if path.name in left}, stuck
+    return [path.name for path in trash], stuck
 
 
 def _stuck(error: OSError) -> str:

@@ -225,9 +225,9 @@ class Reader:
             return replace(info, components=tuple(self._state(entry.name, facts[STATE])["components"]))
         return info
 
-    def _saved_pinned(self, name: str) -> bool:
+    def _saved(self, name: str) -> CheckpointInfo:
         with damage_of(name):
-            return self._manifest(name)[0].pinned
+            return self._manifest(name)[0]
 
     def _manifest(self, name: str) -> tuple[CheckpointInfo, dict[str, FileFact]]:
         with as_damage(MANIFEST, ROTTEN):

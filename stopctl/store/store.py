@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, Self, TypeAlias
@@ -29,12 +30,16 @@ from stopctl.store.rundir import (
     set_run_aside,
     start,
 )
+from stopctl.store.task import Task
 from stopctl.store.tree import Tree
 
 __all__ = ["CheckpointInfo", "Damage", "Listing", "Reader", "Store"]
 
 
 Durability: TypeAlias = Literal["full", "process"]
+
+LARGE = 64 << 20
+"""Bytes of deleted checkpoints whose removal takes some hundredths of a second, and more."""
 
 
 class Store(Reader):
@@ -47,6 +52,7 @@ class Store(Reader):
     """
 
     linked: str | None = None
+    _emptying: Task[dict[str, tuple[str, ...]]] | None = None  # the trash, while training goes on
 
     def __init__(
         self,
@@ -197,6 +203,7 @@ class Store(Reader):
         """
         self._check_begun()
         content = Content.of(components, state)
+        self._emptied()
         more = {"epoch": epoch, "step": step, "seconds": seconds, "value": value, "values": dict(values)}
         return self._drafted(components, reasons, label, pinned, **more).commit(content)
 
@@ -224,6 +231,7 @@ class Store(Reader):
             SaveError: the directory could not be made.
         """
         self._check_begun()
+        self._emptied()
         more = {"epoch": epoch, "step": step, "seconds": seconds, "value": value, "values": dict(values)}
         draft = self._drafted(components, reasons, label, pinned, **more)
         try:
@@ -267,7 +275,8 @@ class Store(Reader):
     def delete(self, names: Iterable[str], *, guarded: Collection[str]) -> dict[str, str]:
         """Delete checkpoints, each wholly or not at all; a file in one that is not ours stays in the trash.
 
-        One that is pinned by hand while this is going on stays.
+        One that is pinned by hand while this is going on stays. When this returns they are gone; what is
+        `LARGE` is removed by a thread, which the next save and the closing wait for.
 
         Returns:
             Those that nothing can rename (a lower layer of an overlayfs, immutable), and why: they stay.
@@ -279,7 +288,8 @@ class Store(Reader):
             SaveError: an operation failed; what has gone is gone as a whole, and the rest is whole.
         """
         self._check_begun()
-        gone = list(dict.fromkeys(names))
+        self._emptied()
+        gone, size = list(dict.fromkeys(names)), 0
         with as_save_error("deleting checkpoints", self._folder):
             there = {entry.name: order(entry.name) for entry in self._entries() if entry.kind == DIRECTORY}
             top = max(there.values(), default=None)
@@ -295,15 +305,40 @@ class Store(Reader):
                     if name in newest and not left_of_newest
                     else None
                 )
-                if why is None and name not in pins.unpinned and self._saved_pinned(name):
-                    why = "pinned"
+                if why is None and name not in pins.unpinned:
+                    info = self._saved(name)
+                    size += info.bytes - info.frozen  # which others may share
+                    why = "pinned" if info.pinned else None
                 if why is not None:
                     raise OrderError(f"{name} is {why}: it is not deleted")
-            left, stuck = commit.delete(self._files, self._folder, gone, self._fence.stays)
+            trash, stuck = commit.discard(self._files, self._folder, gone, self._fence.stays)
             for name in pins.unpinned & set(gone) - stuck.keys():
                 forget_pin(self._files, self.path, name)
-            self._tell_left(left)
+            if size < LARGE:
+                self._tell_left(self._empty(trash))
+            else:
+                self._files.sync_directory(self._folder)
+                self._emptying = Task(partial(self._empty, trash), "stopctl-delete")
+                self._emptying.start()
         return stuck
+
+    def _empty(self, trash: Collection[str]) -> dict[str, tuple[str, ...]]:
+        """Remove the trash, older one too; returns what is not ours in that of the names given."""
+        left = commit.sweep(self._files, self._folder, commit.TRASH)
+        return {name: left[name] for name in trash if name in left}
+
+    def _emptied(self, *, closing: bool = False) -> None:
+        """Wait for the trash; an error is the next deletion's to meet again, or the closing's to tell."""
+        task, self._emptying = self._emptying, None
+        if task is None or not task.here:
+            return
+        try:
+            left = task.result()
+        except OSError:
+            if closing:
+                raise
+            return
+        self._tell_left(left)
 
     def hold(self, name: str) -> Path | None:
         """Second names of a checkpoint's files, which outlive it, in a directory of their own (`release`).
@@ -356,13 +391,17 @@ class Store(Reader):
 
     def close(self) -> None:
         """Close the journal and give the lock back; a second time nothing. A forked child keeps it locked."""
-        opened, self._journal = self._journal, None
         with as_save_error("closing the run", self.path):
             try:
-                if opened is not None:
-                    opened.close()
+                if self.owned:
+                    self._emptied(closing=True)
             finally:
-                self._lock.release()
+                opened, self._journal = self._journal, None
+                try:
+                    if opened is not None:
+                        opened.close()
+                finally:
+                    self._lock.release()
 
     def _next_writer(self) -> int:
         names = [entry.name for entry in self._entries()]

@@ -8,8 +8,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from stopctl.core.errors import TeamError, TreeError
 from stopctl.state.data import DATA
 from stopctl.state.protocols import Proved, State
-from stopctl.state.task import Task
 from stopctl.store import Leaf, Tree, flatten
+from stopctl.store.task import Task
 from stopctl.store.tree import raw
 from stopctl.team.inputs import digest
 from stopctl.team.ranks import Ranks

@@ -11,8 +11,8 @@ from stopctl.core import errors
 from stopctl.core.errors import StopctlError, TeamError, TreeError
 from stopctl.state.protocols import Team
 from stopctl.state.snapshot import Changed
-from stopctl.state.task import Task
 from stopctl.store import strict
+from stopctl.store.task import Task
 from stopctl.team.notes import Notes, ended, told
 
 T = TypeVar("T")

@@ -34,8 +34,8 @@ from stopctl import (
 from stopctl.ports import leaf_array
 from stopctl.run.checkpoints import Checkpoints
 from stopctl.state.dictstate import DictState
-from stopctl.state.task import Task
 from stopctl.store import Reader, Store
+from stopctl.store.task import Task
 from support.brake import Brake, finished, threads
 
 ROOT = Path(__file__).parent.parent

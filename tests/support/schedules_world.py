@@ -106,7 +106,7 @@ WORLD = World()
 
 
 class Work:
-    """`stopctl.state.task.Task` without a thread: done when it is waited for, or, "busy", some waits later."""
+    """`stopctl.store.task.Task` without a thread: done when it is waited for, or, "busy", some waits later."""
 
     def __init__(self, call: Callable[[], Any], name: str) -> None:
         self._call = call

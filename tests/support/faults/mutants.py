@@ -82,7 +82,7 @@ MUTANTS: dict[str, Mutant | Dropped] = {
         DISK,
     ),
     "a delete without the rename": Mutant(
-        "commit:delete", "files.rename(folder / name, path)", "_remove(files, folder / name)", "deletes"
+        "commit:discard", "files.rename(folder / name, path)", "_remove(files, folder / name)", "deletes"
     ),
     "the rename before the manifest": Mutant(
         "draft:Draft.publish",
@@ -124,7 +124,7 @@ MUTANTS: dict[str, Mutant | Dropped] = {
     "sizes are not listed": Mutant("assembly:check_sizes", "size != fact.size", "False", ROT),
     "links are followed": Mutant("files:_open_regular", "| os.O_NOFOLLOW", "", ROT),
     "the newest is deleted": Mutant("store:Store.delete", "name in newest", "False", REFUSALS),
-    "a pinned one is deleted": Mutant("store:Store.delete", "self._saved_pinned(name)", "False", REFUSALS),
+    "a pinned one is deleted": Mutant("store:Store.delete", "info.pinned else None", "False else None", REFUSALS),
     "a guarded one is deleted": Mutant("store:Store.delete", "name in guarded", "False", REFUSALS),
     "a name is taken twice": Mutant("draft:Draft.begin", "self._files.exists(self.info.path)", "False", REFUSALS),
     "what cannot be asked for is not there": Mutant(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from stopctl.state.task import Task
+from stopctl.store.task import Task
 
 ROOT = Path(__file__).parent.parent
 
@@ -97,7 +97,7 @@ def test_a_forked_child_does_not_wait_for_its_parents_thread():
 def test_the_interpreter_waits_for_it_at_its_exit():
     program = (
         "import sys, time\n"
-        "from stopctl.state.task import Task\n"
+        "from stopctl.store.task import Task\n"
         "def call():\n"
         "    time.sleep(0.2)\n"
         "    print('finished', flush=True)\n"
