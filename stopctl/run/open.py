@@ -57,15 +57,13 @@ def versions_line(differ: Mapping[str, list[str | None]]) -> str:
     return f"{'; '.join(changes)}: results may differ from an undisturbed run's in their last bits"
 
 
-def slow_saves(newest_lines: Iterable[Mapping[str, Any]], grace_seconds: float | None) -> str | None:
+def slow_saves(newest_lines: Iterable[Mapping[str, Any]], grace_seconds: float) -> str | None:
     """What to say if the newest save took longer than a signal leaves time for; else None.
 
     Args:
         newest_lines: of the journal, the newest first.
-        grace_seconds: from the signal to the end of the process; None asks for nothing.
+        grace_seconds: from the signal to the end of the process.
     """
-    if grace_seconds is None:
-        return None
     took = next((line.get("took") for line in newest_lines if line.get("event") == "saved"), None)
     if not isinstance(took, int | float) or not took > grace_seconds:
         return None

@@ -127,7 +127,8 @@ class Session:
             self._give_back()
             raise
         self.closed = False
-        if slow := slow_saves(self._store.newest_lines(), settings.grace_seconds):
+        grace = settings.grace_seconds
+        if grace is not None and (slow := slow_saves(self._store.newest_lines(), grace)):
             log.warning("%s: %s", directory, slow)
         if unheard := " and ".join(self._watch.unheard):
             log.warning(

@@ -13,7 +13,7 @@ import errno
 import os
 import stat
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -301,22 +301,19 @@ def damage_of(checkpoint: str) -> Iterator[None]:
         raise DamagedError(f"{checkpoint} is damaged: {error}") from error
 
 
-def filled(files: Files, handle: Handle, buffer: bytearray) -> Iterator[memoryview]:
-    """Fill `buffer` from the start of the file, yielding what has come."""
+def fill(files: Files, handle: Handle, buffer: bytearray) -> None:
+    """Fill `buffer` from the start of the file; DamagedError where that ends before."""
     view = memoryview(buffer)
     at = 0
     while at < len(view):
         count = files.read(handle, view[at : at + STEP], at)
         if not count:
             raise DamagedError(f"{handle.path.name}: ends after {at} of {len(view)} bytes")
-        yield view[at : at + count]
         at += count
 
 
-def read_whole(
-    files: Files, path: Path, limit: int, each: Callable[[memoryview], object] | None = None
-) -> bytearray:
-    """The bytes of a file that is trusted in nothing but its size; `each` is shown them as they come.
+def read_whole(files: Files, path: Path, limit: int) -> bytearray:
+    """The bytes of a file that is trusted in nothing but its size.
 
     Raises:
         DamagedError: more than `limit` bytes, or fewer than its size says.
@@ -328,9 +325,7 @@ def read_whole(
             if size > limit:
                 raise DamagedError(f"{path.name}: {size} bytes, more than {limit}")
             buffer = bytearray(size)
-            for view in filled(files, handle, buffer):
-                if each is not None:
-                    each(view)
+            fill(files, handle, buffer)
         finally:
             files.close(handle)
     return buffer

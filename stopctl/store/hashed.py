@@ -83,7 +83,7 @@ def write_file(files: Files, path: Path, parts: Iterable[Bytes]) -> FileFact:
     Raises:
         OSError: from whichever operation failed, with the file's name.
     """
-    beside = not isinstance(parts, Sequence) or sum(map(len, parts)) > STEP
+    beside = not isinstance(parts, Sequence) or sum(map(len, parts)) > CHUNK
     size = begun = 0
     with naming(path):
         handle = files.create(path)
@@ -96,6 +96,7 @@ def write_file(files: Files, path: Path, parts: Iterable[Bytes]) -> FileFact:
                     if size - begun >= CHUNK:  # so that the fsync finds little to do
                         files.write_back(handle, begun, size - begun)
                         begun = size
+                hasher.rest()
                 files.sync(handle)
         finally:
             files.close(handle)
@@ -119,11 +120,10 @@ def read_file(
     """
     if fact.chunked:
         return _read_chunked(files, path, fact, where)
-    with Hasher(1 if fact.size > STEP else 0, chunked=False) as hasher:
-        buffer = read_whole(files, path, fact.size, hasher.update)
+    buffer = read_whole(files, path, fact.size)
     if len(buffer) != fact.size:
         raise DamagedError(f"{path.name}: {len(buffer)} bytes instead of {fact.size}")
-    if hasher.fact() != fact:
+    if hashlib.sha256(buffer).hexdigest() != fact.sha256:
         raise DamagedError(f"{path.name}: its SHA-256 is not the one in the manifest")
     return buffer
 
@@ -215,15 +215,14 @@ def file_fact(files: Files, path: Path, *, chunked: bool = True, uncached: bool 
                     files.uncache(handle)
             if chunked and size > CHUNK:
                 return _Reading(files, handle, 0, size).all()
-            with Hasher(0, chunked=False) as hasher:
-                buffer = memoryview(bytearray(min(size, STEP)))
-                at = 0
-                while count := files.read(handle, buffer, at):
-                    hasher.update(buffer[:count])
-                    at += count
+            sha256, at = hashlib.sha256(), 0
+            buffer = memoryview(bytearray(min(size, STEP)))
+            while count := files.read(handle, buffer, at):
+                sha256.update(buffer[:count])
+                at += count
         finally:
             files.close(handle)
-    return hasher.fact()
+    return FileFact(at, sha256.hexdigest())
 
 
 def room(size: int) -> memoryview:
@@ -291,18 +290,16 @@ class Workers:
 
 
 class Hasher:
-    """SHA-256 of views handed over in order, while the caller writes or reads.
+    """What a manifest is to say of a file, of views of its bytes handed over in order.
 
     The views are not copied and must stay as they are until the ``with`` block ends.
 
     Args:
         threads: how many hash beside the caller; 0: it does so itself.
-        chunked: by chunks, if there is more than one.
     """
 
-    def __init__(self, threads: int, *, chunked: bool = True) -> None:
+    def __init__(self, threads: int) -> None:
         self._hashes = [hashlib.sha256()]
-        self._chunked = chunked
         self._size = 0
         self._views: list[Bytes] = []  # of the newest chunk
         self._jobs: SimpleQueue[tuple[hashlib._Hash, list[Bytes]] | None] = SimpleQueue()
@@ -314,15 +311,10 @@ class Hasher:
 
     def update(self, view: Bytes) -> None:
         """Hash the next bytes, now or soon."""
-        if not self._chunked:
-            self._size += len(view)
-            self._take(view)
-            self._give()
-            return
         while view:
             left = CHUNK * len(self._hashes) - self._size
             if not left:
-                self._give()
+                self.rest()
                 self._hashes.append(hashlib.sha256())
                 left = CHUNK
             whole = len(view) <= left
@@ -333,7 +325,7 @@ class Hasher:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._give()
+        self.rest()
         self._workers.__exit__(kind, error, trace)
 
     def fact(self) -> FileFact:
@@ -348,7 +340,8 @@ class Hasher:
         else:
             self._hashes[-1].update(view)
 
-    def _give(self) -> None:
+    def rest(self) -> None:
+        """Hash what is left, as no more views come, or as a chunk is complete."""
         if self._views:
             self._jobs.put((self._hashes[-1], self._views))
             self._views = []

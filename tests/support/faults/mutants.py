@@ -113,7 +113,7 @@ MUTANTS: dict[str, Mutant | Dropped] = {
         "hashed:write_file", "files.sync(handle)", "begun or files.sync(handle)", CHUNKED_CUTS
     ),
     "no fsync of the chunks' hashes": Dropped("sync", named("chunks.bin"), CHUNKED_CUTS),
-    "no SHA-256 of the files": Mutant("hashed:read_file", "hasher.fact() != fact", "False", ROT),
+    "no SHA-256 of the files": Mutant("hashed:read_file", "hashlib.sha256(buffer).hexdigest() != fact.sha256", "False", ROT),
     "no SHA-256 of the chunks": Mutant("hashed:_read_chunked", "found != fact", "False", CHUNKED_ROT),
     "not every chunk is read": Mutant("hashed:_Reading.__init__", "-(-size // CHUNK)", "(size // CHUNK)", CHUNKED_ROT),
     "no SHA-256 of the manifest": Mutant("manifest:_is_signed", "sha256(before + after).hexdigest() == said", "sha256", ROT),
