@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
-from stopctl.store.hashed import FileFact
+from stopctl.store.hashed import FileFact, digests
 from stopctl.store.manifest import FROZEN
 from stopctl.store.tree import Leaf, raw
 
@@ -38,7 +38,7 @@ TRIES = 2
 """Links that may fail in a row until it is clear that there are none on this file system."""
 
 Key: TypeAlias = dict[str, tuple[str, tuple[int, ...], bytes]]
-"""dtype, shape and SHA-256 of each leaf: which bytes a file holds."""
+"""dtype, shape and hash of each leaf: which bytes a file holds."""
 
 
 class Source(NamedTuple):
@@ -90,7 +90,12 @@ class Unchanged:
         self._watched = looked
         still = {name: leaf for name, leaf in leaves.items() if name in looked and _stands(looked[name])}
         if _size(still) >= TOTAL:
-            still = {name: leaf for name, leaf in still.items() if _is_same(looked[name], raw(leaf))}
+            hashes = digests([raw(leaf) for leaf in still.values()])
+            still = {
+                name: leaf
+                for (name, leaf), digest in zip(still.items(), hashes, strict=True)
+                if _is_same(looked[name], digest)
+            }
         if _size(still) < TOTAL:
             still = {}
         self._key = {
@@ -150,9 +155,8 @@ def _stands(watched: _Watched) -> bool:
     return watched.same >= watched.needed
 
 
-def _is_same(watched: _Watched, data: memoryview) -> bool:
+def _is_same(watched: _Watched, digest: bytes) -> bool:
     """Whether the leaf has the hash that it had; one that is hashed for the first time may."""
-    digest = hashlib.sha256(data).digest()
     if watched.digest not in (None, digest):
         watched.moved(watched.mark)
         return False

@@ -21,6 +21,7 @@ from stopctl.store.hashed import (
     FileFact,
     Hasher,
     check_file,
+    digests,
     file_fact,
     read_chunks,
     read_file,
@@ -221,6 +222,22 @@ def test_the_hash_is_that_of_all_views_in_order(threads: int) -> None:
         for i in range(100):
             hasher.update(bytes([i]) * i)
     assert hasher.fact() == whole(b"".join(bytes([i]) * i for i in range(100)))
+
+
+@given(sizes=st.lists(st.integers(0, 40), max_size=8), threads=st.integers(1, 4))
+def test_digests_tell_apart_what_differs_in_a_byte(sizes: list[int], threads: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hashed, "CHUNK", 16)
+        patch.setattr(hashed, "processors", lambda: threads)
+        views = [memoryview(bytearray([i] * size)) for i, size in enumerate(sizes)]
+        before = digests(views)
+        assert before == digests(views)
+        for i, view in enumerate(views):
+            for at in range(0, len(view), 7):
+                view[at] ^= 1
+                changed = [j for j, (a, b) in enumerate(zip(before, digests(views), strict=True)) if a != b]
+                assert changed == [i]
+                view[at] ^= 1
 
 
 def hash_beside(*views: Any, error: type[Exception] | None = None) -> None:
