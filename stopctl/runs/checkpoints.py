@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from stopctl.runs.moment import Place
 from stopctl.store import CheckpointInfo, manifest, strict
 from stopctl.store.assembly import read_parts
-from stopctl.store.chunks import where
+from stopctl.store.chunks import listed, where
 from stopctl.store.files import FILES, ROTTEN, as_damage, read_whole
 from stopctl.store.hashed import check_file
 from stopctl.store.journal import mapping
@@ -36,11 +36,11 @@ def check(info: CheckpointInfo, tick: Callable[[int], object] = lambda size: Non
         data = read_whole(FILES, info.path / manifest.MANIFEST, manifest.LIMIT)
     parsed, facts = manifest.parse_as(info.name, data, info.path.parent)
     tick(len(data))
-    if PARTS in facts:
-        facts |= read_parts(FILES, parsed, facts[PARTS]).files
-    for name, fact in facts.items():
+    parts = read_parts(FILES, parsed, facts[PARTS]).files if PARTS in facts else {}
+    for name, fact in {**facts, **parts}.items():
+        path, wanted = info.path / name, partial(listed, FILES, info.path, facts, name)
         with as_damage(name, ROTTEN):
-            check_file(FILES, info.path / name, fact, partial(where, FILES, info.path, facts, name))
+            check_file(FILES, path, fact, partial(where, FILES, path, fact.size, wanted))
         tick(fact.size)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from stopctl.core.errors import DamagedError
 from stopctl.store import safetensors, strict
+from stopctl.store.chunks import where
 from stopctl.store.files import ROTTEN, Files, as_damage, damage_of
 from stopctl.store.hashed import CHUNK, DIGEST, Bytes, FileFact, read_chunks, read_file, room
 from stopctl.store.manifest import PARTS, CheckpointInfo
@@ -131,7 +132,9 @@ class _PartFile:
         self.part = parse_part(read_verified(files, directory, name, parts.files[name]), rank, parts.arrays)
         if self.part.tensors != parts.files[self._name]:
             raise DamagedError(f"{name} and {PARTS} tell of another {self._name}")
-        self._read = partial(read_verified, files, directory, self._name, self.part.tensors)
+        fact = self.part.tensors
+        told = partial(where, files, directory / self._name, fact.size, lambda: fact.chunks)
+        self._read = partial(read_verified, files, directory, self._name, fact, told)
         self._open = partial(_Slices, files, directory / self._name, self.part.tensors)
         self._tensors: dict[str, Leaf] | None = None
         self._slices: _Slices | None = None
@@ -245,7 +248,9 @@ def check_sizes(files: Files, directory: Path, facts: Mapping[str, FileFact]) ->
             raise DamagedError(f"{name}: {size} bytes instead of {fact.size}")
 
 
-def read_verified(files: Files, directory: Path, name: str, fact: FileFact) -> Bytes:
+def read_verified(
+    files: Files, directory: Path, name: str, fact: FileFact, told: Callable[[bytes], str] = lambda found: ""
+) -> Bytes:
     """The bytes of a file of a checkpoint; DamagedError if it is not as `fact` says, or not there."""
     with as_damage(name, ROTTEN):
-        return read_file(files, directory / name, fact)
+        return read_file(files, directory / name, fact, told)

@@ -1,8 +1,8 @@
-"""Which bytes of a damaged file differ, and whose: by chunks.bin."""
+"""Which bytes of a damaged file differ, and whose."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from stopctl.core.errors import DamagedError
@@ -15,35 +15,43 @@ NAMED = 3
 """Tensors that are named."""
 
 
-def where(files: Files, directory: Path, facts: Mapping[str, FileFact], file: str, found: bytes) -> str:
+def where(files: Files, path: Path, size: int, wanted: Callable[[], bytes], found: bytes) -> str:
     """``": bytes 8388608 to 16777215 differ, in 'model/0.weight'"``; nothing where that is not known.
+
+    Args:
+        files: the file operations.
+        path: the file that is damaged.
+        size: its bytes.
+        wanted: gives the SHA-256s of its chunks as they were written; DamagedError, OSError if it cannot.
+        found: as they are.
+    """
+    try:
+        written = wanted()
+    except (DamagedError, OSError):
+        return ""
+    damaged = differing(found, written)
+    if not written or not damaged:
+        return ""
+    begin, end = CHUNK * damaged[0], min(CHUNK * (damaged[0] + 1), size)
+    more = f" and {len(damaged) - 1} more such places" if len(damaged) > 1 else ""
+    return f": bytes {begin} to {end - 1}{more} differ{_names(files, path, begin, end)}"
+
+
+def listed(files: Files, directory: Path, facts: Mapping[str, FileFact], file: str) -> bytes:
+    """The SHA-256s of the chunks of a file, by chunks.bin; none where it tells of none.
 
     Args:
         files: the file operations.
         directory: the checkpoint's.
         facts: those of its manifest.
-        file: the one that is damaged.
-        found: the SHA-256s of its chunks as they are.
+        file: one of its files.
     """
-    try:
-        wanted = _chunks(files, directory, facts)[file]
-        damaged = differing(found, wanted)
-    except (DamagedError, OSError, KeyError):
-        return ""
-    if not damaged:
-        return ""
-    begin, end = CHUNK * damaged[0], min(CHUNK * (damaged[0] + 1), facts[file].size)
-    more = f" and {len(damaged) - 1} more such places" if len(damaged) > 1 else ""
-    return f": bytes {begin} to {end - 1}{more} differ{_names(files, directory / file, begin, end)}"
-
-
-def _chunks(files: Files, directory: Path, facts: Mapping[str, FileFact]) -> dict[str, bytes]:
-    """The SHA-256s of the chunks of each file that has more than one."""
-    listed, at, found = bytes(read_file(files, directory / CHUNKS, facts[CHUNKS])), 0, {}
-    for name in sorted(name for name, fact in facts.items() if fact.chunked and name != CHUNKS):
-        found[name] = listed[at : at + facts[name].count * DIGEST]
-        at += len(found[name])
-    return found
+    if CHUNKS not in facts or file not in facts:
+        return b""
+    data, at = bytes(read_file(files, directory / CHUNKS, facts[CHUNKS])), 0
+    for name in sorted(name for name, fact in facts.items() if fact.chunked and name < file):
+        at += 0 if name == CHUNKS else facts[name].count * DIGEST
+    return data[at : at + facts[file].count * DIGEST]
 
 
 def _names(files: Files, path: Path, begin: int, end: int) -> str:
@@ -62,7 +70,7 @@ def _names(files: Files, path: Path, begin: int, end: int) -> str:
         start = safetensors.PREFIX + length
         tensors = safetensors.describe(header, size - start)
     except (DamagedError, OSError):
-        return ""
+        return ""  # the header is damaged itself
     there = [
         name for name, (*_, first, last) in tensors.items() if start + first < end and begin < start + last
     ]

@@ -13,7 +13,7 @@ from typing import Any, TypeVar, overload
 from stopctl.core.errors import DamagedError, NotARunError
 from stopctl.store import manifest, safetensors, strict
 from stopctl.store.assembly import Assembly, check_sizes, read_parts, read_verified
-from stopctl.store.chunks import where
+from stopctl.store.chunks import listed, where
 from stopctl.store.files import (
     DIRECTORY,
     FILES,
@@ -239,10 +239,11 @@ class Reader:
     ) -> Bytes:
         """The bytes of a safetensors file, verified as they are on the disk."""
         at = self._folder / info.name
+        told = partial(
+            where, self._files, at / file, facts[file].size, partial(listed, self._files, at, facts, file)
+        )
         with as_damage(file, ROTTEN):
-            data = read_file(
-                self._files, at / file, facts[file], partial(where, self._files, at, facts, file)
-            )
+            data = read_file(self._files, at / file, facts[file], told)
         return data if file != PACKED else unpack(data, info.unpacked or 0, file, named(state["components"]))
 
     def _state(self, name: str, fact: FileFact) -> dict[str, strict.JsonValue]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,7 +55,7 @@ def team(store: Store) -> CheckpointInfo:
     ]
     draft = store.draft(components=("model",), epoch=1, step=1, seconds=1.0, value=1.0)
     told = [write_part(FILES, draft.directory, 1, ranks[1], ())]
-    draft.write(ranks[0], state={})
+    draft.write(ranks[0], state={"note": "x" * 200})
     told.append(write_part(FILES, draft.directory, 0, ranks[0], ()))
     return draft.publish(told, 2)
 
@@ -99,6 +100,25 @@ def test_what_is_damaged_is_named_by_its_bytes_and_its_array(
     for look in (lambda: store.load(saved), lambda: check(saved)):
         with pytest.raises(DamagedError, match=f"{said}'model/{name}'"):
             look()
+
+
+def test_of_a_team_the_whole_of_a_part_is_told_so_too(store: Store, team: CheckpointInfo) -> None:
+    path = team.path / "part-00001.safetensors"
+    (name, (begin, _)) = max(places(path).items(), key=lambda place: place[1])
+    flip(path, begin)
+    first = begin // CHUNK * CHUNK
+    with pytest.raises(
+        DamagedError, match=f"part-00001.*: bytes {first} to .* differ, in .*'{re.escape(name)}'"
+    ):
+        store.load(team)
+    with pytest.raises(
+        DamagedError, match=r"part-00001.safetensors: what was read back is not what was written\Z"
+    ):
+        check(team)
+    flip(path, begin)
+    flip(team.path / "state.json", 5)
+    with pytest.raises(DamagedError, match=rf"state.json: .*: bytes 0 to {CHUNK - 1} differ\Z"):
+        check(team)
 
 
 def test_several_places_and_a_header_that_cannot_be_read_are_told_as_far_as_they_are_known(
