@@ -18,8 +18,11 @@ from stopctl_torch.resumable import ResumableLoader
 from stopctl_torch.rng import shared_parts
 from stopctl_torch.state import versions
 
-SAME = ("accumulate_grad_batches", "gradient_clip_val", "precision", "limit_train_batches")
-"""What of a Trainer decides on each step, beside what is saved."""
+SAME = (
+    *("accumulate_grad_batches", "gradient_clip_val", "precision", "limit_train_batches"),
+    *("limit_val_batches", "check_val_every_n_epoch"),
+)
+"""What of a Trainer decides on each step and each report, beside what is saved."""
 
 
 class FitState:
@@ -177,6 +180,7 @@ class FitState:
 
     def _tell(self, kind: str, now: Mapping[str, str], what_follows: str) -> None:
         saved = self.found.get("fit", {}).get(kind, now)
+        saved = {name: now[name] for name in SAME if name in now} | saved  # not all of them were always told
         if others := "; ".join(differ(saved, now, "{} {} before, {} now")):
             self.notices.append(Notice(f"{others}: {what_follows}"))
 

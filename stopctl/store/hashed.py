@@ -12,6 +12,7 @@ import errno
 import hashlib
 import mmap
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -228,14 +229,16 @@ def file_fact(files: Files, path: Path, *, chunked: bool = True, uncached: bool 
 def digests(views: Sequence[memoryview]) -> list[bytes]:
     """A hash of each view's bytes, made of the SHA-256s of its chunks, which several threads share."""
     cut = [(i, view[at : at + CHUNK]) for i, view in enumerate(views) for at in range(0, len(view), CHUNK)]
-    numbers, found = iter(range(len(cut))), [b""] * len(cut)
+    found, waiting = [b""] * len(cut), deque(range(len(cut)))
 
     def work() -> None:
-        for number in numbers:
-            found[number] = hashlib.sha256(cut[number][1]).digest()
+        with contextlib.suppress(IndexError):  # all are taken
+            while True:
+                number = waiting.popleft()
+                found[number] = hashlib.sha256(cut[number][1]).digest()
 
     beside = min(processors(), len(cut)) - 1 if sum(map(len, views)) > CHUNK else 0
-    with Workers(work, beside, lambda threads: None):
+    with Workers(work, beside, lambda threads: waiting.clear()):
         work()
     whole = [hashlib.sha256() for _ in views]
     for (i, _), digest in zip(cut, found, strict=True):

@@ -143,12 +143,12 @@ def test_what_decides_on_the_steps_and_is_not_as_before_is_told(tmp_path, caplog
     lightning.fit(trainer(max_epochs=3, callbacks=scheduled), adam(0.01), *loaders(), directory=tmp_path)
     assert "before" not in caplog.text
     train = torch.utils.data.DataLoader(Noisy(16), 4, shuffle=True)
-    other = trainer(max_epochs=4, gradient_clip_val=0.5)
+    other = trainer(max_epochs=4, gradient_clip_val=0.5, limit_val_batches=1)
     assert lightning.fit(other, adam(0.1), train, loaders()[1], directory=tmp_path).progress.epoch == 4
     assert "optimizer/lr 0.01 before, 0.1 now: what was saved stays" in caplog.text
     assert (
-        "gradient_clip_val None before, 0.5 now; batch_size of train.0 8 before, 4 now: it ends"
-        in caplog.text
+        "gradient_clip_val None before, 0.5 now; limit_val_batches 1.0 before, 1 now; batch_size of train.0 8 "
+        "before, 4 now: it ends" in caplog.text
     )
 
 
