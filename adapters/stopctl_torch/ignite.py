@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from operator import length_hint
 from pathlib import Path
 from typing import Any, Self, Unpack
 
 import torch
 from ignite.engine import DeterministicEngine, Engine, Events
+from ignite.handlers import EarlyStopping
+from ignite.handlers.param_scheduler import BaseParamScheduler
 
 from stopctl import Decision, RunSettings, SettingError
 from stopctl.ports import Notice, Tree, detached
@@ -55,7 +57,8 @@ def attach(
     run = _Attached(
         directory, model=model, extra=moving, watch=watch, per_rank=per_rank, **objects, **settings
     )
-    run.attach(trainer, evaluator, moving)
+    schedulers = scheduler.values() if isinstance(scheduler, Mapping) else [scheduler] if scheduler else []
+    run.attach(trainer, evaluator, moving, [*moving.values(), *schedulers])
     return run
 
 
@@ -81,9 +84,11 @@ class _Attached(Run):
 
     _state: TorchState
 
-    def attach(self, trainer: Engine, evaluator: Engine, moving: Mapping[str, Any]) -> None:
-        """Listen to both engines."""
-        self._trainer, self._moving = trainer, moving
+    def attach(
+        self, trainer: Engine, evaluator: Engine, moving: Mapping[str, Any], saved: Sequence[Any]
+    ) -> None:
+        """Listen to both engines; ``saved`` are the objects of theirs whose state is."""
+        self._trainer, self._evaluator, self._moving, self._saved = trainer, evaluator, moving, saved
         self._evaluated: tuple[int, dict[str, Any]] = (-1, {})  # at which iteration, and what
         self._handles: list[Any] = []
         trainer.add_event_handler(Events.STARTED, self._begin)
@@ -115,11 +120,27 @@ class _Attached(Run):
             self._drawn = None
         state.epoch, state.iteration = now.epoch, now.step if now.inside else now.epoch * length
         self._ahead = now.step - state.iteration  # where epochs were shorter, or had another length
+        self._tell_handlers()
         for handle in self._handles:
             handle.remove()
         ends = (Events.ITERATION_COMPLETED, self._end_iteration), (Events.EPOCH_COMPLETED, self._end_epoch)
         self._handles = [trainer.add_event_handler(*end) for end in ends]  # behind all others
         self._follow(self.boundary(epoch=now.epoch, step=now.step, planned=state.max_epochs))
+
+    def _tell_handlers(self) -> None:
+        """Tell of those that a resumed training begins anew."""
+        found = {id(each): each for engine in (self._trainer, self._evaluator) for each in _counting(engine)}
+        for each in found.values():
+            if any(one is saved for one in (each, *vars(each).values()) for saved in self._saved):
+                continue
+            kind = type(each).__name__
+            better = "stop=Patience(...) in its place, or " if isinstance(each, EarlyStopping) else ""
+            self._state.notices.append(
+                Notice(
+                    f"{kind} is not saved, and a resumed training begins it anew: write {better}"
+                    f'extra={{"{kind.lower()}": ...}}'
+                )
+            )
 
     def _wrong(self, data: Any, length: int) -> str | None:
         """Why a resumed training would not find its place in the data, and what to write."""
@@ -154,3 +175,14 @@ class _Attached(Run):
     def _follow(self, decision: Decision) -> None:
         if decision.stop is not None:
             self._trainer.terminate()
+
+
+def _counting(engine: Engine) -> Iterator[Any]:
+    """The handlers of ignite's own that count: schedules, and what stops by patience."""
+    for handlers in engine._event_handlers.values():  # there is no public list
+        for handler, *_ in handlers:
+            parent = getattr(handler, "_parent", None)  # of one that an event's filter wraps
+            handler = handler if parent is None else parent()
+            handler = getattr(handler, "__self__", handler)
+            if isinstance(handler, BaseParamScheduler | EarlyStopping):
+                yield handler

@@ -156,6 +156,53 @@ def test_epochs_of_another_length_than_before_are_told(tmp_path, caplog):
     assert caplog.text.count(f"epochs of {before} iterations before, of {now} now: it ends otherwise") == 1
 
 
+@pytest.mark.parametrize(
+    ("kind", "given", "write"),
+    [
+        ("schedule", None, 'CosineAnnealingScheduler is not saved, and a resumed training begins it anew: write extra='),
+        ("schedule", "extra", ""),
+        ("torch's", None, "LRScheduler is not saved"),
+        ("torch's", "scheduler", ""),
+        ("patience", None, "EarlyStopping is not saved, and a resumed training begins it anew: write stop=Patience("),
+        ("patience", "extra", ""),
+    ],
+)  # fmt: skip
+def test_handlers_that_would_begin_anew_are_told_of_once(tmp_path, caplog, kind, given, write):
+    handlers = pytest.importorskip("ignite.handlers")
+
+    def start(epochs: int) -> None:
+        net = torch.nn.Linear(4, 1)
+        optimizer = torch.optim.SGD(net.parameters(), 0.1)
+        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 2, 0.7)
+        trainer = engine.Engine(lambda *_: optimizer.step())
+        evaluator = engine.Engine(lambda _, batch: (net(batch[0]), batch[1]))
+        metrics.Loss(torch.nn.functional.mse_loss).attach(evaluator, "loss")
+        loader = data.DataLoader(data.TensorDataset(X, Y), batch_size=4)
+        where, event = trainer, Events.ITERATION_STARTED(every=1)
+        if kind == "schedule":
+            thing = handlers.CosineAnnealingScheduler(optimizer, "lr", 0.1, 0.01, 20)
+        elif kind == "patience":
+            thing, where, event = (
+                handlers.EarlyStopping(9, lambda _: 1.0, trainer),
+                evaluator,
+                Events.COMPLETED,
+            )
+        else:
+            thing = handlers.LRScheduler(scheduler)
+        saved = {"extra": {"thing": thing}, "scheduler": scheduler}
+        more = {name: saved[name] for name in saved if name == given}
+        rules = {"goal": Minimize("loss"), "stop": None, **more}
+        with attach(trainer, evaluator, tmp_path, model=net, optimizer=optimizer, **rules):
+            where.add_event_handler(event, thing)
+            trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda _: evaluator.run(loader))
+            trainer.run(loader, max_epochs=epochs)
+
+    start(1)
+    start(2)
+    assert caplog.text.count("is not saved") == 2 * bool(write), "at each start"
+    assert write in caplog.text
+
+
 def test_handlers_that_are_added_later_still_come_before_the_report(tmp_path):
     training, reported = Training(tmp_path), []
     with training.run as run:
