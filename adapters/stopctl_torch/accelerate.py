@@ -227,7 +227,8 @@ class Prepared:
         """Raise MismatchError where batches would have other rows; ``elsewhere`` their ranks may differ."""
         given = _settings(self._loader)
         free = {"ranks", "num_workers"} if elsewhere else set()
-        pairs = [{k: v for k, v in each.items() if k not in free} for each in (saved, given)]
+        known = saved.keys() - free  # an earlier version knew less
+        pairs = [{k: v for k, v in each.items() if k in known} for each in (saved, given)]
         if elsewhere:
             pairs = [{**each, "sampler": each["sampler"].rpartition("/")[2]} for each in pairs]
         if pairs[0] != pairs[1]:
@@ -341,5 +342,6 @@ def _settings(loader: Any) -> dict[str, Any]:
         "sampler": "/".join(type(sampler).__name__ for sampler in samplers),
         "dataset": type(loader.dataset).__name__,
         "num_workers": loader.num_workers,
+        "subset": order.subset(loader.dataset),
         "ranks": next((s.num_processes for s in samplers if hasattr(s, "num_processes")), 1),
     }

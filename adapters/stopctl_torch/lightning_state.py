@@ -13,6 +13,7 @@ from stopctl import MismatchError, SettingError
 from stopctl.ports import FROZEN, Notice, Structure, Tree, flatten, has_state
 from stopctl_torch.config import differ, structure
 from stopctl_torch.leaves import Encoder, decode
+from stopctl_torch.order import subset
 from stopctl_torch.parts import METADATA, ModulePart, kind_of
 from stopctl_torch.resumable import ResumableLoader
 from stopctl_torch.rng import shared_parts
@@ -167,6 +168,8 @@ class FitState:
                 rows: Any = getattr(loader, "dataset", None)
                 found[f"batch_size of {name}"] = str(getattr(loader, "batch_size", None))
                 found[f"rows of {name}"] = str(len(rows)) if hasattr(rows, "__len__") else "unknown"
+                if (drawn := subset(rows)) is not None:
+                    found[f"subset of {name}"] = drawn
         return found
 
     def _frozen(self) -> list[str]:
@@ -180,7 +183,7 @@ class FitState:
 
     def _tell(self, kind: str, now: Mapping[str, str], what_follows: str) -> None:
         saved = self.found.get("fit", {}).get(kind, now)
-        saved = {name: now[name] for name in SAME if name in now} | saved  # not all of them were always told
+        saved = {**now, **saved} if kind == "same" else saved  # which an earlier version knew less of
         if others := "; ".join(differ(saved, now, "{} {} before, {} now")):
             self.notices.append(Notice(f"{others}: {what_follows}"))
 

@@ -349,6 +349,7 @@ def _settings(loader: data.DataLoader[Any]) -> dict[str, Any]:
         "num_workers": loader.num_workers,
         "drop_last": getattr(loader.batch_sampler, "drop_last", None),
         "rows": _rows(loader.dataset),
+        "subset": order.subset(loader.dataset),
     }
 
 

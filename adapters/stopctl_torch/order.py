@@ -7,6 +7,7 @@ from array import array
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 from torch.utils import data
 
@@ -186,3 +187,18 @@ def altered(saved: Any, given: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """The settings of a loader that differ, but for who loads the rows."""
     names = [name for name in saved if name in given and name != "num_workers"]
     return {name: (saved[name], given[name]) for name in names if saved[name] != given[name]}
+
+
+_subsets: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
+"""What `subset` has found: datasets may have millions of rows, and are asked for at each save."""
+
+
+def subset(dataset: Any) -> str | None:
+    """Which rows a `Subset` has, as `random_split` draws them; None for any other dataset."""
+    if not isinstance(dataset, data.Subset):
+        return None
+    if dataset not in _subsets:
+        rows = array("q", map(int, dataset.indices))
+        inner = subset(dataset.dataset) or ""
+        _subsets[dataset] = f"rows of CRC-32 {zlib.crc32(inner.encode(), zlib.crc32(rows)):08x}"
+    return _subsets[dataset]

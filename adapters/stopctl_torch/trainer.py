@@ -15,6 +15,7 @@ from stopctl import FolderState, MismatchError, SettingError
 from stopctl.ports import Generators, Notice, Structure, Tree, detached
 from stopctl_torch.accelerate import plain
 from stopctl_torch.config import differ, structure
+from stopctl_torch.order import subset
 from stopctl_torch.state import TorchState
 
 TRAINER = "trainer"
@@ -220,11 +221,12 @@ def _listed(value: Any) -> Any:
 def _described(trainer: Any) -> dict[str, Any]:
     """The arrays of the model, and what the order of the batches depends on."""
     arrays = {name: f"{t.dtype} {tuple(t.shape)}" for name, t in trainer.model.state_dict().items()}
-    rows = len(trainer.train_dataset) if hasattr(trainer.train_dataset, "__len__") else None
+    length = len(trainer.train_dataset) if hasattr(trainer.train_dataset, "__len__") else None
     same, kept = ({name: _told(trainer.args, name) for name in names} for names in (SAME, KEPT))
     made = {name: plain(getattr(trainer, name)) for name in MADE}
     classes = {name: type(each).__name__ for name, each in made.items() if each is not None}
-    return {"model": arrays, "same": {**same, "rows": rows}, "kept": kept, "classes": classes}
+    rows = {"rows": length, "subset": subset(trainer.train_dataset)}
+    return {"model": arrays, "same": {**same, **rows}, "kept": kept, "classes": classes}
 
 
 def _told(args: Any, name: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -150,6 +151,16 @@ def test_what_decides_on_the_steps_and_is_not_as_before_is_told(tmp_path, caplog
         "gradient_clip_val None before, 0.5 now; limit_val_batches 1.0 before, 1 now; batch_size of train.0 8 "
         "before, 4 now: it ends" in caplog.text
     )
+
+
+def test_another_split_of_the_rows_is_told(tmp_path, caplog):
+    for seed, epochs in ((0, 1), (0, 2), (1, 3)):
+        assert "subset" not in caplog.text
+        generator = torch.Generator().manual_seed(seed)
+        parts = torch.utils.data.random_split(Noisy(16), [8, 8], generator=generator)
+        both = [torch.utils.data.DataLoader(part, 4) for part in parts]
+        lightning.fit(trainer(max_epochs=epochs), Net("plain"), *both, directory=tmp_path)
+    assert re.search(r"subset of train.0 rows of CRC-32 \w{8} before, rows of CRC-32 \w{8} now", caplog.text)
 
 
 def test_a_layer_that_is_another_one_is_told_once(tmp_path, caplog):

@@ -374,3 +374,34 @@ def test_a_loader_that_is_another_one_between_two_epochs_is_told_of(tmp_path, ca
     told = [line.getMessage() for line in caplog.records if "other data" in line.getMessage()]
     assert len(told) == bool(said)
     assert not said or f"has other data than before: {said}; it is used as it is now" in told[0]
+
+
+def splitted(seed):
+    """A loader of some rows, as `random_split` draws them; the others validate."""
+    generator = torch.Generator().manual_seed(seed)
+    train, _ = data.random_split(data.TensorDataset(torch.arange(12)), [8, 4], generator=generator)
+    return data.DataLoader(train, batch_size=2)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_another_split_of_the_rows_is_told_of_and_inside_an_epoch_refused(tmp_path, caplog, seed):
+    def start(split, epochs, crash=False):
+        net = torch.nn.Linear(1, 1)
+        rules = {"stop": None, "save": Every(steps=1), "durability": "process"}
+        with Run(tmp_path, model=net, **rules) as run:
+            for _ in run.epochs(epochs):
+                for i, _ in enumerate(run.batches(splitted(split))):
+                    if crash and i == 2:
+                        raise Crash
+                run.report(val_loss=1.0)
+
+    start(0, 1)
+    start(seed, 2)
+    assert ("subset=rows of CRC-32" in caplog.text) is bool(seed)
+    with pytest.raises(Crash):
+        start(seed, 3, crash=True)
+    if seed:
+        with pytest.raises(MismatchError, match="inside an epoch of a DataLoader with subset=rows of CRC-32"):
+            start(0, 3)
+    start(seed, 3)
+    assert caplog.text.count("has other data") == bool(seed)

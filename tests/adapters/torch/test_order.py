@@ -318,7 +318,7 @@ def test_other_rows_are_not_shared_out():
     saved = rank_of(24, 2, 3, 0)[0]
     next(saved.begin(2))
     for n, size, text in (
-        (26, 2, "sampler.rows 24 when saved, 26 now"),
+        (26, 2, "rows=24, now it has 26"),
         (24, 3, "batch_size=2, now it has 3"),
     ):
         with pytest.raises(MismatchError, match=text):
