@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
@@ -162,3 +163,25 @@ def test_uncaching_is_an_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.delattr(os, "posix_fadvise", raising=False)
     FILES.uncache(handle)
     FILES.close(handle)
+
+
+@pytest.mark.parametrize("code", [None, errno.EIO, errno.ENOSPC, errno.ENOSYS, errno.EPERM, errno.EINVAL])
+def test_writing_back_early_is_asked_for_where_it_can_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int | None
+) -> None:
+    """An error that says that there is no such call is none; any other is the save's."""
+
+    def advise(*_: object) -> None:
+        raise OSError(code, "refused")
+
+    if code is None:
+        monkeypatch.delattr(os, "posix_fadvise", raising=False)
+    else:
+        monkeypatch.setattr(os, "posix_fadvise", advise, raising=False)
+    handle = FILES.create(tmp_path / "f")
+    FILES.write(handle, b"abc")
+    fails = code in (errno.EIO, errno.ENOSPC)
+    with pytest.raises(OSError, match="refused") if fails else contextlib.nullcontext():
+        FILES.write_back(handle, 0, 3)
+    FILES.close(handle)
+    assert (tmp_path / "f").read_bytes() == b"abc"
