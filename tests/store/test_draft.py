@@ -30,7 +30,7 @@ WHOLE = pytest.mark.parametrize("chunks", [False], indirect=True, ids=[""])
 """Of tests that are about files of one chunk."""
 
 
-@pytest.fixture(autouse=True, params=[False, True], ids=["", "chunked"])
+@pytest.fixture(autouse=True, params=[False, pytest.param(True, marks=pytest.mark.long)], ids=["", "chunked"])
 def chunks(request: pytest.FixtureRequest) -> Iterator[None]:
     """Once as it is, and once with files of many chunks."""
     with small_chunks() if request.param else contextlib.nullcontext():

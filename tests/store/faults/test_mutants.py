@@ -86,7 +86,10 @@ def nothing_held() -> object:
     lock._held.clear()
 
 
-@pytest.mark.parametrize("check", [ROT, REFUSALS, OVERTAKEN, CHUNKED_ERRORS, CHUNKED_ROT, CHUNKED_CUTS])
+LONG = [pytest.param(check, marks=pytest.mark.long) for check in (CHUNKED_ERRORS, CHUNKED_CUTS)]
+
+
+@pytest.mark.parametrize("check", [ROT, REFUSALS, OVERTAKEN, CHUNKED_ROT, *LONG])
 def test_the_store_as_it_is_passes_what_mutants_do_not(scratch: Path, check: str) -> None:
     CHECKS[check](scratch)
 
