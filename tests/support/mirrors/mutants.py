@@ -137,7 +137,7 @@ MUTANTS: dict[str, Mutant] = {
     "arrays that went are shared": Mutant("mirror:Mirror._sweep", "del self._frozen[each.at]", "pass", refusal("frozen_arrays_that_were_swept_are_uploaded_again")),
     "nothing is swept": Mutant("mirror:Mirror.prune", "self._sweep(alive)", "pass", story("first save", "before")),
     # restoring
-    "no SHA-256": Mutant("push:check", "file_fact(files, path) != fact", "False", ROT["other rot"]),
+    "no SHA-256": Mutant("push:check", "file_fact(files, path, chunked=fact.chunked) != fact", "False", ROT["other rot"]),
     "no SHA-256 of small objects": Mutant("document:decode", "encode(said) != data", "False", ROT["flips"]),
     "a commit under any name": Mutant("restore:read_commit", "manifest.parse_as(commit.name, data, folder)", "manifest.parse(data, folder)", refusal("a_commit_in_anothers_place")),
     "nothing older after damage": Mutant("restore:_Filling.newest", "self._look.commits", "self._look.commits[:1]", ROT["other rot"]),
