@@ -257,16 +257,11 @@ class Replayed:
     def _same(self, saved: Tree) -> None:
         """Other workers give the batches the same rows; anything else gives them other ones."""
         given = _settings(self._loader)
-        other = {
-            name: f"{name}={was}, now it has {given[name]}"
-            for name, was in saved.items()
-            if was != given[name]
-        }
-        workers = other.pop("num_workers", None)
-        if other:
-            settings = "; ".join(other.values())
+        if other := order.altered(saved, given):
+            settings = "; ".join(f"{name}={was}, now it has {now}" for name, (was, now) in other.items())
             raise MismatchError(f"the run was saved inside an epoch of a DataLoader with {settings}")
-        if workers:
+        if (before := saved["num_workers"]) != (now := given["num_workers"]):
+            workers = f"num_workers={before}, now it has {now}"
             log.warning("the DataLoader had %s: what is drawn while rows are loaded will differ", workers)
 
     def _skippable(self, batches: Iterator[Any]) -> Iterator[Any]:
