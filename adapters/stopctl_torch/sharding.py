@@ -65,8 +65,6 @@ def block(tensor: Any, path: str) -> Block | None:
     Raises:
         TreeError: summands that are not added up yet, unclear rows, or no mesh with rank 0.
     """
-    from torch.distributed.checkpoint.default_planner import create_default_local_save_plan
-
     mesh = tensor.device_mesh
     coordinate, places = mesh.get_coordinate(), tensor.placements
     placements = ", ".join(map(str, places))
@@ -76,16 +74,23 @@ def block(tensor: Any, path: str) -> Block | None:
         if distributed.get_rank() == 0:
             raise TreeError(f"{path}: only ranks {mesh.mesh.flatten().tolist()} have it: rank 0 must be one")
         return None
-    planned = create_default_local_save_plan({path: tensor}, True).items[0].tensor_data
-    assert planned is not None
-    chunk = planned.chunk
-    if not _is_clear(tensor, chunk.offsets):
+    offsets = _offsets(tensor)
+    if not _is_clear(tensor, offsets):
         raise TreeError(
             f"{path}: an axis of {tuple(tensor.shape)} is cut twice, and not evenly ({placements}): "
             "make its length divisible by the number of its shards"
         )
     copies = (at for at, place in zip(coordinate, places, strict=True) if place.is_replicate())
-    return Block(tuple(chunk.offsets), not any(copies) and 0 in mesh.mesh)
+    return Block(offsets, not any(copies) and 0 in mesh.mesh)
+
+
+def _offsets(tensor: Any) -> Span:
+    """Where this rank's part of a DTensor begins, by axis."""
+    from torch.distributed.checkpoint.default_planner import create_default_local_save_plan
+
+    planned = create_default_local_save_plan({"": tensor}, True).items[0].tensor_data
+    assert planned is not None
+    return tuple(planned.chunk.offsets)
 
 
 def like(tensor: Any, dtype: torch.dtype) -> torch.Tensor:
@@ -103,14 +108,19 @@ def fill(tensor: torch.Tensor, saved: Leaf | Sharded, dtype: torch.dtype) -> Non
     if not wanted:
         return
     if isinstance(saved, Sharded):
-        if saved.near and _fill(tensor, saved.shape, saved.near, dtype) == wanted:
-            return
-        pieces = saved.pieces
+        pieces = saved.pieces if saved.around is None else saved.around(_block(tensor))
     else:
         pieces = [_whole(saved)]
     filled = _fill(tensor, saved.shape, pieces, dtype)
     if filled != wanted:
         raise MismatchError(f"the pieces that were saved make up {filled} of {wanted} numbers")
+
+
+def _block(tensor: torch.Tensor) -> tuple[Span, Span]:
+    """Offsets and shape of what of a tensor this rank has."""
+    if not is_sharded(tensor):
+        return (0,) * tensor.dim(), tuple(tensor.shape)
+    return _offsets(tensor), tuple(local(tensor).shape)
 
 
 def _fill(tensor: torch.Tensor, shape: Span, pieces: Sequence[Piece], dtype: torch.dtype) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, partial
 from itertools import groupby
@@ -10,12 +11,14 @@ from typing import Any
 
 from stopctl.core.errors import DamagedError
 from stopctl.store import safetensors, strict
+from stopctl.store.blocks import Block, common, fault, paste
 from stopctl.store.chunks import where
 from stopctl.store.files import ROTTEN, Files, as_damage, damage_of
 from stopctl.store.hashed import CHUNK, DIGEST, Bytes, FileFact, read_chunks, read_file, room
+from stopctl.store.layout import Groups, Layouts, grouped
 from stopctl.store.manifest import PARTS, CheckpointInfo
 from stopctl.store.partfile import Parts, Saved, arrays_name, facts_name, parse_part, parse_parts
-from stopctl.store.tree import ITEMSIZE, Leaf, Piece, Sharded, fault, paste, raw, size_in_bytes
+from stopctl.store.tree import ITEMSIZE, Leaf, Piece, Sharded, raw, size_in_bytes
 
 
 class Assembly:
@@ -37,6 +40,7 @@ class Assembly:
         self.parts = read_parts(files, info, fact)
         self._files: dict[int, _PartFile] = {}
         self._looked_at: dict[str, list[tuple[_PartFile, Saved]]] = {}
+        self._groups: dict[int, Groups] = {}
 
     def components(self, rank: int) -> tuple[strict.JsonValue, Mapping[str, Leaf]]:
         """The skeleton and the arrays of what this rank had for itself; nothing if it has no part."""
@@ -67,13 +71,50 @@ class Assembly:
     def sharded(self, rank: int) -> dict[str, Sharded]:
         """Every array in the pieces in which it was saved; their data is read when it is first asked for.
 
-        So is what other parts say, with the pieces that this rank has not written itself.
+        So is what parts say, of those that have something of what is asked for.
         """
-        file, arrays = self._file(rank), {}
-        for name, (dtype, shape) in self.parts.arrays.items():
-            near = [] if file is None else self._lazy(file, file.part.pieces.get(name, ()), dtype)
-            arrays[name] = Sharded(dtype, shape, _Pieces(partial(self._all_of, name, dtype)), near=near)
-        return arrays
+        own = [] if (file := self._file(rank)) is None else [file]
+        return {
+            name: Sharded(
+                dtype,
+                shape,
+                _Pieces(partial(self._all_of, name, dtype)),
+                around=partial(self._around, name, dtype, own),
+            )
+            for name, (dtype, shape) in self.parts.arrays.items()
+        }
+
+    @cached_property
+    def _layouts(self) -> Layouts:
+        return Layouts(self.parts.layouts, self.parts.having(), self._groups_of)
+
+    def _groups_of(self, rank: int) -> Groups:
+        if rank not in self._groups:
+            file, pieces = self._file(rank), {}
+            if file is not None:
+                pieces = {name: [each.block for each in saved] for name, saved in file.part.pieces.items()}
+            self._groups[rank] = grouped(self.parts.arrays, pieces)[0]
+        return self._groups[rank]
+
+    def _around(self, name: str, dtype: str, own: Sequence[_PartFile], block: Block) -> Sequence[Piece]:
+        """The pieces that make up a block: of this rank's part, or of all that have some of it."""
+        with damage_of(self._name):
+            return (
+                self._make_up(own, name, dtype, block)
+                or self._make_up(self._holding(name, block), name, dtype, block)
+                or self._all_of(name, dtype)
+            )
+
+    def _holding(self, name: str, block: Block) -> list[_PartFile]:
+        files = [self._file(rank) for rank in self._layouts.holding(name, block)]
+        return [file for file in files if file is not None]
+
+    def _make_up(self, files: Iterable[_PartFile], name: str, dtype: str, block: Block) -> list[Piece]:
+        """The pieces of these files, if they make up a block that is not empty."""
+        pairs = [(file, saved) for file in files for saved in file.part.pieces.get(name, ())]
+        if sum(common(saved.block, block) for _, saved in pairs) != math.prod(block[1]):
+            return []
+        return [piece for file, saved in pairs for piece in self._lazy(file, [saved], dtype)]
 
     def _all_of(self, name: str, dtype: str) -> list[Piece]:
         with damage_of(self._name):

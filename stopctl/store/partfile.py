@@ -1,7 +1,8 @@
 """``part-00001.json``: what one rank of a team has written; ``parts.json``: what the checkpoint says of all.
 
 Strict JSON of other processes, which anybody may have changed: it is trusted in nothing but its hash. As of
-manifests, the format is 2 where a file that is told of has more than one chunk, else 1.
+manifests, the format is 2 where a file that is told of has more than one chunk, else 1. A ``parts.json`` that
+tells which blocks each rank has is of format 3.
 """
 
 from __future__ import annotations
@@ -9,16 +10,19 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Mapping, Set
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 from typing import Any, Never, TypeAlias
 
 from stopctl.core.errors import DamagedError
 from stopctl.store import strict
+from stopctl.store.blocks import Block, Shape, lies_in
 from stopctl.store.hashed import Bytes, FileFact
 from stopctl.store.manifest import FORMATS, PARTS, facts_of, format_of, is_fact, is_ranks
-from stopctl.store.tree import ITEMSIZE, Shape, is_shape, lies_in, size_in_bytes
+from stopctl.store.tree import ITEMSIZE, is_shape, size_in_bytes
 
+LAYOUTS = 3
+"""The format of a ``parts.json`` that tells which blocks each rank has."""
 PART = re.compile(r"part-([0-9]{5})\.(json|safetensors)", re.ASCII)
 
 Arrays: TypeAlias = Mapping[str, tuple[str, Shape]]
@@ -44,12 +48,15 @@ class Parts:
         per_rank: the components of which each of them has its own.
         arrays: dtype and shape of every array that lies in pieces, by name.
         files: the parts' files; of each rank both or none.
+        layouts: of each rank that has a part, in order, which blocks it has (`layout`): the lowest rank of
+            its digest, and the blocks by group; None: nobody knows. Empty: of no rank.
     """
 
     ranks: int
     per_rank: tuple[str, ...]
     arrays: Arrays
     files: Mapping[str, FileFact]
+    layouts: Sequence[Any] = field(default_factory=list)
 
     def having(self) -> list[int]:
         """The ranks that have a part, in order."""
@@ -63,20 +70,20 @@ class Parts:
 
 def encode_parts(parts: Parts) -> bytes:
     """The bytes of ``parts.json``."""
-    return strict.dumps(
-        {
-            "format": format_of(parts.files),
-            "ranks": parts.ranks,
-            "per_rank": parts.per_rank,
-            "arrays": spelt(parts.arrays),
-            "files": {name: fact.to_json() for name, fact in parts.files.items()},
-        }
-    )
+    body = {
+        "format": LAYOUTS if parts.layouts else format_of(parts.files),
+        "ranks": parts.ranks,
+        "per_rank": parts.per_rank,
+        "arrays": spelt(parts.arrays),
+        "files": {name: fact.to_json() for name, fact in parts.files.items()},
+    }
+    return strict.dumps(body | ({"layouts": list(parts.layouts)} if parts.layouts else {}))
 
 
 def parse_parts(data: Bytes) -> Parts:
     """DamagedError for anything that `encode_parts` does not write."""
-    body = parsed(data, PARTS, {"format", "ranks", "per_rank", "arrays", "files"})
+    fields = {"format", "ranks", "per_rank", "arrays", "files"}
+    body = parsed(data, PARTS, fields, {LAYOUTS: {"layouts"}}, formats=(*FORMATS, LAYOUTS))
     ranks, names, files = body["ranks"], body["per_rank"], body["files"]
     if not is_ranks(ranks):
         refuse(PARTS, "no number of ranks")
@@ -88,15 +95,28 @@ def parse_parts(data: Bytes) -> Parts:
     if files.keys() != {name(rank) for rank in having for name in (facts_name, arrays_name)}:
         refuse(PARTS, "files are not two of each rank that has any")
     facts = facts_of(files, body["format"])
-    if body["format"] != format_of(facts):
+    if body["format"] not in (format_of(facts), LAYOUTS):
         refuse(PARTS, f"format {body['format']}, but no file has more than one chunk")
-    return Parts(ranks, tuple(names), read_arrays(body["arrays"], PARTS), facts)
+    layouts = body.get("layouts", [])
+    if type(layouts) is not list or (body["format"] == LAYOUTS and len(layouts) != len(having)):
+        refuse(PARTS, "layouts is no list of one of each rank that has a part")
+    return Parts(ranks, tuple(names), read_arrays(body["arrays"], PARTS), facts, layouts)
 
 
-def parsed(data: Bytes, file: str, fields: Set[str], chunked: Set[str] = frozenset()) -> dict[str, Any]:
+def parsed(
+    data: Bytes,
+    file: str,
+    fields: Set[str],
+    more: Mapping[int, Set[str]],
+    formats: Sequence[int] = FORMATS,
+) -> dict[str, Any]:
     """The object of just these fields that a JSON file of a part holds; DamagedError for anything else.
 
-    Those that are `chunked` it has in format 2 alone.
+    Args:
+        data: its bytes. file: its name.
+        fields: those of every format.
+        more: those that it has in a format besides.
+        formats: those there are.
     """
     try:
         body = strict.loads(data)
@@ -104,11 +124,9 @@ def parsed(data: Bytes, file: str, fields: Set[str], chunked: Set[str] = frozens
         raise DamagedError(f"{file}: {error}") from error
     if type(body) is not dict or "format" not in body:
         refuse(file, f"no object of {', '.join(sorted(fields))}")
-    if type(body["format"]) is not int or body["format"] not in FORMATS:
-        refuse(file, f"format {body['format']!r}, this version reads {' and '.join(map(str, FORMATS))}")
-    if body["format"] > 1:
-        fields = fields | chunked
-    if body.keys() != fields:
+    if type(body["format"]) is not int or body["format"] not in formats:
+        refuse(file, f"format {body['format']!r}, this version reads {' and '.join(map(str, formats))}")
+    if body.keys() != fields | more.get(body["format"], set()):
         refuse(file, f"no object of {', '.join(sorted(fields))}")
     return body
 
@@ -148,6 +166,11 @@ class Saved:
     offsets: Shape
     shape: Shape
     tensor: str
+
+    @property
+    def block(self) -> Block:
+        """Where it lies."""
+        return self.offsets, self.shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +217,7 @@ def parse_part(data: Bytes, rank: int, arrays: Arrays) -> Part:
     """
     file = facts_name(rank)
     fields = {"format", "rank", "components", "arrays", "pieces", "tensors"}
-    body = parsed(data, file, fields, {"chunks"})
+    body = parsed(data, file, fields, {2: {"chunks"}})
     if type(body["rank"]) is not int or body["rank"] != rank:
         refuse(file, "it is that of another rank")
     if type(body["components"]) is not dict or type(body["pieces"]) is not dict:

@@ -9,14 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence, Set
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from stopctl.core.errors import DamagedError, SaveError, SettingError, TreeError
 from stopctl.store import safetensors, strict
 from stopctl.store.assembly import check_sizes, read_verified
+from stopctl.store.blocks import Block, Cover, fault
 from stopctl.store.commit import check_room, put
 from stopctl.store.files import Files, as_save_error
 from stopctl.store.hashed import FileFact
+from stopctl.store.layout import layout_of
 from stopctl.store.manifest import MAX_RANKS
 from stopctl.store.partfile import (
     Arrays,
@@ -28,16 +30,32 @@ from stopctl.store.partfile import (
     facts_name,
     parse_part,
 )
-from stopctl.store.tree import Array, Block, Leaf, Piece, Sharded, Tree, fault, flatten, unused
+from stopctl.store.tree import Array, Leaf, Piece, Sharded, Tree, flatten, unused
 
 
 class PartFact(NamedTuple):
-    """What a rank tells of the part that it has written; `bytes` of all its files, 0 where there is none."""
+    """What a rank tells of the part that it has written, all of it plain JSON.
+
+    Args:
+        rank: this one.
+        size, sha256: of its JSON.
+        bytes: of all its files, 0 where there is none.
+        tensors: the hash of its file of arrays, as a manifest has it.
+        own: the components that it has for itself.
+        volume, corners: what its pieces come to, see `Cover`.
+        digest, blocks: where they lie, see `Layout`.
+    """
 
     rank: int
     size: int
     sha256: str
     bytes: int
+    tensors: str = ""
+    own: Sequence[str] = ()
+    volume: int = 0
+    corners: int = 0
+    digest: str = ""
+    blocks: Sequence[Any] = ()
 
 
 def write_part(
@@ -100,7 +118,25 @@ def put_part(
         kinds = {name: (array.dtype, array.shape) for name, array in sharded.items()}
         data = encode_part(Part(rank, skeleton, kinds, pieces, held))
         fact = put(files, directory / facts_name(rank), [data], verify)
-    return PartFact(rank, fact.size, fact.sha256, fact.size + held.size)
+    blocks = {name: [piece.block for piece in saved] for name, saved in pieces.items()}
+    return PartFact(
+        rank,
+        fact.size,
+        fact.sha256,
+        fact.size + held.size,
+        held.sha256,
+        sorted(separate),
+        *_covers(kinds, blocks),
+        *layout_of(kinds, blocks),
+    )
+
+
+def _covers(arrays: Arrays, blocks: Mapping[str, Sequence[Block]]) -> Cover:
+    """What the blocks of all arrays come to."""
+    cover = Cover()
+    for name, (dtype, shape) in arrays.items():
+        cover = cover.plus(Cover.of(name, dtype, shape, blocks[name]))
+    return cover
 
 
 def whole_arrays(components: Mapping[str, Tree]) -> tuple[strict.JsonValue, dict[str, Leaf]]:
@@ -135,6 +171,9 @@ def gathered(
 ) -> Parts:
     """What all ranks have written, looked at: each file there, every array in pieces whole.
 
+    Each rank has looked at its own part, and what they tell adds up to that. Where it does not, the parts are
+    read here, one after the other, to say what is wrong.
+
     Args:
         files: the file operations.
         directory: the checkpoint's temporary directory.
@@ -152,6 +191,44 @@ def gathered(
     if [fact.rank for fact in by_rank] != list(range(ranks)):
         have = ", ".join(str(fact.rank) for fact in by_rank[:20]) or "none"
         raise SaveError(f"there are {ranks} ranks, and one part is due of each; told of: {have}", directory)
+    told = {
+        name: FileFact.of(size, sha256)
+        for fact in by_rank
+        if fact.bytes
+        for name, size, sha256 in (
+            (facts_name(fact.rank), fact.size, fact.sha256),
+            (arrays_name(fact.rank), fact.bytes - fact.size, fact.tensors),
+        )
+    }
+    cover = Cover()
+    for fact in by_rank:
+        cover = cover.plus(Cover(fact.volume, fact.corners))
+    whole = _covers(arrays, {name: [((0,) * len(shape), shape)] for name, (_, shape) in arrays.items()})
+    if cover == whole and whole.corners >= 0 and not any(shared & {*fact.own} for fact in by_rank):
+        try:
+            check_sizes(files, directory, told)
+        except DamagedError as error:
+            raise SaveError(f"{directory.name}: {error}", directory) from error
+    else:
+        _diagnose(files, directory, by_rank, shared, arrays)
+    return Parts(ranks, tuple(per_rank), arrays, told, _layouts(by_rank))
+
+
+def _layouts(by_rank: Sequence[PartFact]) -> list[Any]:
+    """As ``parts.json`` has them; none where no rank tells any."""
+    first: dict[str, int] = {}
+    layouts = [
+        [first.setdefault(fact.digest, fact.rank), list(fact.blocks)] if fact.digest else None
+        for fact in by_rank
+        if fact.bytes
+    ]
+    return layouts if first else []
+
+
+def _diagnose(
+    files: Files, directory: Path, by_rank: Sequence[PartFact], shared: Set[str], arrays: Arrays
+) -> None:
+    """Read every part, and raise SaveError for what is wrong with it or with the arrays."""
     blocks: dict[str, list[Block]] = {name: [] for name in arrays}
     verified: dict[str, FileFact] = {}
     try:
@@ -166,11 +243,10 @@ def gathered(
             if twice := shared & part.components.keys():
                 raise DamagedError(f"rank {rank} has {min(twice)!r} for itself, rank 0 has it for all")
             for name, pieces in part.pieces.items():
-                blocks[name] += [(piece.offsets, piece.shape) for piece in pieces]
+                blocks[name] += [piece.block for piece in pieces]
         check_sizes(files, directory, verified)
     except DamagedError as error:
         raise SaveError(f"{directory.name}: {error}", directory) from error
     for name, (dtype, shape) in arrays.items():
         if why := fault(shape, blocks[name]):
             raise SaveError(f"{name}: {dtype} {shape} is not saved whole: {why}", directory)
-    return Parts(ranks, tuple(per_rank), arrays, verified)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import itertools
 import math
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import Any, Never, TypeAlias
 
 from stopctl.core.codec import NON_FINITE, float_to_json
 from stopctl.core.errors import DamagedError, TreeError
+from stopctl.store.blocks import Block, lies_in
 from stopctl.store.shield import from_handler
 from stopctl.store.strict import JsonValue, dumps
 
@@ -84,8 +84,7 @@ class Sharded:
         dtype: as in `Leaf`.
         shape: lengths of the axes of the whole array.
         pieces: those that this rank is to write; all there are after loading. Together they make the array.
-        near: after loading, those of them that the rank of the same number wrote: where they are all that is
-            needed, ``pieces`` need not be asked for, and the other ranks' files are not read.
+        around: after loading, gives pieces that make up a block, of as few ranks as tell that they have them.
         key: as in `Leaf`.
         note: as in `Leaf`.
     """
@@ -95,7 +94,7 @@ class Sharded:
     pieces: Sequence[Piece]
     key: Hashable = None
     note: str = ""
-    near: Sequence[Piece] = ()
+    around: Callable[[Block], Sequence[Piece]] | None = None
 
 
 Array: TypeAlias = Leaf | Sharded
@@ -182,57 +181,6 @@ def raw(leaf: Leaf | Piece) -> memoryview:
 def is_unicode(text: str) -> bool:
     """Whether UTF-8 can write `text`: no lone surrogates."""
     return text.isascii() or not any("\ud800" <= char <= "\udfff" for char in text)
-
-
-Shape: TypeAlias = tuple[int, ...]
-Block: TypeAlias = tuple[Shape, Shape]
-"""Offsets and shape."""
-
-MAX_CUT = 8
-"""Axes along which one array may be cut: each doubles the corners that are compared."""
-
-
-def lies_in(offsets: Shape, lengths: Shape, shape: Shape) -> bool:
-    """Whether a block has the axes of an array of that shape, and none that leads out of it."""
-    return len(offsets) == len(lengths) == len(shape) and all(
-        start + length <= whole for start, length, whole in zip(offsets, lengths, shape, strict=True)
-    )
-
-
-def fault(shape: Shape, blocks: Sequence[Block]) -> str | None:
-    """What is wrong with blocks of which each lies in the array and that should make it up; None if they do.
-
-    They do if they have its volume together, and each corner of theirs occurs an even number of times but for
-    the array's own, which occur once more. (Modulo 2, the corners say how many blocks an item lies in: an odd
-    number, so at least one; and by the volume not more.) So the time is linear in the number of blocks.
-    """
-    blocks = [block for block in blocks if math.prod(block[1])]
-    volume, whole = sum(math.prod(lengths) for _, lengths in blocks), math.prod(shape)
-    if volume != whole:
-        return f"its pieces have {volume} of {whole} items"
-    cut = [axis for axis, length in enumerate(shape) if any(block[1][axis] != length for block in blocks)]
-    if len(cut) > MAX_CUT:
-        return f"it is cut along more than {MAX_CUT} axes"
-    corners: set[Shape] = set()
-    for offsets, lengths in [*blocks, ((0,) * len(shape), shape)] if whole else ():
-        corners ^= set(itertools.product(*((offsets[i], offsets[i] + lengths[i]) for i in cut)))
-    return "its pieces overlap" if corners else None
-
-
-def paste(whole: memoryview, shape: Shape, itemsize: int, block: Block, data: memoryview) -> None:
-    """Write the items of a block of an array into the array; both are C-contiguous views of bytes."""
-    offsets, lengths = block
-    strides = [itemsize * math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
-    inner = len(shape)  # the first of the axes that lie in one run
-    while inner and lengths[inner - 1 :] == shape[inner - 1 :]:
-        inner -= 1
-    inner = max(inner - 1, 0)
-    run = itemsize * math.prod(lengths[inner:])
-    start = sum(offset * stride for offset, stride in zip(offsets, strides, strict=True))
-    outer = [range(0, lengths[axis] * strides[axis], strides[axis]) for axis in range(inner)]
-    for at, places in zip(range(0, len(data), run), itertools.product(*outer), strict=True):
-        begin = start + sum(places)
-        whole[begin : begin + run] = data[at : at + run]
 
 
 MAX_DEPTH = 64

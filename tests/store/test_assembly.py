@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -13,11 +15,12 @@ import pytest
 
 from stopctl.core.errors import DamagedError
 from stopctl.runs.checkpoints import check
-from stopctl.store import CheckpointInfo, Reader, Sharded, Store, strict
+from stopctl.store import FILES, CheckpointInfo, Piece, Reader, Sharded, Store, strict
+from stopctl.store.blocks import common
 from support.faults.chunked import small_chunks
 from support.faults.counts import count
 from support.recorder import Recorder
-from support.sharded import commit, part_files, resign
+from support.sharded import captured, commit, drafted, part_files, resign, written
 
 WHOLE = pytest.mark.parametrize("chunks", [False], indirect=True, ids=[""])
 """Of tests that are about files of one chunk."""
@@ -138,13 +141,70 @@ def test_of_what_a_rank_wrote_itself_no_other_part_is_looked_at(
     files = Recorder()
     reader = Reader(store.path, files=files)
     weight = reader.load(saved, rank=rank)[0]["model"]["w"]
-    near = [(piece.offsets, piece.shape, bytes(piece.data)) for piece in weight.near]
+    mine = [(piece.offsets, piece.shape) for piece in captured(3, 3)[rank]["model"]["w"].pieces]
+    near = {at: told(weight.around(at)) for at in mine}
     parts = {op.paths[0].name for op in files.ops if op.name == "open" and "part-" in op.paths[0].name}
     assert parts == {f"part-0000{rank}.json", f"part-0000{rank}.safetensors"}
-    every = [(piece.offsets, piece.shape, bytes(piece.data)) for piece in weight.pieces]
-    assert near
-    assert [piece for piece in every if piece in near] == near
-    assert not reader.load(saved, rank=3)[0]["model"]["w"].near
+    every = told(weight.pieces)
+    assert mine
+    assert all(at in {piece[:2] for piece in pieces} and {*pieces} <= {*every} for at, pieces in near.items())
+
+
+def told(pieces: Any) -> list[Any]:
+    return [(piece.offsets, piece.shape, bytes(piece.data)) for piece in pieces]
+
+
+@pytest.mark.parametrize("ranks", [2, 8, 32])
+def test_other_numbers_of_ranks_look_only_into_the_parts_of_which_they_need_something(
+    store: Store, ranks: int
+) -> None:
+    """Rows, as FSDP cuts them, columns as well: whoever needs a third of them opens as many files of any team."""
+    rows = [bytes([rank]) * 12 for rank in range(ranks)]
+
+    def components(rank: int) -> dict[str, Any]:
+        return {
+            "model": {
+                f"{kind}.{layer}": Sharded("U8", shape, [Piece(offsets, lengths, rows[rank])])
+                for layer in range(3)
+                for kind, shape, offsets, lengths in (
+                    ("rows", (3 * ranks, 4), (3 * rank, 0), (3, 4)),
+                    ("columns", (4, 3 * ranks), (0, 3 * rank), (4, 3)),
+                    ("square", (12, ranks), (0, rank), (12, 1)),
+                )
+            }
+        }
+
+    draft = drafted(store, 7, components(0))
+    info = draft.publish(written(draft, FILES, 7, [components(rank) for rank in range(ranks)]), ranks)
+    files = Recorder()
+    reader = Reader(store.path, files=files)
+    last = reader.load(info, rank=ranks)[0]["model"]
+    files.clear()
+    for layer in range(3):
+        need = {"rows": ((3 * ranks - 4, 1), (3, 2)), "columns": ((0, 3 * ranks - 2), (4, 1))}
+        for kind, block in need.items():
+            found = last[f"{kind}.{layer}"].around(block)
+            assert sum(common((piece.offsets, piece.shape), block) for piece in found) == math.prod(block[1])
+            assert all(bytes(piece.data) in rows[-2:] for piece in found)
+    opened = Counter(op.paths[0].name for op in files.ops if op.name == "open")
+    near = {"part-00000", *(f"part-{rank:05d}" for rank in (ranks - 2, ranks - 1))}
+    assert {name.partition(".")[0] for name in opened} == near
+    assert opened.total() <= 3 + 2 * 3
+    with pytest.raises(DamagedError, match=r"parts\.json: layouts"):
+        sign(info.path, "parts.json", lambda body: body["layouts"][0].__setitem__(1, [[[[0], [1, 2]]]] * 9))
+        reader.load(info, rank=ranks)[0]["model"]["rows.0"].around(((0, 0), (3 * ranks, 4)))
+
+
+def test_a_layout_that_says_too_little_is_made_up_for_by_looking_into_all_parts(
+    store: Store, saved: CheckpointInfo
+) -> None:
+    whole = ((0, 0), (6, 4))
+    sign(saved.path, "parts.json", lambda body: body.update(layouts=[[0, []] for _ in body["layouts"]]))
+    with pytest.raises(DamagedError, match=r"parts\.json: layouts"):
+        store.load(saved, rank=3)[0]["model"]["w"].around(whole)
+    sign(saved.path, "parts.json", lambda body: body.update(layouts=[[0, [[]] * 9] for _ in body["layouts"]]))
+    weight = store.load(saved, rank=3)[0]["model"]["w"]
+    assert told(weight.around(whole)) == told(weight.pieces)
 
 
 def pieces(body: dict[str, Any]) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,6 +21,9 @@ PARTS = Parts(13, ("rng",), {"a/ä": ("F32", (2, 0)), "b": ("U8", ())}, FILES)
 def test_it_comes_back_as_it_was() -> None:
     found = parse_parts(encode_parts(PARTS))
     assert found == PARTS
+    told = replace(PARTS, layouts=[[0, [[[[0], [2]]]]], None])
+    assert parse_parts(encode_parts(told)) == told
+    assert [json.loads(encode_parts(each))["format"] for each in (PARTS, told)] == [1, 3]
     assert found.having() == [0, 12]
     assert found.bytes == 12
 
@@ -50,6 +54,8 @@ OF_ONE = {"part-00001.json": FILE, "part-00001.safetensors": FILE}
         {"files": {"part-00013.json": FILE, "part-00013.safetensors": FILE}},
         {"files": OF_ONE | {"part-00001.json": 1}}, {"files": OF_ONE | {"part-00001.json": FILE | {"size": -1}}},
         {"files": OF_ONE | {"part-00001.json": FILE | {"sha256": "x"}}},
+        {"format": 4}, {"format": 3}, {"layouts": []}, {"format": 3, "layouts": {}},
+        {"format": 3, "layouts": [None]}, {"format": 3, "layouts": [None] * 3},
     ],
     ids=str,
 )  # fmt: skip

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import json
 import random
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,11 +19,27 @@ from safetensors import safe_open
 
 from stopctl.core.errors import DamagedError, SaveError, SettingError, TreeError
 from stopctl.store import Leaf, PartFact, Piece, Sharded, Store, write_part
+from stopctl.store.blocks import Block, paste
 from stopctl.store.files import FILES
 from stopctl.store.manifest import MAX_RANKS
+from stopctl.store.partfile import PART
+from stopctl.store.tree import ITEMSIZE, raw
 from support.faults.chunked import small_chunks
 from support.recorder import Recorder
-from support.sharded import OWN, captured, commit, content, drafted, facts, own, part_files, shards, written
+from support.sharded import (
+    OWN,
+    captured,
+    commit,
+    content,
+    cut,
+    drafted,
+    facts,
+    items,
+    own,
+    part_files,
+    shards,
+    written,
+)
 from support.trees import leaves, same
 
 NUMBERS = itertools.count()
@@ -108,6 +125,32 @@ def test_any_array_cut_at_random_over_any_ranks_comes_back_bitwise(quick: Store,
         have = sorted((piece.offsets, piece.shape, bytes(piece.data)) for piece in found.pieces)
         gave = [piece for part in parted for piece in part.pieces if len(bytes(piece.data))]
         assert have == sorted((piece.offsets, piece.shape, bytes(piece.data)) for piece in gave)
+        for block in cut(rng, whole.shape, 4):  # as another number of ranks might cut it
+            assert put(whole, found.around(block), block) == items(
+                bytes(whole.data), whole.shape, ITEMSIZE[whole.dtype], block
+            )
+
+
+def put(whole: Leaf, pieces: Any, block: Block) -> bytes:
+    """A block of the array that these pieces make up."""
+    data = bytearray(len(whole.data))
+    for piece in pieces:
+        paste(memoryview(data), whole.shape, ITEMSIZE[whole.dtype], (piece.offsets, piece.shape), raw(piece))
+    return items(bytes(data), whole.shape, ITEMSIZE[whole.dtype], block)
+
+
+@WHOLE
+@pytest.mark.parametrize("ranks", [2, 8, 32])
+def test_rank_0_looks_at_the_size_of_each_file_and_reads_none(store: Store, ranks: int) -> None:
+    files = Recorder()
+    store._writing.files = files
+    team = captured(2, ranks, pieces=ranks)
+    draft = drafted(store, 2, team[0])
+    told = written(draft, FILES, 2, team)
+    files.clear()
+    info = draft.publish(told, ranks)
+    looked = Counter(op.name for op in files.ops if any(PART.fullmatch(path.name) for path in op.paths))
+    assert looked == {"size": len(part_files(info.path)) - 1}
 
 
 def test_a_save_is_loaded_and_saved_again_by_other_numbers_of_ranks(store: Store) -> None:

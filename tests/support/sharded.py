@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from stopctl.store import CheckpointInfo, Draft, Leaf, PartFact, Piece, Sharded, Store, strict, write_part
+from stopctl.store.blocks import Block
 from stopctl.store.files import FILES, Files
 from stopctl.store.hashed import file_fact
 from stopctl.store.partfile import PART
-from stopctl.store.tree import ITEMSIZE, Block
+from stopctl.store.tree import ITEMSIZE
 
 OWN = ("rng", "position")
 """The components that each rank has for itself."""

@@ -53,7 +53,9 @@ MUTANTS: dict[str, Mutant | Dropped] = {
     "no fsync of the parts": Dropped("sync", named("part-00001.json"), "saves_together"),
     "no fsync of what tells of the parts": Dropped("sync", named("parts.json"), "saves_together"),
     "the parts of a killed save stay": Mutant("commit:is_ours", "or PART.fullmatch(name) is not None", "", "sweeps"),
-    "pieces may lack": Mutant("parts:gathered", "fault(shape, blocks[name])", "None", REFUSALS),
+    "pieces may lack": Mutant("parts:gathered", "cover == whole", "True", REFUSALS),
+    "pieces may overlap": Mutant("parts:gathered", "cover == whole", "cover.volume == whole.volume", REFUSALS),
+    "a part's file may lack": Mutant("parts:gathered", "check_sizes(files, directory, told)", "pass", REFUSALS),
     "a rank may lack": Mutant("parts:gathered", "[fact.rank for fact in by_rank] != list(range(ranks))", "False", REFUSALS),
     "no fsync of the temporary directory": Dropped(
         "sync_directory", lambda path: path.name.startswith(".tmp-"), DISK

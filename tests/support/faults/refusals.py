@@ -127,16 +127,22 @@ def _pins_hold(run: Path) -> None:
 
 
 def _teams_are_whole(run: Path) -> None:
-    """Of two ranks one has written its half, or told of it."""
+    """Of two ranks one lacks its half, its part or a file of it, or both have the same half."""
     store = begun(run, Undriven())
-    for lacks in ("a piece", "a rank"):
+    for lacks, at in {"a piece": (), "a rank": None, "all but a piece": (0,), "a file": (1,)}.items():
         counters = {"epoch": 11, "step": 110, "seconds": 1.0, "value": None}
         draft = store.draft(components=["a"], **counters)
-        pieces = [Piece((0,), (1 if lacks == "a piece" else 2,), b"xy"[: 1 if lacks == "a piece" else 2])]
-        tree = {"a": Sharded("U8", (2,), pieces)}
-        draft.write(tree, state=None)
-        told = [write_part(Undriven(), draft.directory, 0, tree, ())]
-        told += [write_part(Undriven(), draft.directory, 1, {}, ())] if lacks == "a piece" else []
+
+        def half(*at: int) -> dict[str, Any]:
+            return {"a": Sharded("U8", (2,), [Piece((place,), (1,), b"x") for place in at])}
+
+        first = half(0, 1) if at is None else half(0)
+        draft.write(first, state=None)
+        told = [write_part(Undriven(), draft.directory, 0, first, ())]
+        if at is not None:
+            told.append(write_part(Undriven(), draft.directory, 1, half(*at) if at else {}, ()))
+        if lacks == "a file":
+            os.unlink(draft.directory / "part-00001.safetensors")
         with refused(f"a team's save that lacks {lacks}", SaveError):
             draft.publish(told, ranks=2)
         draft.withdraw()

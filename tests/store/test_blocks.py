@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stopctl.store.tree import MAX_CUT, Block, fault, lies_in, paste
+from stopctl.store.blocks import MAX_CUT, Block, Cover, common, fault, lies_in, paste
 from support.sharded import cut, items
 
 shapes = st.lists(st.integers(1, 4), max_size=3).map(tuple)
@@ -50,6 +50,51 @@ def test_cut_blocks_make_up_the_array_and_changed_ones_do_not(data: st.DataObjec
     assert (fault(shape, changed) is None) == by_hand(shape, changed)
     assert fault(shape, [*blocks, blocks[at]]) is not None
     assert fault(shape, blocks[:at] + blocks[at + 1 :]) is not None
+
+
+def total(parts: list[tuple[str, str, tuple[int, ...], list[Block]]]) -> Cover:
+    cover = Cover()
+    for part in parts:
+        cover = cover.plus(Cover.of(*part))
+    return cover
+
+
+@given(st.data())
+def test_what_ranks_tell_of_their_blocks_adds_up_just_if_they_make_up_the_arrays(data: st.DataObject) -> None:
+    """Of two arrays, each rank has any blocks; a block that is another array's, or of another dtype, is none."""
+    shape = data.draw(shapes)
+    arrays = [("a", "F32"), ("b", data.draw(st.sampled_from(["F32", "I32"])))]
+    whole = total([(*array, shape, [((0,) * len(shape), shape)]) for array in arrays])
+    if data.draw(st.booleans()):
+        rng = random.Random(data.draw(st.integers(0, 10**6)))
+        blocks = [cut(rng, shape, data.draw(st.integers(1, 6))) for _ in arrays]
+        if data.draw(st.booleans()):
+            rng.choice(blocks).append(rng.choice(rng.choice(blocks)))
+        if data.draw(st.booleans()):
+            blocks[0], blocks[1] = blocks[0][:-1], [*blocks[1], blocks[0][-1]]
+    else:
+        blocks = [data.draw(st.lists(inside(shape), max_size=4)) for _ in arrays]
+    parts = [(*array, shape, [block]) for array, each in zip(arrays, blocks, strict=True) for block in each]
+    right = all(by_hand(shape, each) for each in blocks)
+    assert (total(data.draw(st.permutations(parts))) == whole) == right
+    other = total([(name, "U8", shape, each) for (name, _), each in zip(arrays, blocks, strict=True)])
+    assert other != whole
+
+
+@given(st.data())
+def test_what_two_blocks_have_in_common_is_what_counting_says(data: st.DataObject) -> None:
+    shape = data.draw(shapes)
+    one, other = data.draw(inside(shape)), data.draw(inside(shape))
+    assert common(one, other) == len({*cells(one)} & {*cells(other)})
+
+
+def test_of_too_many_axes_nobody_says_what_their_blocks_come_to() -> None:
+    many = (2,) * (MAX_CUT + 1)
+    block = (0,) * len(many), many
+    assert Cover.of("a", "U8", (1, *many[1:]), [((0,) * len(many), (1, *many[1:]))]).corners >= 0
+    unknown = Cover.of("a", "U8", many, [block])
+    assert unknown == Cover(2 ** len(many), -1)
+    assert Cover(1, 5).plus(unknown).corners == unknown.plus(Cover(1, 5)).corners == -1
 
 
 def test_a_pinwheel_that_no_straight_cut_divides_makes_up_its_array() -> None:
