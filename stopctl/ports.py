@@ -11,6 +11,7 @@ from stopctl.state.arrays import array_leaf, detached, from_tree, leaf_array, to
 from stopctl.state.config import FROZEN, LR, RATES, begins_anew
 from stopctl.state.data import has_state
 from stopctl.state.generators import check_positions, generator, typed
+from stopctl.state.groups import Group, groups_of, share_among
 from stopctl.state.protocols import (
     Batches,
     Configured,
@@ -47,6 +48,7 @@ __all__ = [
     "Described",
     "Filling",
     "Generators",
+    "Group",
     "Held",
     "Leaf",
     "LearningRate",
@@ -84,12 +86,14 @@ __all__ = [
     "flatten",
     "from_tree",
     "generator",
+    "groups_of",
     "has_state",
     "leaf_array",
     "left_out_told",
     "misfits",
     "named",
     "print_lines",
+    "share_among",
     "to_tree",
     "tree_leaves",
     "tree_map",

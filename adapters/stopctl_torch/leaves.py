@@ -103,7 +103,8 @@ class Encoder:
         block = sharding.block(tensor, path)
         ours = block is not None and (block.mine or self._data == "copy")
         pieces = (Piece(block.offsets, leaf.shape, leaf.data),) if block is not None and ours else ()
-        return Sharded(leaf.dtype, tuple(tensor.shape), pieces, key=leaf.key)
+        key = leaf.key if leaf.key is not None or not tensor.numel() else _tie_of_none(sharding.local(tensor))
+        return Sharded(leaf.dtype, tuple(tensor.shape), pieces, key=key)
 
     def _tensor_bytes(self, tensor: torch.Tensor) -> bytes | memoryview:
         if self._data == "none" or not tensor.numel():
@@ -225,6 +226,11 @@ def _tie(tensor: torch.Tensor) -> Hashable:
     storage = tensor.untyped_storage().data_ptr()
     seen = (tuple(tensor.shape), tensor.stride(), tensor.dtype, tensor.is_conj(), tensor.is_neg())
     return (str(tensor.device), storage, tensor.storage_offset(), *seen)
+
+
+def _tie_of_none(tensor: torch.Tensor) -> Hashable:
+    """The same of a rank that has nothing of a tensor that others have, so no memory: what would hold that."""
+    return ("none", tensor.untyped_storage()._cdata, tensor.storage_offset(), tuple(tensor.shape))
 
 
 def _order(tensor: torch.Tensor) -> tuple[int, ...]:

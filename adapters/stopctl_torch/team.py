@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
+import itertools
 import re
+from collections.abc import Callable, Iterator
 from datetime import timedelta
+from functools import partial
 from threading import Thread
 from time import monotonic
 from typing import Any
+from weakref import WeakKeyDictionary
 
-import numpy as np
-import torch
 from torch import distributed
 
 from stopctl import TeamError
-
-CAPACITY = 4096
-"""Bytes a rank sends in any case; a longer message costs a second collective."""
-
-LENGTH = 8
-"""Of those, the bytes that say how long the message is."""
-
-SLICE = 0.25
-"""Seconds of waiting between two looks for notes."""
+from stopctl.ports import groups_of, share_among
+from stopctl_torch import gloo
 
 COLLECTIVE = r"gloo|Gloo|NCCL|ncclR|ProcessGroup|Connection (closed|reset)|Broken pipe"
 """In the words of errors of collectives, most of which are plain RuntimeErrors."""
@@ -31,9 +25,14 @@ COLLECTIVE = r"gloo|Gloo|NCCL|ncclR|ProcessGroup|Connection (closed|reset)|Broke
 PATIENCE = 1.8
 """Timeouts within which all ranks have come and are connected."""
 
+_numbers: WeakKeyDictionary[Any, Iterator[int]] = WeakKeyDictionary()
+"""Of the teams of a default group, equal on all ranks, as they open runs in the same order."""
+
 
 class GlooTeam:
     """All ranks of the default process group (`stopctl.ports.Team`), whatever that one's backend is.
+
+    A few are one gloo group, many a tree of groups.
 
     Args:
         timeout: seconds within which all ranks must come, here and to every ``share``.
@@ -47,13 +46,26 @@ class GlooTeam:
         self.size = distributed.get_world_size()
         self.timeout = timeout
         self._broken: str | None = None
-        self._pending = self._noted = False
-        self._group: Any = None
-        began = monotonic()
+        self._noted = False
+        self._began = began = monotonic()
+        self._groups: list[gloo.GlooGroup] = []
+        members = groups_of(self.rank, self.size)
         try:
-            self._group = _connected(timeout)
-            self._name, self._store = self._group.group_name, _store()
+            if len(members[0]) == self.size:
+                (group,) = _connected(timeout, partial(_whole, timeout))
+                self._name, groups = group.group_name, [group]
+            else:
+                numbers = _numbers.setdefault(distributed.group.WORLD, itertools.count())
+                self._name = f"tree-{next(numbers)}"
+                groups = _connected(timeout, partial(_tree, members, self.rank, self._name, timeout))
+            self._store = _store()
+            pairs = zip(groups, members, strict=True)
+            self._groups = [gloo.GlooGroup(group, len(each), self._wait) for group, each in pairs]
+            if len(members[0]) < self.size:  # a group of all is there when all have come
+                self._began = monotonic()
+                share_among(self._groups, self.size, b"")
         except (RuntimeError, ValueError) as error:
+            self._free()
             raise TeamError(
                 f"{self._me()} opened the run, but not all others did within {monotonic() - began:.1f} s "
                 f"({_reason(error)}): every rank opens it, and several runs in the same order; where they "
@@ -68,20 +80,15 @@ class GlooTeam:
         """
         if self._broken is not None:
             raise TeamError(self._broken)
-        began = monotonic()
+        self._began = monotonic()
         try:
-            block = len(message).to_bytes(LENGTH, "little") + message
-            blocks = self._gather(block[:CAPACITY].ljust(CAPACITY, b"\0"), began)
-            lengths = [int.from_bytes(each[:LENGTH], "little") for each in blocks]
-            if max(lengths) > CAPACITY - LENGTH:
-                blocks = self._gather(block.ljust(LENGTH + max(lengths), b"\0"), began)
+            return share_among(self._groups, self.size, message)
         except (RuntimeError, ValueError) as error:
-            self._broken = self._sentence(error, monotonic() - began)
-            if self._pending:
+            self._broken = self._sentence(error, monotonic() - self._began)
+            if any(group.pending for group in self._groups):
                 self.note(f"TeamError: {self._broken}")  # as the connections stay open
             self._free()
             raise TeamError(self._broken) from error
-        return [each[LENGTH : LENGTH + length] for each, length in zip(blocks, lengths, strict=True)]
 
     def close(self) -> None:
         """Give the group back; waits for nobody. The default group stays as it is."""
@@ -89,41 +96,12 @@ class GlooTeam:
         self._free()
 
     def _free(self) -> None:
-        """Close the connections, by which ranks that wait for this one see that it is gone."""
-        held, self._group = [self._group], None
-        if held[0] is None:
-            return
-        with contextlib.suppress(ValueError, AssertionError):  # the program has destroyed all groups before
-            distributed.destroy_process_group(held[0])
-        if self._pending:  # dropping the group would wait for what still runs in it: it is never dropped
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(held[0]))
+        for group in self._groups:
+            group.free()
 
-    def _gather(self, block: bytes, began: float) -> list[bytes]:
-        """Blocks of one size, of all ranks; the time for it is what is left of the timeout."""
-        sent = torch.from_numpy(np.frombuffer(bytearray(block), np.uint8))
-        blocks = [torch.empty_like(sent) for _ in range(self.size)]
-        work = distributed.all_gather(blocks, sent, group=self._group, async_op=True)
-        try:  # with a time limit of its own: gloo's is one for each message between two ranks
-            self._wait(work, began + self.timeout)
-        finally:
-            self._pending = not work.is_completed()
-            del work  # it holds the connections, and an error's traceback would hold it
-        return [each.numpy().tobytes() for each in blocks]
-
-    def _wait(self, work: Any, until: float) -> None:
-        """Wait in slices, between which Ctrl-C and notes are seen."""
-        noted = False
-        while True:
-            left = until - monotonic()
-            try:
-                work.wait(timedelta(seconds=max(min(left, SLICE), 0.001)))
-                return
-            except RuntimeError as error:
-                if left <= SLICE or work.is_completed() or "timed out" not in str(error).lower():
-                    raise
-            if noted:
-                raise RuntimeError("Connection closed by a rank that has left a note")
-            noted = bool(self.notes())  # its part may be on its way still
+    def _wait(self, work: Any) -> None:
+        """Wait for a collective; the time for it is what is left of the timeout."""
+        gloo.wait(work, self._began + self.timeout, lambda: bool(self.notes()))
 
     def note(self, text: str) -> None:
         """Leave it in the store of the process group."""
@@ -167,8 +145,8 @@ class GlooTeam:
         return f"rank {self.rank} of {self.size}"
 
 
-def _connected(timeout: float) -> Any:
-    """A new gloo group of all ranks, or an error before twice the timeout.
+def _connected(timeout: float, make: Callable[[], list[Any]]) -> list[Any]:
+    """New gloo groups, or an error before twice the timeout.
 
     gloo itself waits several times as long for a rank that dies while they connect, so it does that in a
     thread, which is left behind then.
@@ -178,7 +156,7 @@ def _connected(timeout: float) -> Any:
 
     def connect() -> None:
         try:
-            groups.append(distributed.new_group(backend="gloo", timeout=timedelta(seconds=timeout)))
+            groups.extend(make())
         except Exception as error:
             failed.append(error)
 
@@ -189,7 +167,20 @@ def _connected(timeout: float) -> Any:
         raise failed[0]
     if not groups:
         raise RuntimeError("a rank has gone while they were connecting")
-    return groups[0]
+    return groups
+
+
+def _whole(timeout: float) -> list[Any]:
+    """The group of all ranks."""
+    return [distributed.new_group(backend="gloo", timeout=timedelta(seconds=timeout))]
+
+
+def _tree(members: list[range], rank: int, name: str, timeout: float) -> list[Any]:
+    """The groups of a rank in a tree."""
+    return [
+        gloo.connect(each, each.index(rank), f"stopctl/{name}/{each.step}/{each.start}", timeout)
+        for each in members
+    ]
 
 
 def _store() -> Any:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, partial
 from itertools import groupby
@@ -14,11 +16,16 @@ from stopctl.store import safetensors, strict
 from stopctl.store.blocks import Block, common, fault, paste
 from stopctl.store.chunks import where
 from stopctl.store.files import ROTTEN, Files, as_damage, damage_of
-from stopctl.store.hashed import CHUNK, DIGEST, Bytes, FileFact, read_chunks, read_file, room
+from stopctl.store.hashed import CHUNK, DIGEST, Bytes, FileFact, Workers, read_chunks, read_file, room
 from stopctl.store.layout import Groups, Layouts, grouped
 from stopctl.store.manifest import PARTS, CheckpointInfo
 from stopctl.store.partfile import Parts, Saved, arrays_name, facts_name, parse_part, parse_parts
 from stopctl.store.tree import ITEMSIZE, Leaf, Piece, Sharded, raw, size_in_bytes
+
+LOOKING = 31
+"""Threads, at most, that look at the sizes of files beside the caller: they wait for round trips."""
+EACH = 32
+"""Files for which one of them pays."""
 
 
 class Assembly:
@@ -281,12 +288,22 @@ def read_parts(files: Files, info: CheckpointInfo, fact: FileFact) -> Parts:
 
 
 def check_sizes(files: Files, directory: Path, facts: Mapping[str, FileFact]) -> None:
-    """DamagedError unless these files are there and of their sizes."""
-    for name, fact in facts.items():
+    """DamagedError unless these files are there and of their sizes; many are looked at by several threads."""
+    left = deque(facts.items())
+
+    def look() -> None:
+        while left:
+            with contextlib.suppress(IndexError):  # another thread has taken the last
+                check(*left.popleft())
+
+    def check(name: str, fact: FileFact) -> None:
         with as_damage(name, ROTTEN):
             size = files.size(directory / name)
         if size != fact.size:
             raise DamagedError(f"{name}: {size} bytes instead of {fact.size}")
+
+    with Workers(look, min(LOOKING, len(facts) // EACH), lambda threads: left.clear()):
+        look()
 
 
 def read_verified(

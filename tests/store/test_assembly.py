@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -16,7 +17,9 @@ import pytest
 from stopctl.core.errors import DamagedError
 from stopctl.runs.checkpoints import check
 from stopctl.store import FILES, CheckpointInfo, Piece, Reader, Sharded, Store, strict
+from stopctl.store.assembly import check_sizes
 from stopctl.store.blocks import common
+from stopctl.store.hashed import FileFact
 from support.faults.chunked import small_chunks
 from support.faults.counts import count
 from support.recorder import Recorder
@@ -286,3 +289,27 @@ def test_nothing_is_allocated_for_an_array_that_no_file_holds(store: Store) -> N
     resign(info.path, "part-00001.safetensors", lie)
     with pytest.raises(DamagedError, match=r"part-00001\.safetensors: \d+ bytes instead of 8000000000000"):
         used(store, info, None)
+
+
+@WHOLE
+def test_many_files_are_looked_at_by_several_threads_and_each_is(tmp_path: Path) -> None:
+    facts = {f"{number:03d}": FileFact.of(3, "") for number in range(200)}
+    for name in facts:
+        (tmp_path / name).write_bytes(b"abc")
+    files, seen = Recorder(), set()
+    files.hook = lambda index, op: seen.add(threading.get_ident())
+    check_sizes(files, tmp_path, facts)
+    assert sorted(op.paths[0].name for op in files.ops) == sorted(facts)
+    for name in ("000", "117", "199"):
+        with (
+            changed(tmp_path / name, b"ab"),
+            pytest.raises(DamagedError, match=f"^{name}: 2 bytes instead of 3"),
+        ):
+            check_sizes(files, tmp_path, facts)
+        with changed(tmp_path / name, None), pytest.raises(DamagedError, match=f"^{name}: No such file"):
+            check_sizes(files, tmp_path, facts)
+    files.clear()
+    files.hook = lambda index, op: seen.add(threading.get_ident())
+    seen.clear()
+    check_sizes(files, tmp_path, dict(list(facts.items())[:31]))
+    assert seen == {threading.get_ident()}, "of few files, one after the other"

@@ -91,7 +91,7 @@ class Player:
 
     def live(self, life: Life) -> Lived:
         told: list[list[tuple[Any, ...]]] = [[] for _ in range(life.ranks)]
-        stage = Stage(life.ranks, life.faults, life.seed, self.strike)
+        stage = Stage(life.ranks, life.faults, life.seed, self.strike, self.schedule.fan)
         only = self.asked()
         WORLD.begin(stage, life.ranks)
         self.runs = {}

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection
 from typing import Any, ClassVar, NamedTuple
 
 from stopctl.core.errors import TeamError
+from stopctl.ports import groups_of, share_among
 from support.teams import Killed
 
 LIMIT = 1500
@@ -76,6 +77,7 @@ class Stage:
         faults: those that strike.
         seed: of the order.
         strike: carries out a fault that is not the network's.
+        fan: of the tree along which they talk; 0: all are one group.
 
     Attributes:
         rank: the one that moves, -1 between two plays.
@@ -85,9 +87,10 @@ class Stage:
     """
 
     def __init__(
-        self, size: int, faults: Collection[Fault], seed: int, strike: Callable[[Fault], None]
+        self, size: int, faults: Collection[Fault], seed: int, strike: Callable[[Fault], None], fan: int = 0
     ) -> None:
         self.size = size
+        self.fan = fan
         self.rank = -1
         self.struck: list[Fault] = []
         self.dead: set[int] = set()
@@ -103,12 +106,12 @@ class Stage:
         self._over = threading.Lock()
         self._ready = list(range(size))
         self._behind = [0] * size
-        self._waiting: dict[int, int] = {}
+        self._waiting: dict[int, Step] = {}
         self._stuck: set[int] = set()
         self._late: set[int] = set()
         self._ending = False
         self._numbers = [0] * size
-        self._sent: dict[int, dict[int, dict[int, bytes]]] = {}  # exchange -> for whom -> of whom
+        self._sent: dict[Step, dict[int, dict[int, bytes]]] = {}  # step -> for whom -> of whom
 
     def play(self, program: Callable[[StagedTeam], Any]) -> list[Any]:
         """What the program of each rank returned or raised; Killed of one that is dead or stuck."""
@@ -172,40 +175,49 @@ class Stage:
         self.dead.add(self.rank)
         raise Killed
 
-    def share(self, message: bytes) -> list[bytes]:
+    def share(self, groups: list[StagedGroup], message: bytes) -> list[bytes]:
         """The part in an exchange of the rank that moves."""
         rank = self.rank
-        then = bool(self.struck)
-        fault = self.pass_by("exchange")
-        if then and fault is None:
-            fault = self.pass_by("then")
         number = self._numbers[rank]
         self._numbers[rank] += 1
         if number > LIMIT:
             self._ending = True
             raise Hang(f"rank {rank} still talks after {number} exchanges: {message[:200]!r}")
-        reached: Collection[int] = range(self.size)
+        try:
+            messages = share_among(groups, self.size, message)
+        except TeamError:
+            self.missed[rank] = number
+            raise
+        self.heard[rank] = number
+        return messages
+
+    def meet(self, step: Step, message: bytes) -> dict[int, bytes]:
+        """The part in a step of an exchange of the rank that moves: what others have sent it."""
+        rank = self.rank
+        then = bool(self.struck)
+        fault = self.pass_by("exchange")
+        if then and fault is None:
+            fault = self.pass_by("then")
+        reached: Collection[int] = step.members
         if fault is not None and fault.kind in ("drop", "torn"):
-            reached = fault.more
+            reached = [each for each in fault.more if each in step.members]
         if rank in self.mute:
             reached = ()
-        sent = self._sent.setdefault(number, {each: {} for each in range(self.size)})
+        sent = self._sent.setdefault(step, {each: {} for each in step.members})
         for each in reached:
             sent[each][rank] = message
-            if each != rank and self._waiting.get(each) == number and len(sent[each]) == self.size:
+            if each != rank and self._waiting.get(each) == step and sent[each].keys() >= step.needed:
                 del self._waiting[each]
                 self._ready.append(each)
         if fault is not None and fault.kind == "kill after":
             self.die()
         mine = sent[rank]
-        if len(mine) < self.size:
-            self._waiting[rank] = number
+        if not mine.keys() >= step.needed:
+            self._waiting[rank] = step
             self._rest()
-        if len(mine) < self.size:
-            self.missed[rank] = number
+        if not mine.keys() >= step.needed:
             raise TeamError(f"rank {rank}: another rank has not come within the timeout")
-        self.heard[rank] = number
-        return [mine[each] for each in range(self.size)]
+        return mine
 
     def _rest(self) -> None:
         """Let others move until it is this rank's turn again."""
@@ -243,6 +255,34 @@ class Stage:
         self._gates[chosen].release()
 
 
+class Step(NamedTuple):
+    """Of an exchange: who meets, for the how manieth time, and whose messages each waits for."""
+
+    members: range
+    number: int
+    needed: frozenset[int]
+
+
+class StagedGroup:
+    """One rank's end of what lies between a few of them (`stopctl.ports.Group`)."""
+
+    def __init__(self, stage: Stage, members: range) -> None:
+        self.size = len(members)
+        self._stage, self._members, self._number = stage, members, 0
+
+    def gather(self, message: bytes) -> list[bytes]:
+        found = self._meet(message, self._members)
+        return [found[rank] for rank in self._members]
+
+    def spread(self, message: bytes) -> bytes:
+        first = self._members[0]
+        return self._meet(message if self._stage.rank == first else b"", self._members[:1])[first]
+
+    def _meet(self, message: bytes, needed: range) -> dict[int, bytes]:
+        self._number += 1
+        return self._stage.meet(Step(self._members, self._number, frozenset(needed)), message)
+
+
 class StagedTeam:
     """One rank's end of the network (`stopctl.ports.Team`)."""
 
@@ -254,6 +294,9 @@ class StagedTeam:
         self.closed = False
         self._stage = stage
         self._broken = False
+        fan, flat = (stage.fan, 1) if stage.fan else (2, stage.size)
+        groups = groups_of(rank, stage.size, fan=fan, flat=flat)
+        self._groups = [StagedGroup(stage, members) for members in groups]
 
     def share(self, message: bytes) -> list[bytes]:
         if self._stage.rank != self.rank:
@@ -263,7 +306,7 @@ class StagedTeam:
         if self.closed or self._broken:
             raise Wrong(f"share() after {'close()' if self.closed else 'an error of it'}: {message[:200]!r}")
         try:
-            return self._stage.share(bytes(message))
+            return self._stage.share(self._groups, bytes(message))
         except BaseException:
             self._broken = True
             raise

@@ -44,14 +44,15 @@ def one_long_message_makes_all_others_come_again(rank: int, size: int, shared: P
 def short_messages_cost_one_collective(rank: int, size: int, shared: Path) -> None:
     with closing(GlooTeam(60)) as gloo:
         count = 0
-        gather = gloo._gather
+        (group,) = gloo._groups
+        gather = group._gather
 
-        def counted(block: bytes, began: float) -> list[bytes]:
+        def counted(block: bytes) -> list[bytes]:
             nonlocal count
             count += 1
-            return gather(block, began)
+            return gather(block)
 
-        gloo._gather = counted
+        group._gather = counted
         gloo.share(b"x" * 4088)
         assert count == 1
         gloo.share(b"x" * 4089)
@@ -110,7 +111,7 @@ def a_late_rank_is_named_as_that_and_finds_the_others_gone(rank: int, size: int,
         (shared / f"gave-up-{rank}").touch()
     else:
         assert "another rank has left the run: its own error, or its log, says why" in str(raised.value)
-    gloo._gather = None  # it is not asked again
+    gloo._groups = []  # they are not asked again
     with pytest.raises(TeamError) as again:
         gloo.share(b"")
     assert str(again.value) == str(raised.value)
