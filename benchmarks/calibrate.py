@@ -20,7 +20,9 @@ from cluster import SLOT
 from save import timed
 
 from stopctl.store import FILES, Piece, Sharded, Store, strict
+from stopctl.store.blocks import Cover
 from stopctl.store.hashed import FileFact, write_file
+from stopctl.store.layout import Layouts, layout_of
 from stopctl.store.partfile import Parts, arrays_name, encode_parts, facts_name, parse_parts
 from stopctl.store.parts import write_part
 from stopctl.team.save import outline
@@ -78,6 +80,7 @@ class Saved(NamedTuple):
     """A small save of several ranks, made by one process; seconds of a core, and bytes."""
 
     outline: float
+    cover: float
     publish: float
     load: float
     table: int
@@ -88,11 +91,20 @@ class Saved(NamedTuple):
 def saved(folder: Path, leaves: int, ranks: int) -> Saved:
     """Save arrays of which each rank has some rows, and read the save back as a rank that needs them all."""
     names = [f"layers.{i // 27}.feed_forward.w{i % 27}.weight.exp_avg" for i in range(leaves)]
-    rows = bytes(4 * 8 * 16)
+    shapes = [(8, 16 + i % SHAPES) for i in range(leaves)]
+
+    kinds = {name: ("F32", (8 * ranks, shape[1])) for name, shape in zip(names, shapes, strict=True)}
 
     def components(rank: int) -> dict[str, Any]:
-        piece = Piece((8 * rank, 0), (8, 16), rows)
-        return {"optimizer": {name: Sharded("F32", (8 * ranks, 16), [piece]) for name in names}}
+        pieces = [Piece((8 * rank, 0), shape, bytes(32 * shape[1])) for shape in shapes]
+        arrays = zip(kinds.items(), pieces, strict=True)
+        return {"optimizer": {name: Sharded(*kind, [piece]) for (name, kind), piece in arrays}}
+
+    def added_up() -> None:
+        blocks = {name: [((8, 0), shape)] for name, shape in zip(names, shapes, strict=True)}
+        for name, kind in kinds.items():
+            Cover.of(name, *kind, blocks[name])
+        layout_of(kinds, blocks)
 
     def back() -> dict[str, Any]:
         loaded = store.load(info, rank=1)[0]
@@ -113,8 +125,9 @@ def saved(folder: Path, leaves: int, ranks: int) -> Saved:
         held = tracemalloc.get_traced_memory()[0]
         tracemalloc.stop()
         del loaded
-    names_told = core(lambda: outline(mine, ()))
-    return Saved(names_told, publish, load, told[1].size, (info.path / "parts.json").stat().st_size, held)
+    told_of = core(lambda: outline(mine, ()))
+    listed = (info.path / "parts.json").stat().st_size
+    return Saved(told_of, core(added_up), publish, load, told[1].size, listed, held)
 
 
 def parts(folder: Path, leaves: int, rounds: int = 2) -> dict[str, float]:
@@ -129,6 +142,7 @@ def parts(folder: Path, leaves: int, rounds: int = 2) -> dict[str, float]:
 
     return {
         "outline": min(one.outline for one in few + more),
+        "cover": min(one.cover for one in few + more),
         "table": more[0].table,
         "listed": each("listed"),
         "check": each("publish"),
@@ -136,6 +150,9 @@ def parts(folder: Path, leaves: int, rounds: int = 2) -> dict[str, float]:
         "hold": each("held"),
     }
 
+
+SHAPES = 6
+"""Of a model's arrays, of which the layers repeat some."""
 
 MESSAGE: dict[str, Any] = {
     "call": "report",
@@ -152,13 +169,27 @@ MESSAGE: dict[str, Any] = {
 }
 
 
+def layouts(ranks: int) -> list[Any]:
+    """As parts.json has them, of rows."""
+    return [[0, [[[[8 * rank, 0], [8, 16 + i]]] for i in range(SHAPES)]] for rank in range(ranks)]
+
+
 def listing(ranks: int = 1000) -> bytes:
-    """A parts.json, and nothing in it but the files of so many ranks."""
+    """A parts.json, and nothing in it but the files of so many ranks and what they have."""
     names = [name(rank) for rank in range(ranks) for name in (facts_name, arrays_name)]
-    return encode_parts(Parts(ranks, (), {}, dict.fromkeys(names, FileFact(443_700, "0" * 64))))
+    facts = dict.fromkeys(names, FileFact(443_700, "0" * 64))
+    return encode_parts(Parts(ranks, (), {}, facts, layouts(ranks)))
 
 
-def cores() -> dict[str, float]:
+def found(leaves: int, ranks: int = 1000) -> None:
+    """Whoever has some of what a rank of another number needs is found, of each of these arrays."""
+    names = {f"w{i}": i % SHAPES for i in range(leaves)}
+    told = Layouts(layouts(ranks), range(ranks), lambda rank: names)
+    for name, number in names.items():
+        assert len(told.holding(name, ((12, 0), (7, 16 + number)))) == 2
+
+
+def cores(leaves: int) -> dict[str, float]:
     """What bytes, messages and lists of ranks cost a core."""
     source, target = np.zeros(64 << 20, "u1"), np.ones(64 << 20, "u1")
     message, listed = strict.dumps(MESSAGE), listing()
@@ -166,6 +197,8 @@ def cores() -> dict[str, float]:
         "copy": len(source) / best_of(lambda: np.copyto(target, source), 5),
         "hash": len(source) / best_of(lambda: hashlib.sha256(source.data).digest(), 5),
         "entry": best_of(lambda: parse_parts(listed), 30) / 1000,
+        "find": best_of(lambda: found(leaves), 3) / 1000,
+        "message": len(message),
         "tell": best_of(lambda: strict.loads(message), 300),
     }
 
@@ -180,20 +213,37 @@ def gather(rank: int, size: int, path: str, rounds: int, answer: Any) -> None:
     mine = torch.zeros(SLOT, dtype=torch.uint8)
     everybody = [torch.zeros_like(mine) for _ in range(size)]
     spent = median_of(lambda: dist.all_gather(everybody, mine), rounds)
+    large = torch.zeros(LARGE, dtype=torch.uint8)
+    passed = median_of(lambda: dist.broadcast(large, 0), 20)
     dist.barrier()
     dist.destroy_process_group()
     if rank == 0:
-        answer.put(spent)
+        answer.put((spent, passed))
+
+
+LARGE = 4 << 20
+
+
+def ask(port: int, rounds: int, answer: Any) -> None:
+    """A process that asks another one's store for a key, as gloo does to connect, and tells how often."""
+    from torch.distributed import TCPStore
+
+    store = TCPStore("127.0.0.1", port, is_master=False)
+    store.set("key", "0" * 64)
+    for _ in range(rounds):
+        store.wait(["key"])
+        store.get("key")
+    answer.put(rounds)
 
 
 def hops(folder: Path, rounds: int = 300) -> dict[str, float]:
-    """A step of gloo's ring over loopback; nothing where PyTorch is not installed, or cannot.
+    """A step of gloo over loopback, a large message, a key asked for; nothing without PyTorch.
 
     Two processes, as this machine may have two cores; one process alone shows what the call itself takes.
     """
 
     try:
-        import torch.distributed  # noqa: F401
+        import torch.distributed
     except ImportError:
         return {}
     context = multiprocessing.get_context("spawn")
@@ -209,19 +259,27 @@ def hops(folder: Path, rounds: int = 300) -> dict[str, float]:
         took[size] = answer.get(timeout=60)
         for process in ranks:
             process.join()
-    return {"hop": max(took[2] - took[1], 1e-6)}
+    host = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    asking = context.Process(target=ask, args=(host.port, 5000, answer))
+    asking.start()
+    began = process_time()  # of the store's thread, too, which serves one after the other
+    asked = answer.get(timeout=60)
+    spent = process_time() - began
+    asking.join()
+    step = max(took[2][0] - took[1][0], 1e-6)
+    return {"hop": step, "link": LARGE / took[2][1], "ask": spent / asked}
 
 
 def measure(
     leaves: int, directory: Path | None, tick: Callable[[str], None] = lambda text: None
 ) -> dict[str, float]:
-    """All parameters that can be measured here; `hop` only where PyTorch is installed."""
+    """All parameters that can be measured here; those of gloo only where PyTorch is installed."""
     folder = Path(tempfile.mkdtemp(prefix="stopctl-scale-", dir=directory))
     try:
         tick("files")
         told = disk(folder)
         tick("cores")
-        told |= cores() | parts(folder, leaves)
+        told |= cores(leaves) | parts(folder, leaves)
         tick("exchanges")
         return told | hops(folder)
     finally:

@@ -10,6 +10,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from stopctl.state.groups import FAN, FLAT
+from stopctl.store.assembly import EACH, LOOKING
 from stopctl.store.manifest import MAX_RANKS
 from stopctl.team.inputs import EVERY, SHARE
 
@@ -21,8 +23,6 @@ KEPT = 3
 """Checkpoints in the directory when a run is opened."""
 SOFT_LIMIT = 1024
 """Open files that a process may have, unless somebody has raised it (``ulimit -n``)."""
-MESH = {2_000: 18.0, 4_000: 25.0, 8_000: 85.0}
-"""Seconds in which gloo connects all ranks with all others, as published (pytorch/gloo, pull request 408)."""
 BEFORE, BETWEEN, AFTER = 2, 1, 4
 """Exchanges of one save: capture, beginning; the parts' facts; commit, deletion, cost, the journal's line."""
 REPORT = 3
@@ -86,12 +86,17 @@ class Site:
     table: float = found(443_700.0, "B", "a rank's part manifest, with a piece of each leaf")
     listed: float = found(228.0, "B", "a rank in parts.json")
     outline: float = found(1.16e-2, "s", "a core hashing names, dtypes and shapes of a rank's arrays")
+    cover: float = found(3e-2, "s", "a core adding up the blocks of a rank's arrays, and their layout")
     entry: float = found(4.9e-6, "s", "a core reading one rank's entry in parts.json")
-    check: float = found(2.2e-2, "s", "a core looking at one rank's part before the commit")
+    check: float = found(5e-5, "s", "a core adding up what one rank tells, and writing it into parts.json")
+    find: float = found(2e-5, "s", "a core finding by one rank's entry whether it has what is needed")
     read: float = found(2.9e-2, "s", "a core reading one rank's part manifest at a resume that needs it")
     hold: float = found(2.27e6, "B", "one rank's part manifest in memory")
     hop: float = found(2e-4, "s", "a step of gloo's all-gather on loopback, the call itself taken off")
     tell: float = found(4.5e-6, "s", "parsing one rank's message")
+    message: float = found(300.0, "B", "a report's message")
+    link: float = found(1e9, "B/s", "gloo passing on 4 MB over loopback")
+    ask: float = found(5e-5, "s", "a core of the store's giving a process one of its keys")
 
     @property
     def mtbf(self) -> float:
@@ -104,48 +109,59 @@ class Site:
         return min(self.shards or self.ranks, self.ranks)
 
 
+def levels(ranks: float) -> int:
+    """Of the tree along which so many ranks talk; 1: all are one group."""
+    return 1 if ranks <= FLAT else math.ceil(math.log(ranks, FAN) - 1e-9)
+
+
+def members(ranks: float) -> float:
+    """Ranks of a group, at most."""
+    return ranks if levels(ranks) == 1 else FAN
+
+
+def share(site: Site) -> float:
+    """Seconds of one exchange, when all are there: up the tree, down again, and each reads what all told.
+
+    A group's all-gather is a ring, what goes down a binomial tree. What is longer than a slot goes in two
+    collectives, as do all but those of the lowest level.
+    """
+    if site.ranks < 2:
+        return 0.0
+    up, group, all_told = levels(site.ranks), members(site.ranks), site.ranks * site.message
+    ring, down = (group - 1) * (site.hop + site.network), math.log2(group) * (site.hop + site.network)
+    steps = (2 * up - 1) * ring + (up - 1) * 2 * down
+    moved = all_told * (1 + 1 / FAN) + (up - 1) * math.ceil(math.log2(group)) * all_told if up > 1 else 0.0
+    return steps + moved / site.link + site.ranks * site.tell
+
+
+def connections(site: Site) -> float:
+    """Sockets of the rank that has most, rank 0."""
+    return min(site.ranks - 1, levels(site.ranks) * (members(site.ranks) - 1))
+
+
+def connecting(site: Site) -> float:
+    """Seconds until the ranks of each group know of each other, by the one store that all ask."""
+    if site.ranks < 2:
+        return 0.0
+    asked = site.ranks * members(site.ranks) * FAN / (FAN - 1)
+    return asked * site.ask
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Design:
     """How the work is shared out."""
 
     grouped: bool = False
     """One part file a node, not a rank."""
-    tree: bool = False
-    """Exchanges along a tree that passes on what it has put together, not around a ring of all ranks."""
-    threads: int = 1
-    """With which rank 0 opens and removes small files."""
-    delegated: bool = False
-    """Each rank checks its own part, and on resume looks only into the parts of which it needs something."""
 
     def files(self, site: Site) -> float:
         """Part files and their manifests, of one checkpoint."""
         return 2 * (math.ceil(site.ranks / site.per_node) if self.grouped else site.ranks)
 
-    def share(self, site: Site) -> float:
-        """Seconds of one exchange, when all are there."""
-        if site.ranks < 2:
-            return 0.0
-        hop = site.hop + site.network
-        if not self.tree:
-            return (site.ranks - 1) * hop + site.ranks * site.tell
-        fan = max(2.0, site.per_node)
-        levels = math.ceil(math.log(site.ranks, fan) - 1e-9)
-        return levels * fan * (2 * hop + site.tell)
-
-    def connections(self, site: Site) -> float:
-        """Sockets of a rank."""
-        return min(site.ranks - 1, site.per_node + 1) if self.tree else site.ranks - 1
-
 
 TODAY = Design()
-REGROUPED = Design(grouped=True, tree=True, threads=32, delegated=True)
-STEPS = {
-    "as it is": TODAY,
-    "each rank checks its own part": Design(delegated=True),
-    "and exchanges along a tree": Design(delegated=True, tree=True),
-    "and one part file a node": Design(delegated=True, tree=True, grouped=True),
-    "and 32 threads for small files: regrouped": REGROUPED,
-}
+GROUPED = Design(grouped=True)
+STEPS = {"as it is": TODAY, "one part file a node": GROUPED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +187,7 @@ def level(caps: Floats, total: float) -> float:
 
 def save(site: Site, design: Design, seed: int, draws: int = DRAWS) -> dict[str, Phase]:
     """The phases of a save that all ranks make together; the next begins when all are through the last."""
-    files, exchange, one = design.files(site), design.share(site), np.ones(draws)
+    files, exchange, one = design.files(site), share(site), np.ones(draws)
     rng = np.random.default_rng(seed)
     writers = max(1, round(files / 2 * site.owners / site.ranks))
     own = site.bytes / writers
@@ -185,24 +201,22 @@ def save(site: Site, design: Design, seed: int, draws: int = DRAWS) -> dict[str,
         write[i] = max(seconds.max(), seconds[0] + site.replicated * factor[0] / fast)
         shared += fair < fast / factor.max()
     rate = "a rank's link to the files" if site.client < site.hash else "hashing"
-    looking = files / 2 * (site.look + 2 * site.trip) + files * (site.stat + site.trip)
     listed = files / 2 * site.listed / site.client
     rest = files + 5
-    removing = max(rest * (site.unlink + site.trip) / design.threads, rest / site.removes)
     seconds_and_waits = {
         "exchanges before": (BEFORE * exchange + site.trip, "exchanges"),
         "capture": (own / site.copy + site.outline, "memory, one core"),
         "files are created": (site.trip + rest / site.creates, "metadata server"),
         "parts are written": (write, "the file system's total rate" if 2 * shared > draws else rate),
-        "fsync": (2 * (site.create + site.trip) * slow_sync, "fsync"),
+        "fsync": (2 * (site.create + site.trip) * slow_sync + site.cover, "fsync, one core"),
         "exchange of the parts' facts": (BETWEEN * exchange, "exchanges"),
-        "parts are opened": (looking / design.threads, "rank 0, round trips"),
-        "parts are checked": (site.check * (1 if design.delegated else site.owners), "rank 0, one core"),
+        "sizes are looked at": (looking(site, files), "rank 0, round trips"),
+        "what all tell is added up": (site.check * files / 2, "rank 0, one core"),
         "manifests, rename": (
             4 * (site.create + site.trip) + 3 * (site.commit + site.trip) + listed, "rank 0, fsync"
         ),
         "exchanges after": (AFTER * exchange, "exchanges"),
-        "the oldest is deleted": (removing, "rank 0, round trips"),
+        "the oldest is renamed": (2 * (site.commit + site.trip), "rank 0, fsync"),
     }  # fmt: skip
     return {name: Phase(one * seconds, waits) for name, (seconds, waits) in seconds_and_waits.items()}
 
@@ -217,22 +231,22 @@ def binding(phases: dict[str, Phase]) -> tuple[str, Phase]:
     return max(phases.items(), key=lambda item: float(np.median(item[1].seconds)))
 
 
-def mesh(site: Site, design: Design) -> float:
-    """Seconds until all ranks are connected: what was published for gloo, on lines between the logarithms."""
-    if design.tree or site.ranks < 2:
-        return 0.0
-    x, y = np.log(list(MESH)), np.log(list(MESH.values()))
-    at = math.log(site.ranks)
-    i = min(max(int(np.searchsorted(x, at)) - 1, 0), len(x) - 2)
-    return float(math.exp(y[i] + (at - x[i]) * (y[i + 1] - y[i]) / (x[i + 1] - x[i])))
+def looking(site: Site, files: float) -> float:
+    """Seconds in which rank 0 has the sizes of so many files, by threads that wait for round trips."""
+    threads = 1 + min(LOOKING, files // EACH)
+    return max(files * site.trip / threads + files * site.stat, files / site.looks)
 
 
-def looked_into(site: Site, design: Design, same: bool) -> tuple[float, float]:
-    """Parts into which every rank looks on resume, and how many of them have pieces."""
+def removing(site: Site, design: Design) -> float:
+    """Seconds in which a thread of rank 0 deletes a checkpoint while training goes on."""
+    return (design.files(site) + 5) * (site.unlink + site.trip)
+
+
+def looked_into(site: Site, same: bool) -> float:
+    """Parts whose manifests every rank reads on resume: its own, and of other cuts those that it needs."""
     if same and site.owners == site.ranks:
-        return 1.0, 1.0  # its own: all that it needs is there
-    needed = needed_parts(site, same)
-    return (needed, needed) if design.delegated else (design.files(site) / 2, site.owners)
+        return 1.0
+    return min(site.owners, 2.0 + needed_parts(site, same))  # and that which says for all what is cut alike
 
 
 def needed_parts(site: Site, same: bool) -> float:
@@ -248,27 +262,27 @@ def resume(site: Site, design: Design, *, same: bool = True) -> dict[str, float]
         design: how the work is shared out.
         same: by as many ranks as have saved; otherwise by a few more or fewer.
     """
-    n, parts = site.ranks, design.files(site) / 2
-    needed, (tables, owned) = needed_parts(site, same), looked_into(site, design, same)
-    readers = math.ceil(n / site.per_node) if design.tree else n
-    fast, listed, opened = min(site.client, site.hash), parts * site.listed, site.look + 2 * site.trip
-    looking = (2 * parts + 5) * (site.stat + site.trip) / design.threads + parts * site.entry
+    n, files = site.ranks, design.files(site)
+    needed, tables = needed_parts(site, same), looked_into(site, same)
+    fast, listed, opened = min(site.client, site.hash), files / 2 * site.listed, site.look + 2 * site.trip
+    at_all = tables == 1.0
     return {
-        "connecting the ranks": mesh(site, design),
-        "exchanges": RESUME * design.share(site),
-        "rank 0 lists the checkpoints": KEPT * looking,
-        "what all read": (site.replicated + listed) / min(fast, site.aggregate / readers)
-        + max(SMALL * opened, readers * SMALL / site.looks)
-        + parts * site.entry,
+        "connecting the ranks": connecting(site),
+        "exchanges": RESUME * share(site),
+        "rank 0 lists the checkpoints": KEPT * (looking(site, files + 5) + files / 2 * site.entry),
+        "what all read": (site.replicated + listed) / min(fast, site.aggregate / n)
+        + max(SMALL * opened, n * SMALL / site.looks)
+        + files / 2 * site.entry,
+        "who has what is found": 0.0 if at_all else files / 2 * site.find,
         "part manifests are opened": max(tables * opened, n * tables / site.looks),
-        "part manifests are read": owned * site.read,
+        "part manifests are read": tables * site.read,
         "arrays of parts": needed * site.bytes / site.owners / min(fast, site.aggregate / n),
     }
 
 
-def seen(site: Site, design: Design) -> float:
+def seen(site: Site) -> float:
     """Seconds after which all ranks know of a signal, at most, in a loop of shorter steps."""
-    exchange = design.share(site)
+    exchange = share(site)
     return max(EVERY, exchange / SHARE) + exchange if site.ranks > 1 else 0.0
 
 
@@ -387,9 +401,9 @@ def beside_writing(site: Site, design: Design) -> float:
     return sum(phases.values()) / phases["parts are written"] - 1
 
 
-def held(site: Site, design: Design, same: bool = True) -> float:
+def held(site: Site, same: bool = True) -> float:
     """Bytes that the tables of pieces take in a node's memory while a run resumes."""
-    return site.per_node * site.hold * looked_into(site, design, same)[1]
+    return site.per_node * site.hold * looked_into(site, same)
 
 
 def other(name: str) -> Callable[[Site, Design], float]:
@@ -397,31 +411,28 @@ def other(name: str) -> Callable[[Site, Design], float]:
     return lambda site, design: resume(site, design, same=False)[name]
 
 
-FEW = "as many ranks as before; each rank looks only into the parts that it needs"
-LAZY = "TORCH_GLOO_LAZY_INIT=1 connects neighbours only"
 LIMITS = (
-    Limit("a signal is seen, at the latest", seen, 30.0, "s", "a tree; reports inside the loop"),
-    Limit("a report and the boundary after it", lambda s, d: REPORT * d.share(s), 1.0, "s",
-          "a tree; fewer reports"),
+    Limit("a signal is seen, at the latest", lambda s, _: seen(s), 30.0, "s", "reports inside the loop"),
+    Limit("a report and the boundary after it", lambda s, _: REPORT * share(s), 1.0, "s", "fewer reports"),
     Limit("a save but for its writing, as long as its writing", beside_writing, 1.0, "x",
-          "each rank checks its own part"),
-    Limit("sockets of a rank", lambda s, d: d.connections(s), SOFT_LIMIT - 64, "", LAZY + "; ulimit -n"),
-    Limit("connecting all with all", mesh, 60.0, "s", LAZY + "; a longer timeout="),
-    Limit("rank 0 checks the parts", lambda s, d: phases_of(s, d)["parts are checked"], 10.0, "s",
-          "each rank checks its own part; pieces on fewer ranks"),
-    Limit("rank 0 opens the parts", lambda s, d: phases_of(s, d)["parts are opened"], 10.0, "s",
-          "threads; one part file a node"),
-    Limit("rank 0 deletes a checkpoint", lambda s, d: phases_of(s, d)["the oldest is deleted"], 10.0, "s",
-          "threads; deleting while training goes on"),
+          "one part file a node"),
+    Limit("sockets of a rank", lambda s, _: connections(s), SOFT_LIMIT - 64, "", "ulimit -n"),
+    Limit("connecting the ranks", lambda s, _: connecting(s), 60.0, "s", "a longer timeout="),
+    Limit("rank 0 adds up what all tell", lambda s, d: phases_of(s, d)["what all tell is added up"], 10.0,
+          "s", "one part file a node"),
+    Limit("rank 0 looks at the sizes", lambda s, d: phases_of(s, d)["sizes are looked at"], 10.0, "s",
+          "one part file a node"),
+    Limit("files are created", lambda s, d: phases_of(s, d)["files are created"], 10.0, "s",
+          "one part file a node"),
+    Limit("a checkpoint is deleted, beside training", removing, 60.0, "s",
+          "one part file a node; fewer saves"),
     Limit("rank 0 lists the checkpoints", lambda s, d: resume(s, d)["rank 0 lists the checkpoints"], 10.0,
-          "s", "threads; looking only at the newest"),
-    Limit("resume: exchanges", lambda s, d: resume(s, d)["exchanges"], 60.0, "s", "a tree"),
+          "s", "looking only at the newest"),
+    Limit("resume: exchanges", lambda s, d: resume(s, d)["exchanges"], 60.0, "s", "fewer ranks"),
     Limit("another number of ranks: part manifests are opened", other("part manifests are opened"), 60.0, "s",
-          FEW),
-    Limit("another number of ranks: part manifests are read", other("part manifests are read"), 60.0, "s",
-          FEW + "; pieces on fewer ranks"),
-    Limit("another number of ranks: their memory, on a node", lambda s, d: held(s, d, same=False), 1e11, "GB",
-          FEW + "; pieces on fewer ranks"),
+          "as many ranks as before"),
+    Limit("another number of ranks: who has what is found", other("who has what is found"), 60.0, "s",
+          "as many ranks as before"),
     Limit("resume: what all read", lambda s, d: resume(s, d)["what all read"], 60.0, "s",
           "one reader a node"),
     Limit("files of a checkpoint", lambda s, d: d.files(s) + 5, 100_000, "", "one part file a node"),

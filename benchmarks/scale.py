@@ -18,8 +18,6 @@ from cluster import (
     DRAWS,
     LIMITS,
     MOST,
-    REGROUPED,
-    SLOT,
     STEPS,
     TODAY,
     Design,
@@ -27,13 +25,16 @@ from cluster import (
     Rate,
     Site,
     binding,
+    connections,
     daly,
     first,
     held,
     rate,
+    removing,
     resume,
     save,
     seen,
+    share,
     total,
     useful,
     young,
@@ -44,7 +45,7 @@ from update_overhead import machine
 FEWER = 256
 """Ranks that hold all pieces where whole copies of the model are kept besides, as HSDP does."""
 RANKS = (1, 10, 100, 1_000, 10_000, 100_000)
-DESIGNS = {"as it is": TODAY, "regrouped": REGROUPED}
+DESIGNS = STEPS
 ZERO = {"shards", "replicated", "spread", "late_spread", "trip", "network", "restart"}
 """Parameters that may be 0."""
 
@@ -60,7 +61,7 @@ Parameters are measured in the first seconds, on this machine and in --directory
 that the run will use. Files are medians, work of a core is the best of a few rounds. What cannot be measured
 here is assumed, and the table says where it comes from. Each can be set by its name.
 
-"Regrouped" is NOT what the code does: it shows what changes would bring.
+"One part file a node" is NOT what the code does: it shows what that change would bring.
 
 Examples:
   python benchmarks/scale.py --markdown
@@ -135,15 +136,15 @@ def size_table(site: Site) -> Rows:
     """How large things become."""
     rows = [["sizes", *DESIGNS]]
     lines: dict[str, Callable[[Design], float]] = {
-        "sockets of a rank": lambda d: d.connections(site),
-        "connections in all": lambda d: site.ranks * d.connections(site) / 2,
-        "MB that a rank gets at an exchange": lambda d: SLOT * d.connections(site) / 1e6,
+        "sockets of rank 0": lambda _: connections(site),
+        "MB that a rank gets at an exchange": lambda _: site.ranks * site.message / 1e6,
         "files of a checkpoint": lambda d: d.files(site) + 5,
         "pieces": lambda _: site.leaves * site.owners,
         "MB of part manifests": lambda _: site.table * site.owners / 1e6,
         "MB of parts.json": lambda d: d.files(site) / 2 * site.listed / 1e6,
-        "GB of part manifests in a node's memory, on resume": lambda d: held(site, d) / 1e9,
-        "the same, with another number of ranks": lambda d: held(site, d, same=False) / 1e9,
+        "GB of part manifests in a node's memory, on resume": lambda _: held(site) / 1e9,
+        "the same, with another number of ranks": lambda _: held(site, same=False) / 1e9,
+        "s of deleting a checkpoint, beside training": lambda d: removing(site, d),
     }
     return rows + [[name, *(show(line(d)) for d in DESIGNS.values())] for name, line in lines.items()]
 
@@ -185,7 +186,7 @@ def growth_table(site: Site, seed: int) -> Rows:
         there = useful(interval, cost, site.restart + back, one.mtbf)
         writing = float(np.median(phases["parts are written"].seconds))
         others = sum(resume(one, TODAY, same=False).values())
-        numbers = [TODAY.share(one), seen(one, TODAY), writing, cost, back, others, one.mtbf / 3600]
+        numbers = [share(one), seen(one), writing, cost, back, others, one.mtbf / 3600]
         cells = [f"{ranks:,}", *map(show, [*numbers, interval / 60]), f"{there:.1%}"]
         rows.append([*cells[:5], binding(phases)[0], *cells[5:]])
     return rows
@@ -203,7 +204,8 @@ def limit_table(site: Site) -> Rows:
         rows.append(
             (ranks[0] or math.inf, [limit.what, most, about(ranks[0]), here, about(ranks[1]), limit.help])
         )
-    head = ["what breaks", "at", "from ranks", f"with {site.ranks:,.0f}", "regrouped: from", "what helps"]
+    than = "one part file a node: from"
+    head = ["what breaks", "at", "from ranks", f"with {site.ranks:,.0f}", than, "what helps"]
     return [head, *(row for _, row in sorted(rows, key=lambda pair: pair[0]))]
 
 

@@ -8,7 +8,6 @@ from dataclasses import fields, replace
 from itertools import pairwise
 
 import calibrate
-import cluster
 import numpy as np
 import pytest
 import scale
@@ -16,23 +15,26 @@ from cluster import (
     AFTER,
     BEFORE,
     BETWEEN,
+    GROUPED,
     LIMITS,
-    REGROUPED,
     REPORT,
     RESUME,
     STEPS,
     TODAY,
     Site,
     binding,
+    connecting,
+    connections,
     daly,
     first,
     held,
     level,
-    mesh,
+    levels,
     rate,
     resume,
     save,
     seen,
+    share,
     simulate,
     total,
     useful,
@@ -40,6 +42,7 @@ from cluster import (
 )
 
 from stopctl import Every, Run
+from stopctl.state.groups import groups_of
 from stopctl.team.inputs import Rhythm
 from support.teams import together
 
@@ -80,6 +83,9 @@ def test_more_bytes_never_make_a_save_or_a_resume_faster(design, ranks):
         "hop",
         "trip",
         "outline",
+        "cover",
+        "tell",
+        "message",
     ],
 )
 def test_nothing_that_costs_more_makes_a_save_faster(name):
@@ -88,11 +94,11 @@ def test_nothing_that_costs_more_makes_a_save_faster(name):
     assert total(save(more, TODAY, seed=1)).mean() >= total(save(less, TODAY, seed=1)).mean()
 
 
-def test_with_files_of_endless_bandwidth_rank_0_binds():
+def test_with_files_of_endless_bandwidth_making_them_binds():
     site = replace(SITE, aggregate=1e30, client=1e30, hash=1e30)
     phases = save(site, TODAY, seed=0, draws=3)
     name, phase = binding(phases)
-    assert (name, phase.waits) == ("parts are checked", "rank 0, one core")
+    assert (name, phase.waits) == ("files are created", "metadata server")
     assert phases["parts are written"].seconds.max() < 1e-6
 
 
@@ -128,17 +134,21 @@ def test_a_file_system_is_shared_fairly_and_wholly():
 
 
 def test_a_ring_is_as_slow_as_it_is_long_and_a_tree_is_not():
-    ring, tree = ([d.share(replace(SITE, ranks=n)) for n in (1, 1_000, 10_000)] for d in (TODAY, REGROUPED))
-    assert ring[0] == tree[0] == 0.0
-    assert ring[2] / ring[1] == pytest.approx(10.0, rel=0.01)
-    assert tree[2] / tree[1] < 1.5
+    one, ring, most, tree, more = (share(replace(SITE, ranks=n)) for n in (1, 8, 64, 65, 10_000))
+    assert one == 0.0
+    assert most / ring == pytest.approx(9.0, rel=0.1)
+    assert tree < most
+    assert more < 20 * tree
+    assert [levels(n) for n in (1, 64, 65, 512, 513, 10_000)] == [1, 1, 3, 3, 4, 5]
 
 
-def test_connecting_takes_as_long_as_was_published():
-    for ranks, seconds in cluster.MESH.items():
-        assert mesh(replace(SITE, ranks=ranks), TODAY) == pytest.approx(seconds)
-    spent = [mesh(replace(SITE, ranks=n), TODAY) for n in (2, 100, 3_000, 6_000, 20_000)]
-    assert spent == sorted(spent)
+def test_the_model_s_tree_is_the_code_s():
+    for ranks in (2, 64, 65, 512, 513, 10_000):
+        groups = groups_of(0, ranks)
+        assert levels(ranks) == len(groups)
+        assert connections(replace(SITE, ranks=ranks)) >= sum(len(group) - 1 for group in groups)
+        asked = sum(len(group) for rank in range(ranks) for group in groups_of(rank, ranks))
+        assert connecting(replace(SITE, ranks=ranks, ask=1.0)) == pytest.approx(asked, rel=0.15)
 
 
 def test_a_run_fails_as_often_as_its_nodes_together():
@@ -173,7 +183,7 @@ def test_a_failure_takes_back_what_was_not_saved():
     assert share == pytest.approx(kept / gaps.sum(), rel=1e-9)
 
 
-@pytest.mark.parametrize("design", [TODAY, REGROUPED], ids=["today", "regrouped"])
+@pytest.mark.parametrize("design", [TODAY, GROUPED], ids=["today", "grouped"])
 def test_the_simulated_optimum_is_near_daly_s(design):
     one = rate(SITE, design, 20_000, seed=4)
     assert one.optimum == pytest.approx(daly(one.cost, one.mtbf), rel=0.12)
@@ -214,7 +224,7 @@ def test_exchanges_are_as_many_as_the_code_makes(tmp_path, size):
 @pytest.mark.parametrize("ranks", [10, 1_000, 10_000])
 @pytest.mark.parametrize("step", [0.05, 0.7])
 def test_a_signal_is_seen_as_late_as_the_rhythm_of_exchanges_makes_it(ranks, step):
-    exchange = TODAY.share(replace(SITE, ranks=ranks))
+    exchange = share(replace(SITE, ranks=ranks))
     rhythm, clock, shared = Rhythm(), 0.0, []
     for number in range(1, 60_000):
         clock += step
@@ -223,40 +233,32 @@ def test_a_signal_is_seen_as_late_as_the_rhythm_of_exchanges_makes_it(ranks, ste
             clock += exchange
             shared.append(clock)
     gap = max(b - a for a, b in pairwise(shared[20:]))
-    assert gap + exchange == pytest.approx(seen(replace(SITE, ranks=ranks), TODAY), abs=step + exchange)
+    assert gap + exchange == pytest.approx(seen(replace(SITE, ranks=ranks)), abs=step + exchange)
     assert exchange / gap < 0.0125
-    assert seen(replace(SITE, ranks=1), TODAY) == 0.0
+    assert seen(replace(SITE, ranks=1)) == 0.0
 
 
-def test_as_many_ranks_as_before_look_into_no_part_but_their_own():
-    less, more = (replace(SITE, ranks=n) for n in (100, 1_000))
+def test_other_numbers_of_ranks_look_into_as_few_parts_however_many_there_are():
+    less, more = (replace(SITE, ranks=n) for n in (100, 10_000))
     tables = "part manifests are read"
     assert resume(less, TODAY)[tables] == resume(more, TODAY)[tables] == SITE.read
-    assert held(less, TODAY) == held(more, TODAY)
-    others = [resume(site, TODAY, same=False) for site in (less, more)]
-    assert others[1][tables] == pytest.approx(10 * others[0][tables])
-    assert others[1]["part manifests are opened"] > 10 * others[0]["part manifests are opened"]
-    assert held(more, TODAY, same=False) == 10 * held(less, TODAY, same=False)
+    assert resume(less, TODAY, same=False)[tables] == resume(more, TODAY, same=False)[tables] == 4 * SITE.read
+    assert held(less, same=False) == held(more, same=False) == 4 * held(more)
+    found = [resume(site, TODAY, same=False)["who has what is found"] for site in (less, more)]
+    assert found[1] == pytest.approx(100 * found[0])
+    assert resume(more, TODAY)["who has what is found"] == 0.0
 
 
-def test_ranks_that_have_written_no_pieces_look_into_all_parts():
+def test_ranks_that_have_written_no_pieces_look_for_those_that_have():
     few = replace(SITE, ranks=1_000, shards=250)
-    assert resume(few, TODAY)["part manifests are read"] == pytest.approx(250 * SITE.read)
-    opened = [resume(few, TODAY, same=same)["part manifests are opened"] for same in (True, False)]
-    assert opened[0] == opened[1]
-    assert resume(few, REGROUPED)["part manifests are read"] == SITE.read
-
-
-def test_pieces_on_fewer_ranks_leave_less_to_check():
-    few = save(replace(SITE, shards=256), TODAY, seed=0)
-    assert few["parts are checked"].seconds[0] == pytest.approx(256 * SITE.check)
-    assert few["parts are opened"].seconds[0] == save(SITE, TODAY, 0)["parts are opened"].seconds[0]
+    assert resume(few, TODAY)["part manifests are read"] == pytest.approx(3 * SITE.read)
+    assert resume(few, TODAY)["who has what is found"] > 0.0
 
 
 def test_all_but_gloo_is_measured_here(tmp_path):
     (tmp_path / "disk").mkdir()
-    told = calibrate.disk(tmp_path / "disk", 1 << 20) | calibrate.cores() | calibrate.parts(tmp_path, 20, 1)
-    assert told.keys() == MEASURED - {"hop"}
+    told = calibrate.disk(tmp_path / "disk", 1 << 20) | calibrate.cores(20) | calibrate.parts(tmp_path, 20, 1)
+    assert told.keys() == MEASURED - {"hop", "link", "ask"}
     assert all(0 < value < math.inf for value in told.values())
     assert 20 * 60 < told["table"] < 20 * 400
     assert replace(SITE, **told).check == told["check"]
