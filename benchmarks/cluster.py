@@ -74,29 +74,30 @@ class Site:
     late: float = given(0.5, "s", "a guess: how late the median rank comes to an exchange")
     late_spread: float = given(0.7, "", "a guess: sigma of the logarithm of that")
     timeout: float = given(60.0, "s", "Run's default")
-    copy: float = found(1.9e10, "B/s", "copying 64 MB in memory")
-    hash: float = found(1.81e9, "B/s", "SHA-256 of 64 MB, one core")
-    client: float = found(8e8, "B/s", "writing a file of 64 MB, hash beside, one fsync")
+    copy: float = found(18000000000.0, "B/s", "copying 64 MB in memory")
+    hash: float = found(1800000000.0, "B/s", "SHA-256 of 64 MB, one core")
+    client: float = found(800000000.0, "B/s", "writing a file of 64 MB, hash beside, one fsync")
     spread: float = found(0.1, "", "sigma of the logarithm of 100 small files' times")
-    create: float = found(2.9e-4, "s", "a file of 4 KiB: created, written, fsync, closed")
-    commit: float = found(1.6e-4, "s", "a rename and its fsync")
-    unlink: float = found(1e-4, "s", "removing a small file")
-    look: float = found(8.7e-6, "s", "a small file: opened, sized, read, closed")
-    stat: float = found(4.6e-6, "s", "the size of a file")
-    table: float = found(443_700.0, "B", "a rank's part manifest, with a piece of each leaf")
-    listed: float = found(228.0, "B", "a rank in parts.json")
-    outline: float = found(1.16e-2, "s", "a core hashing names, dtypes and shapes of a rank's arrays")
-    cover: float = found(3e-2, "s", "a core adding up the blocks of a rank's arrays, and their layout")
-    entry: float = found(4.9e-6, "s", "a core reading one rank's entry in parts.json")
-    check: float = found(5e-5, "s", "a core adding up what one rank tells, and writing it into parts.json")
-    find: float = found(2e-5, "s", "a core finding by one rank's entry whether it has what is needed")
-    read: float = found(2.9e-2, "s", "a core reading one rank's part manifest at a resume that needs it")
-    hold: float = found(2.27e6, "B", "one rank's part manifest in memory")
-    hop: float = found(2e-4, "s", "a step of gloo's all-gather on loopback, the call itself taken off")
-    tell: float = found(4.5e-6, "s", "parsing one rank's message")
-    message: float = found(300.0, "B", "a report's message")
-    link: float = found(1e9, "B/s", "gloo passing on 4 MB over loopback")
-    ask: float = found(5e-5, "s", "a core of the store's giving a process one of its keys")
+    create: float = found(0.00029, "s", "a file of 4 KiB: created, written, fsync, closed")
+    commit: float = found(0.00016, "s", "a rename and its fsync")
+    unlink: float = found(0.0001, "s", "removing a small file")
+    look: float = found(9e-06, "s", "a small file: opened, sized, read, closed")
+    stat: float = found(4.7e-06, "s", "the size of a file")
+    table: float = found(443739.0, "B", "a rank's part manifest, with a piece of each leaf")
+    listed: float = found(342.0, "B", "a rank in parts.json")
+    outline: float = found(0.014, "s", "a core hashing names, dtypes and shapes of a rank's arrays")
+    cover: float = found(0.017, "s", "a core adding up the blocks of a rank's arrays, and their layout")
+    entry: float = found(9.9e-06, "s", "a core reading one rank's entry in parts.json")
+    check: float = found(6e-05, "s", "a core adding up what one rank tells, and writing it into parts.json")
+    find: float = found(2.9e-05, "s", "a core finding by one rank's entry whether it has what is needed")
+    read: float = found(0.031, "s", "a core reading one rank's part manifest at a resume that needs it")
+    hold: float = found(2250000.0, "B", "one rank's part manifest in memory")
+    hop: float = found(0.00019, "s", "a step of gloo's all-gather on loopback, the call itself taken off")
+    tell: float = found(7e-06, "s", "reading one rank's message")
+    message: float = found(252.0, "B", "a report's message")
+    fact: float = found(340.0, "B", "what a rank tells of its part")
+    link: float = found(2900000000.0, "B/s", "gloo passing on 4 MB over loopback")
+    ask: float = found(3.2e-05, "s", "a core of a store: giving two processes, which ask at once, a key")
 
     @property
     def mtbf(self) -> float:
@@ -119,19 +120,24 @@ def members(ranks: float) -> float:
     return ranks if levels(ranks) == 1 else FAN
 
 
-def share(site: Site) -> float:
+def share(site: Site, message: float = 0.0) -> float:
     """Seconds of one exchange, when all are there: up the tree, down again, and each reads what all told.
 
     A group's all-gather is a ring, what goes down a binomial tree. What is longer than a slot goes in two
     collectives, as do all but those of the lowest level.
+
+    Args:
+        site: the run.
+        message: bytes of what each rank tells; 0: of a report.
     """
+    message = message or site.message
     if site.ranks < 2:
         return 0.0
-    up, group, all_told = levels(site.ranks), members(site.ranks), site.ranks * site.message
+    up, group, all_told = levels(site.ranks), members(site.ranks), site.ranks * message
     ring, down = (group - 1) * (site.hop + site.network), math.log2(group) * (site.hop + site.network)
     steps = (2 * up - 1) * ring + (up - 1) * 2 * down
     moved = all_told * (1 + 1 / FAN) + (up - 1) * math.ceil(math.log2(group)) * all_told if up > 1 else 0.0
-    return steps + moved / site.link + site.ranks * site.tell
+    return steps + moved / site.link + site.ranks * site.tell * max(1.0, message / site.message)
 
 
 def connections(site: Site) -> float:
@@ -143,8 +149,8 @@ def connecting(site: Site) -> float:
     """Seconds until the ranks of each group know of each other, by the one store that all ask."""
     if site.ranks < 2:
         return 0.0
-    asked = site.ranks * members(site.ranks) * FAN / (FAN - 1)
-    return asked * site.ask
+    groups = FAN / (FAN - 1) if levels(site.ranks) > 1 else 1.0  # of each rank, in the mean
+    return site.ranks * members(site.ranks) * groups * site.ask
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,7 +215,7 @@ def save(site: Site, design: Design, seed: int, draws: int = DRAWS) -> dict[str,
         "files are created": (site.trip + rest / site.creates, "metadata server"),
         "parts are written": (write, "the file system's total rate" if 2 * shared > draws else rate),
         "fsync": (2 * (site.create + site.trip) * slow_sync + site.cover, "fsync, one core"),
-        "exchange of the parts' facts": (BETWEEN * exchange, "exchanges"),
+        "exchange of the parts' facts": (BETWEEN * share(site, site.fact), "exchanges"),
         "sizes are looked at": (looking(site, files), "rank 0, round trips"),
         "what all tell is added up": (site.check * files / 2, "rank 0, one core"),
         "manifests, rename": (

@@ -11,8 +11,8 @@ import struct
 from collections.abc import Sequence
 from typing import Protocol
 
-FAN = 8
-"""Ranks of a group: those of a node, on most clusters."""
+FAN = 4
+"""Ranks of a group; more would have more to connect, fewer a deeper tree."""
 
 FLAT = 64
 """Up to so many ranks are one group."""
@@ -47,8 +47,8 @@ def groups_of(rank: int, size: int, *, fan: int = FAN, flat: int = FLAT) -> list
         flat: up to so many ranks are one group.
 
     Examples:
-        >>> groups_of(64, 100), groups_of(9, 100), groups_of(9, 64)
-        ([range(64, 72), range(64, 100, 8), range(0, 100, 64)], [range(8, 16)], [range(0, 64)])
+        >>> groups_of(16, 90), groups_of(9, 90), groups_of(9, 64)
+        ([range(16, 20), range(16, 32, 4), range(0, 64, 16)], [range(8, 12)], [range(0, 64)])
     """
     if size <= flat:
         return [range(size)]

@@ -22,7 +22,7 @@ from stopctl.store.manifest import PARTS, CheckpointInfo
 from stopctl.store.partfile import Parts, Saved, arrays_name, facts_name, parse_part, parse_parts
 from stopctl.store.tree import ITEMSIZE, Leaf, Piece, Sharded, raw, size_in_bytes
 
-LOOKING = 31
+LOOKING = 63
 """Threads, at most, that look at the sizes of files beside the caller: they wait for round trips."""
 EACH = 32
 """Files for which one of them pays."""

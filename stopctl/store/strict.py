@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from typing import Any, Never, TypeAlias
 
 from stopctl.core.codec import float_to_json
@@ -25,9 +24,16 @@ def loads(data: bytes | bytearray | memoryview) -> JsonValue:
         text = bytes(data).decode("utf-8")
         if text.startswith("\ufeff"):
             raise ValueError("it begins with a BOM")
-        return (_CAREFUL if _LONG.search(text) else _DECODER).decode(text)
+        return (_CAREFUL if _has_long(text) else _DECODER).decode(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def _has_long(text: str) -> bool:
+    """Whether there may be 300 digits in a row; much faster than a pattern that is tried at each of them."""
+    return len(text) >= 2 * _HALF and any(
+        text[at : at + _HALF].isdigit() for at in range(0, len(text), _HALF)
+    )
 
 
 def plain(value: object, path: str) -> JsonValue:
@@ -87,7 +93,8 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return fields
 
 
-_LONG = re.compile(r"\d{300}")
+_HALF = 150
+"""Of 300 digits in a row so many begin where they are looked at; a number that overflows has more than 300."""
 _DECODER = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_unique)
 _CAREFUL = json.JSONDecoder(
     parse_constant=_no_constant, parse_float=_finite, parse_int=_whole, object_pairs_hook=_unique

@@ -139,7 +139,7 @@ def test_a_ring_is_as_slow_as_it_is_long_and_a_tree_is_not():
     assert most / ring == pytest.approx(9.0, rel=0.1)
     assert tree < most
     assert more < 20 * tree
-    assert [levels(n) for n in (1, 64, 65, 512, 513, 10_000)] == [1, 1, 3, 3, 4, 5]
+    assert [levels(n) for n in (1, 64, 65, 256, 257, 10_000)] == [1, 1, 4, 4, 5, 7]
 
 
 def test_the_model_s_tree_is_the_code_s():

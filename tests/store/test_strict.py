@@ -70,3 +70,10 @@ def cycle() -> list[Any]:
 def test_what_json_does_not_hold_is_refused_with_its_path(value: Any, said: str) -> None:
     with pytest.raises(TreeError, match=f"^{said}"):
         strict.plain(value, "state")
+
+
+@pytest.mark.parametrize("before", range(0, 151, 7))
+def test_a_number_that_overflows_is_refused_wherever_it_stands(before):
+    assert strict.loads(b" " * before + b"1" * 308 + b" ") == int("1" * 308)
+    with pytest.raises(ValueError, match="overflows"):
+        strict.loads(b"[" + b" " * before + b"1" * 310 + b"]")
