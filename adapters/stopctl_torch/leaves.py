@@ -229,7 +229,7 @@ def _tie(tensor: torch.Tensor) -> Hashable:
 
 
 def _tie_of_none(tensor: torch.Tensor) -> Hashable:
-    """The same of a rank that has nothing of a tensor that others have, so no memory: what would hold that."""
+    """The same of a rank that has nothing of a tensor that others have: by what would hold it."""
     return ("none", tensor.untyped_storage()._cdata, tensor.storage_offset(), tuple(tensor.shape))
 
 

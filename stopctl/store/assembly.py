@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -293,15 +292,18 @@ def check_sizes(files: Files, directory: Path, facts: Mapping[str, FileFact]) ->
 
     def look() -> None:
         while left:
-            with contextlib.suppress(IndexError):  # another thread has taken the last
-                check(*left.popleft())
+            try:
+                name, fact = left.popleft()
+            except IndexError:  # another thread has taken the last
+                return
+            with as_damage(name, ROTTEN):
+                size = files.size(directory / name)
+            if size != fact.size:
+                raise DamagedError(f"{name}: {size} bytes instead of {fact.size}")
 
-    def check(name: str, fact: FileFact) -> None:
-        with as_damage(name, ROTTEN):
-            size = files.size(directory / name)
-        if size != fact.size:
-            raise DamagedError(f"{name}: {size} bytes instead of {fact.size}")
-
+    if len(facts) < EACH:
+        look()
+        return
     with Workers(look, min(LOOKING, len(facts) // EACH), lambda threads: left.clear()):
         look()
 

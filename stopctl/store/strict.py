@@ -94,7 +94,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 _HALF = 150
-"""Of 300 digits in a row so many begin where they are looked at; a number that overflows has more than 300."""
+"""Of 300 digits in a row so many begin where they are looked at; a number that overflows has 308."""
 _DECODER = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_unique)
 _CAREFUL = json.JSONDecoder(
     parse_constant=_no_constant, parse_float=_finite, parse_int=_whole, object_pairs_hook=_unique
