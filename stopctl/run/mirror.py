@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stopctl.core.errors import LockedError, OrderError, SaveError
+from stopctl.core.errors import DamagedError, LockedError, OrderError, SaveError
 from stopctl.core.keep import doomed
 from stopctl.run.settings import Settings
 from stopctl.run.uploader import Uploader
 from stopctl.store import CheckpointInfo, Store
-from stopctl.store.rundir import RESTORING
+from stopctl.store.rundir import CHECKPOINTS, RESTORING
 
 if TYPE_CHECKING:
     from stopctl.mirror import Claim, Look, Mirror, Remote
@@ -44,6 +44,7 @@ class Followed:
         self._remote: Remote = remote(settings.mirror, settings.mirror_options or {})
         self._mirror: Mirror = Mirror(self._remote)
         self.told: list[tuple[str, int]] = []
+        self._replaced: set[str] = set()
         self._number = 0
         try:
             with self._reached():
@@ -124,6 +125,35 @@ class Followed:
         if restored.infos:
             names = ", ".join(info.name for info in restored.infos)
             self._tell(f"brought back from {self._remote.url}: {names}", logging.INFO)
+
+    def replace(self, store: Store, broken: Mapping[str, str], names: Sequence[str]) -> CheckpointInfo | None:
+        """Bring back the first of some damaged checkpoints that the mirror has whole.
+
+        Args:
+            store: locked.
+            broken: why they are damaged here, by name.
+            names: in the order in which they are tried, each once.
+
+        Raises:
+            SaveError: the mirror does not answer, or the disk fails.
+        """
+        for name in names:
+            commit = next((each for each in self._look.commits if each.name == name), None)
+            if commit is None or name in self._replaced or name not in store.names():
+                continue
+            self._replaced.add(name)
+            if store.set_aside(name, broken[name]) is not None:
+                continue  # nothing can be put in its place
+            aside = f"{name} is damaged and set aside: {broken[name]}"
+            try:
+                with self._reached():
+                    info = self._mirror.fetch(commit, store.path / CHECKPOINTS)
+            except DamagedError as error:
+                self._tell(f"{aside}; so is that of {self._remote.url}: {error}")
+                continue
+            self._tell(f"{aside}; brought back from {self._remote.url}")
+            return store.refreshed([info])[0]
+        return None
 
     def _wanted(self, infos: Sequence[CheckpointInfo]) -> list[str]:
         """What the run would keep; the newest one is the mirror's own choice."""

@@ -25,6 +25,7 @@ from stopctl.runs.weights import Weights, left_out_told, weights
 from stopctl.state.config import Config
 from stopctl.state.protocols import Ranked, State, outline_of
 from stopctl.store import CheckpointInfo, Store, flatten
+from stopctl.store.manifest import order
 from stopctl.store.rundir import RESTORING, url_of
 from stopctl.store.shield import Shield
 from stopctl.team.follower import Follower, info_from_json, info_to_json
@@ -251,7 +252,7 @@ def _open(
     first: dict[str, Any] = {"ranks": ranks.size} if ranks.several else {}
     resumed: Restored | None = None
     if here.good or here.broken:
-        resumed = _resume(store, directory, here, settings, controller, config, state, ranks)
+        resumed = _resume(store, directory, here, settings, controller, config, state, ranks, followed)
     else:
         parent = settings.start_from_run
         where = f"beginning with {parent or 'the objects given'}"
@@ -332,14 +333,22 @@ def _resume(
     config: Config,
     state: State,
     ranks: Ranks,
+    followed: Followed | None,
 ) -> Restored:
-    """Restore the newest checkpoint that loads; ``here.broken`` learns of those that do not."""
-    newest_first = candidates(here.good, "latest", settings.goal)
+    """Restore the newest checkpoint that loads; ``here.broken`` learns of those that do not.
+
+    What is damaged and newer comes from the mirror, if that has it whole.
+    """
     missing = settings.allow_missing
-    resumed, broken = restore_first(
-        store, ranks, state, newest_first, allow_missing=missing, config=config, controller=controller
-    )
-    here.broken.update(broken)
+    while True:
+        good = [info for info in here.good if info.name not in here.broken]
+        newest_first = candidates(good, "latest", settings.goal)
+        resumed, broken = restore_first(
+            store, ranks, state, newest_first, allow_missing=missing, config=config, controller=controller
+        )
+        here.broken.update(broken)
+        if settings.mirror is None or not _replaced(store, directory, here, resumed, ranks, followed):
+            break
     if resumed is None:
         damage = "\n  ".join(f"{name}: {why}" for name, why in here.broken.items())
         raise DamagedError(
@@ -347,6 +356,37 @@ def _resume(
         )
     best_saved(controller, [info for info in here.good if info.name not in here.broken])
     return resumed
+
+
+def _replaced(
+    store: Any,
+    directory: Path,
+    here: Inventory,
+    resumed: Restored | None,
+    ranks: Ranks,
+    followed: Followed | None,
+) -> bool:
+    """Whether one that is damaged, and newer than what was resumed, has come from the mirror whole."""
+    at, passed = ((), ()) if resumed is None else (order(resumed.info.name), resumed.passed)
+    newer = [name for name in here.broken if name not in passed and order(name) > at]
+    if not newer:
+        return False
+    newer.sort(key=order, reverse=True)
+    done = ranks.lead(
+        f"looking for {newer[0]} in the mirror",
+        lambda: None if followed is None else followed.replace(store, here.broken, newer),
+        lambda info: None if info is None else info_to_json(info),
+    )
+    info = done.mine
+    if info is None and done.results and done.results[0] is not None:
+        info = info_from_json(done.results[0], directory)
+    if info is None:
+        return False
+    del here.broken[info.name]
+    here.good[:] = sorted(
+        [info, *(each for each in here.good if each.name != info.name)], key=lambda each: order(each.name)
+    )
+    return True
 
 
 def _begin(
@@ -379,7 +419,10 @@ def _begin(
     if store.linked:
         log.warning("%s: %s", directory, store.linked)
     _set_late_ones_aside(store, {*(info.name for info in here.good), *here.broken})
+    there = store.names() if here.broken else ()  # without what the mirror was to replace
     for name, why in here.broken.items():
+        if name not in there:
+            continue
         passed = resumed is not None and name in resumed.passed
         set_aside(store, name, why, f"left for {resumed.info.name}" if passed and resumed else "damaged")
     if resumed is None:

@@ -259,16 +259,20 @@ class Store(Reader):
     def set_aside(self, name: str, why: str) -> str | None:
         """Rename a damaged checkpoint to ``.damaged-<name>``, so that it is not looked at again.
 
+        Before `begin` the journal says nothing of it.
+
         Returns:
             Why it stays where it is, if nothing can rename it (a lower layer of an overlayfs, immutable).
         """
-        self._check_begun()
+        self._check_owned()
+        begun = self._journal is not None
         with as_save_error("setting a checkpoint aside", self._folder / name):
             self._check_name(name)
-            self._fence.check_all()
+            if begun:
+                self._fence.check_all()
             target, stuck = commit.set_aside(self._files, self._folder, name)
         self._writing.forget()  # others may share its damage
-        if stuck is None:
+        if stuck is None and begun:
             self.append("set_aside", name=name, why=why, to=target)
         return stuck
 

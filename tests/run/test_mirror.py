@@ -168,6 +168,67 @@ def test_what_the_disk_has_lost_comes_from_the_mirror(gate, tmp_path):
     assert train(tmp_path, 6).resumed.epoch == 5
 
 
+@pytest.mark.parametrize("file", ["state.json", "manifest.json", "state.safetensors"])
+def test_what_is_damaged_here_comes_from_the_mirror(gate, tmp_path, caplog, file):
+    name = train(tmp_path, 4, state={"w": np.arange(8.0)}).checkpoints[-1].name
+    path = tmp_path / "checkpoints" / name / file
+    before = path.read_bytes()
+    path.write_bytes(before[:-3] + b"xyz")
+    run = train(tmp_path, 5, state={"w": np.zeros(8)})
+    assert run.resumed.name == name
+    assert f"{name} is damaged and set aside: " in caplog.text
+    assert "; brought back from memory://bucket/run" in caplog.text
+    assert run._state._state["w"].tolist() == list(range(8))
+    told = [line["text"] for line in Reader(tmp_path).journal() if line["event"] == "noticed"]
+    assert [text.partition(" is damaged")[0] for text in told] == [name]
+    aside = tmp_path / "checkpoints" / f".damaged-{name}" / file
+    assert aside.read_bytes() == before[:-3] + b"xyz"
+    assert name in {info.name for info in run.checkpoints}
+
+
+def test_of_what_is_damaged_here_and_in_the_mirror_an_older_one_goes_on(gate, tmp_path, caplog):
+    run = train(tmp_path, 4, keep=None)
+    for info in run.checkpoints[-2:]:
+        (info.path / "state.json").write_bytes(b"x")
+    for key in [key for key in gate.bucket if key.endswith("state.json") and "epoch-0004" in key]:
+        gate.bucket[key] = b"x" * len(gate.bucket[key])
+    again = train(tmp_path, 5, keep=None)
+    assert again.resumed.epoch == 3, "the newest of which one of the two is whole"
+    assert "so is that of memory://bucket/run: epoch-0004" in caplog.text
+    assert epochs(tmp_path) == [1, 2, 3, 4, 5]
+    for info in again.checkpoints:
+        (info.path / "state.json").write_bytes(b"x")
+    assert train(tmp_path, 6, keep=None).resumed.epoch == 5, "none is whole here"
+
+
+def test_without_a_mirror_what_is_damaged_is_passed_over_as_ever(gate, tmp_path):
+    run = train(tmp_path, 4)
+    (run.checkpoints[-1].path / "state.json").write_bytes(b"x")
+    with opened(tmp_path, mirror=None) as again:
+        assert again.resumed.epoch < 4
+
+
+def test_of_what_several_ranks_find_damaged_rank_0_brings_it_back(gate, tmp_path):
+    def program(last):
+        def train(team):
+            state = {"w": 0.0, "rank": np.full(3, float(team.rank))}
+            with opened(tmp_path, state=state, team=team) as run:
+                began = None if run.resumed is None else run.resumed.epoch
+                for epoch in run.epochs(last):
+                    state["w"] += epoch
+                    run.report(val_loss=1.0 / epoch)
+            return began, state["w"], len(run.checkpoints)
+
+        return train
+
+    together(2, program(3))
+    newest = Reader(tmp_path).list().good[-1].path
+    part = next(newest.glob("part-00001.safetensors"), newest / "state.json")
+    data = part.read_bytes()
+    part.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    assert together(2, program(4)) == [(3, 10.0, 2)] * 2
+
+
 def test_damage_in_the_mirror_is_told_and_never_a_fresh_start(gate, tmp_path, caplog):
     train(tmp_path / "a", 3)
     (newest,) = [key for key in gate.bucket if key.endswith("state.safetensors") and "epoch-0003" in key]
