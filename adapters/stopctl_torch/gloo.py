@@ -117,7 +117,12 @@ def wait(work: Any, until: float, broken: Callable[[], bool]) -> None:
             work.wait(timedelta(seconds=max(min(left, SLICE), 0.001)))
             return
         except RuntimeError as error:
-            if left <= SLICE or work.is_completed() or "timed out" not in str(error).lower():
+            if "timed out" not in str(error).lower():
+                raise
+            if work.is_completed():  # meanwhile: well, or with an error of its own
+                work.wait()
+                return
+            if left <= SLICE:
                 raise
         if noted:
             raise RuntimeError("Connection closed by a rank that has left a note")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from time import monotonic
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import distributed, nn
 
 from stopctl import TeamError
 from stopctl_torch import TorchState
+from stopctl_torch.gloo import wait
 from stopctl_torch.team import _reason, find_team
 
 
@@ -83,3 +85,37 @@ def test_a_rank_that_is_never_connected_is_lost_before_twice_the_timeout(
     ):
         find_team(0.05)
     over.set()
+
+
+class Ending:
+    """A collective that ends while its wait runs out, well or not; or never."""
+
+    def __init__(self, end: Exception | str | None) -> None:
+        self.end = end
+        self.waits = 0
+
+    def wait(self, limit: object = None) -> None:
+        self.waits += 1
+        if self.waits == 1 or self.end == "never":
+            raise RuntimeError("Operation timed out!")
+        if isinstance(self.end, Exception):
+            raise self.end
+
+    def is_completed(self) -> bool:
+        return self.end != "never"
+
+
+def test_what_ends_just_as_a_slice_of_waiting_does_has_not_failed() -> None:
+    work = Ending(None)
+    wait(work, monotonic() + 60, lambda: False)
+    assert work.waits == 2
+    failed = Ending(RuntimeError("Connection closed by peer"))
+    with pytest.raises(RuntimeError, match="Connection closed"):
+        wait(failed, monotonic() + 60, lambda: False)
+    late = Ending("never")
+    with pytest.raises(RuntimeError, match="timed out"):
+        wait(late, monotonic(), lambda: False)
+    left = Ending("never")
+    with pytest.raises(RuntimeError, match="left a note"):
+        wait(left, monotonic() + 60, lambda: True)
+    assert (late.waits, left.waits) == (1, 2)
