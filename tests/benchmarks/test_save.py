@@ -19,6 +19,7 @@ def _no_sync(monkeypatch):
     monkeypatch.setattr(save.os, "sync", lambda: None)  # the whole machine would wait
 
 
+@pytest.mark.long
 def test_every_case_is_measured_in_every_round(tmp_path):
     told, skipped = measure(FAST, SIZE, 2, tmp_path)
     assert skipped == []

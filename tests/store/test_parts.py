@@ -323,3 +323,24 @@ def test_damage_that_shows_late_is_told_with_its_checkpoint(store: Store) -> Non
         path.unlink()
     assert data
     assert [damage.name for damage in store.list().damaged] == [good.name]
+
+
+def test_arrays_of_which_no_sums_are_told_are_looked_into_before_they_are_saved(store: Store) -> None:
+    shape = (2,) * 9
+
+    def half(at: int) -> dict[str, Any]:
+        piece = Piece((at, *(0,) * 8), (1, *(2,) * 8), bytes([at]) * 256)
+        return {"a": Sharded("U8", shape, [piece])}
+
+    for last, whole in ((1, True), (0, False)):
+        team = [half(0), half(last)]
+        draft = drafted(store, 5 + last, team[0])
+        told = written(draft, FILES, 5, team)
+        assert [fact.corners for fact in told] == [-1, -1]
+        if whole:
+            info = draft.publish(told, 2)
+            assert bytes(store.load(info)[0]["a"].data) == bytes(256) + bytes([1]) * 256
+        else:
+            with pytest.raises(SaveError, match="a: U8 .* is not saved whole: its pieces overlap"):
+                draft.publish(told, 2)
+            draft.withdraw()
