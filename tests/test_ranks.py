@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import threading
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from stopctl import (
 )
 from stopctl.state.dictstate import DictState
 from stopctl.store import FILES, Reader
+from stopctl.team.save import JointSave
 from support.teams import Killed, together
 
 SIZES = [2, 4]
@@ -159,13 +161,104 @@ def test_a_wrong_team_says_what_to_write(tmp_path, more):
         Run(tmp_path, state={}, **more)
 
 
-def test_a_save_in_the_background_is_refused_with_several_ranks(tmp_path):
+def test_a_copy_that_overlaps_training_is_refused_with_several_ranks(tmp_path):
     def program(team):
-        with pytest.raises(SettingError, match="write False"):
-            Run(tmp_path, state={}, team=team, async_save=True).open()
+        with pytest.raises(SettingError, match="write True"):
+            Run(tmp_path, state={}, team=team, async_save="overlap").open()
         return team.closed
 
     assert together(2, program) == [True, True]
+
+
+@pytest.fixture
+def slow(monkeypatch):
+    """Parts of ranks are written when the test says so; who has begun to."""
+    begun, go = [], threading.Event()
+    write = JointSave.write
+
+    def late(self):
+        begun.append(self._ranks.rank)
+        assert go.wait(60)
+        return write(self)
+
+    monkeypatch.setattr(JointSave, "write", late)
+    return begun, go
+
+
+BACKGROUND = {"async_save": True, "save": Every(epochs=2)}
+
+
+def test_several_ranks_train_on_while_what_they_have_is_written(tmp_path, slow):
+    _, go = slow
+    seen = []
+
+    def after(team, run, epoch):
+        if team.rank == 0:
+            seen.append((epoch, len(run.checkpoints)))
+        if epoch == 3:
+            go.set()
+
+    def body(team, run, epoch):
+        run._session._state._state["a"][:] = epoch
+
+    def state(team):
+        return Counted({"w": 0.0, "a": np.zeros(100_000)})
+
+    more = {"body": body, "after": after, "state": state, **BACKGROUND}
+    results = together(3, train(tmp_path, lambda rank, epoch: -epoch, epochs=6, **more))
+    assert results[0][:4] == (6, "None", 6, 6.0)
+    assert all(result == results[0] for result in results)
+    assert seen[:3] == [(1, 0), (2, 0), (3, 0)], "the third pass is trained beside the save"
+    for info in Reader(tmp_path).list().good:
+        loaded = Reader(tmp_path).load(info)[0]
+        found = np.frombuffer(loaded["a"].data)
+        assert loaded["w"] == info.epoch == found.min() == found.max(), "saved is what was reported"
+    told = [line for line in Reader(tmp_path).journal() if line["event"] == "saved"]
+    assert [line["epoch"] for line in told] == [2, 4, 6]
+
+
+def test_a_part_that_cannot_be_written_in_the_background_is_told_on_all_ranks(tmp_path, monkeypatch):
+    write = JointSave.write
+
+    def full(self):
+        if self._ranks.rank == 1 and self._state["epoch"] == 2:
+            raise SaveError("no space left", tmp_path)
+        return write(self)
+
+    monkeypatch.setattr(JointSave, "write", full)
+    given = {"async_save": True, "save": Every(epochs=1)}
+    results = together(2, train(tmp_path, lambda rank, epoch: -epoch, epochs=5, **given))
+    assert [type(result) for result in results] == [SaveError, SaveError]
+    assert all("no space left" in str(result) for result in results)
+    assert 2 not in [info.epoch for info in Reader(tmp_path).list().good]
+    assert not list((tmp_path / "checkpoints").glob(".tmp-*"))
+    monkeypatch.undo()
+    results = together(2, train(tmp_path, lambda rank, epoch: -epoch, epochs=5, **given))
+    assert results[0][:4] == (5, "None", 5, 5.0)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("how", ["all have trained it", "not all have trained it"])
+def test_an_error_on_one_rank_while_a_save_is_written(tmp_path, slow, rank, how):
+    """What all have trained is saved with the others, and the save before is ended; else that is taken back."""
+    _, go = slow
+
+    def body(team, run, epoch):
+        if epoch == 3:
+            go.set()
+        if (team.rank, epoch) == (rank, 3):
+            run._session._state.steps -= how == "not all have trained it"
+            raise ValueError("boom")
+
+    results = together(2, train(tmp_path, lambda rank, epoch: -epoch, body=body, **BACKGROUND))
+    assert isinstance(results[rank], ValueError)
+    assert isinstance(results[1 - rank], TeamError)
+    saved = [info.epoch for info in Reader(tmp_path).list().good]
+    assert saved == ([2, 3] if rank == 1 and how == "all have trained it" else [])
+    assert not list((tmp_path / "checkpoints").glob(".tmp-*"))
+    results = together(2, train(tmp_path, lambda rank, epoch: -epoch, epochs=5, **BACKGROUND))
+    assert results[0][:4] == (5, "None", 5, 5.0)
+    assert results[0] == results[1]
 
 
 @pytest.mark.parametrize("rank", [0, 1])

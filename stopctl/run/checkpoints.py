@@ -14,10 +14,11 @@ from stopctl.run.uploader import Uploader
 from stopctl.state.protocols import State
 from stopctl.store import FILES, CheckpointInfo, Store, Tree
 from stopctl.store.files import as_save_error, without_sync
+from stopctl.store.parts import PartFact
 from stopctl.store.rundir import CHECKPOINTS
 from stopctl.team.follower import Follower
 from stopctl.team.ranks import Ranks
-from stopctl.team.save import commit_together, writer
+from stopctl.team.save import JointSave, writer
 
 log = logging.getLogger("stopctl")
 
@@ -58,6 +59,8 @@ class Checkpoints:
     """
 
     uploader: Uploader | None = None
+    joint: bool
+    """Whether several ranks write each of them."""
 
     def __init__(
         self,
@@ -71,6 +74,7 @@ class Checkpoints:
     ) -> None:
         self._store = store
         self._ranks = ranks or Ranks()
+        self.joint = self._ranks.several
         self._per_rank = per_rank
         self._objects = objects
         self._settings = settings
@@ -93,20 +97,30 @@ class Checkpoints:
     def commit(self, capture: Callable[[], dict[str, Tree]], facts: dict[str, Any]) -> CheckpointInfo:
         """Write one more, of what ``capture`` gives."""
         if self._ranks.several:
-            full = self._settings.durability == "full"
-            assert self._objects is not None
-            info = commit_together(
-                self._store,
-                self._ranks,
-                self._objects,
-                capture,
-                facts,
-                self._per_rank,
-                files=FILES if full else without_sync(FILES),
-                verify=self._settings.verify_writes,
-            )
-        else:
-            info = writer(self._store).commit(capture(), **facts)
+            save = self.begin(capture, facts)
+            return self.finish(save, save.write)
+        return self._committed(writer(self._store).commit(capture(), **facts))
+
+    def begin(self, capture: Callable[[], dict[str, Tree]], facts: dict[str, Any]) -> JointSave:
+        """Begin one more with all other ranks, of what ``capture`` gives."""
+        full = self._settings.durability == "full"
+        assert self._objects is not None
+        return JointSave(
+            self._store,
+            self._ranks,
+            self._objects,
+            capture,
+            facts,
+            self._per_rank,
+            files=FILES if full else without_sync(FILES),
+            verify=self._settings.verify_writes,
+        )
+
+    def finish(self, save: JointSave, write: Callable[[], tuple[PartFact, str]]) -> CheckpointInfo:
+        """End one that was begun with all other ranks."""
+        return self._committed(save.finish(write))
+
+    def _committed(self, info: CheckpointInfo) -> CheckpointInfo:
         self._infos.append(info)
         if self.uploader is not None:
             self.uploader.saved(info.name, [info.name for info in self._infos])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -19,8 +19,10 @@ from stopctl.state.config import CONFIG, MODELS, Config
 from stopctl.state.protocols import Overlap, State, Structured
 from stopctl.state.snapshot import Buffers, Changed, Snapshot
 from stopctl.store import CheckpointInfo, Tree
+from stopctl.store.parts import PartFact
 from stopctl.store.shield import Shield
 from stopctl.store.task import Task
+from stopctl.team.save import JointSave
 
 log = logging.getLogger("stopctl")
 
@@ -47,6 +49,13 @@ class Job:
     blocked: float = 0.0
     snapshot: Snapshot | None = None
     task: Task[Written] | None = None
+    joint: JointSave | None = None
+    part: Task[tuple[PartFact, str]] | None = None
+
+    @property
+    def thread(self) -> Task[Any] | None:
+        """What is written beside: all of it, or this rank's part."""
+        return self.task or self.part
 
 
 class Saver:
@@ -60,6 +69,9 @@ class Saver:
         config: what trains beside it.
         settings: how to save.
         note: writes a journal line.
+
+    Of several ranks each writes its part beside its training. That all have done so they know by an exchange
+    (`heard`), and what is left they do together, wherever they take the save up.
 
     Attributes:
         failed_in: the pass whose save did not happen; None when the newest one did.
@@ -88,6 +100,7 @@ class Saver:
         overlap = settings.async_save == "overlap" and isinstance(state, Overlap)
         self._overlap: Overlap | None = state if overlap else None  # type: ignore[assignment]
         self._job: Job | None = None  # the one in the background
+        self._heard = False  # of several ranks: that all have written their parts of it
         self._error: BaseException | None = None  # to be raised by the next report, or on closing
         self._owed: BaseException | None = None  # to be raised on closing, unless a save succeeds before
 
@@ -120,30 +133,46 @@ class Saver:
         if not self._settings.async_save or not AWAITED.isdisjoint(save.reasons):
             return self._finish(job, self._write(self._capture, job.facts))
         try:
-            job.snapshot = self._snapshot()
+            if self._checkpoints.joint:
+                job.joint = self._checkpoints.begin(lambda: self._snapshot().whole(), job.facts)
+                job.part = Task(job.joint.write, "stopctl-save")
+            else:
+                job.snapshot = self._snapshot()
+                job.task = Task(partial(self._write, job.snapshot.whole, job.facts), "stopctl-save")
         except BaseException as error:
             return self._finish(job, Written(None, self._failed(error, job.facts), job.began))
-        job.task = Task(partial(self._write, job.snapshot.whole, job.facts), "stopctl-save")
+        assert job.thread is not None
+        self._heard = False
         with Shield():  # begun and known, or neither
             self._job = job
-            job.task.start()
+            job.thread.start()
         job.blocked = time.monotonic() - job.began
         return None
+
+    @property
+    def writing(self) -> bool:
+        """Whether this rank has not written its part of a save in the background yet."""
+        return self._job is not None and self._job.part is not None and not self._job.part.done
+
+    def heard(self, writing: Sequence[bool]) -> None:
+        """Learn which ranks were writing when they last told each other."""
+        self._heard = self._job is not None and not any(writing)
 
     def take(self, *, wait: bool = False) -> None:
         """Answer the save in the background, if it has come to an end; ``wait`` until it has."""
         job = self._job
-        if job is not None and job.task is not None and (wait or job.task.done):
-            self._take(job, job.task)
+        if job is not None and (wait or (job.task.done if job.task is not None else self._heard)):
+            self._take(job)
         if self._job is None and (uploader := self._checkpoints.uploader) is not None:
             uploader.tell()  # all that is saved is told by now
 
-    def _take(self, job: Job, task: Task[Written]) -> None:
-        if not task.here:  # a forked child: the save is its parent's
+    def _take(self, job: Job) -> None:
+        assert job.thread is not None
+        if not job.thread.here:  # a forked child: the save is its parent's
             self._job = None
             return
         began = time.monotonic()
-        written = task.result()
+        written = self._joined(job) if job.task is None else job.task.result()
         job.blocked += time.monotonic() - began
         self._job = None
         error = self._answer(job, written)
@@ -169,6 +198,16 @@ class Saver:
             raise error
         if (uploader := self._checkpoints.uploader) is not None:
             uploader.raise_error()
+
+    def abandon(self) -> None:
+        """Give up a save of several ranks that nobody can end any more."""
+        job, self._job = self._job, None
+        if job is None or job.part is None or job.joint is None or not job.part.here:
+            return
+        with contextlib.suppress(Exception):  # why this rank ends is told already
+            job.part.result()
+        job.joint.withdraw()
+        self._answer(job, Written(None, TeamError("the ranks have parted before"), time.monotonic()))
 
     def close(self) -> BaseException | None:
         """Wait for the save in the background; return an error neither raised nor made good."""
@@ -203,6 +242,18 @@ class Saver:
         components = self._capture()
         held = None if self._overlap is None else self._overlap.overlap(components, self.copied)
         return self._buffers.take(components, held)
+
+    def _joined(self, job: Job) -> Written:
+        """End a save that each rank writes its part of; all do so at the same place."""
+        info = error = None
+        assert job.joint is not None
+        assert job.part is not None
+        try:
+            info = self._checkpoints.finish(job.joint, job.part.result)
+            self._checkpoints.prune()
+        except BaseException as caught:
+            error = self._failed(caught, job.facts)
+        return Written(info, error, time.monotonic())
 
     def _write(self, components: Callable[[], dict[str, Tree]], facts: dict[str, Any]) -> Written:
         """Commit and prune, in whatever thread this is; touch nothing else of a Saver."""
@@ -247,7 +298,7 @@ class Saver:
         self.failed_in = self._owed = None
         took = ended - job.began
         if error is None:
-            cost, blocked = self._checkpoints.cost(took, took if job.task is None else job.blocked)
+            cost, blocked = self._checkpoints.cost(took, took if job.thread is None else job.blocked)
             self._controller.saved(job.save, blocked=blocked, took=cost)
         else:
             self._controller.saved(job.save)

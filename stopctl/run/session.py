@@ -109,6 +109,7 @@ class Session:
         self._notices: list[Notice] = state.notices if isinstance(state, Notices) else []
         if isinstance(self._inputs, Sharing):
             self._inputs.notices = self._notices
+            self._inputs.writing = lambda: self._saver.writing
         note = self._journal.note
         self.begun = progress = controller.progress
         self._drops, self._drops_found = progress.lr_drops, False
@@ -202,11 +203,15 @@ class Session:
         """
         failure = None
         if not self.closed:
-            failure = self._saver.close()
+            parts = self._parting is not None and error is not None and not isinstance(error, Preempted)
+            failure = None if parts else self._saver.close()  # the others do not wait for a save here
             left = lacking = None
             if self._parting is not None:
                 versions = dict(self._state.version()) if whole else None
                 left = self._parting.leave(error, at or self._counters(), versions)
+            if parts:
+                self._saver.abandon()
+                failure = self._saver.close()
             try:
                 self._ranks.close()
                 if self._store.lost:
@@ -339,7 +344,8 @@ class Session:
             metrics: of this rank.
             version: how far the user's objects are, should another rank fail.
         """
-        self._saver.take(wait=self.preempted)
+        if not self._ranks.several:
+            self._saver.take(wait=self.preempted)
         if self._reshaped != {}:
             self._look_again()
         try:
@@ -348,8 +354,15 @@ class Session:
         except RankFailed as failure:
             assert self._parting is not None
             raise self._parting.failed(failure, at) from None
+        if self._ranks.several:  # who has written what is told with the rest
+            self._hear()
+            self._saver.take(wait=self.preempted)
         now = self._inputs.now()
         return Judged(self._decide(at, now, metrics), at, now, metrics)
+
+    def _hear(self) -> None:
+        """Learn who still writes, as told at an exchange that has just been."""
+        self._saver.heard(self._inputs.still_writing)
 
     def _look_again(self) -> None:
         """See what of the models still differs; a loop that sets it in its passes has done so by now."""
@@ -488,6 +501,7 @@ class Session:
         """Decide at the boundary between two batches."""
         if self._inputs.due(at.step):
             self._inputs.boundary(f"step {at.step}", at)
+            self._hear()
         now = self._inputs.now()
         self._saver.take(wait=now.signal is not None)
         self._boundary(at, now, retry=self._retry(at, now))
@@ -508,6 +522,7 @@ class Session:
         """Decide at the loop boundary after a pass; when this returns, the last save is committed."""
         if at.unit == "epoch" or self._inputs.due(at.step):
             self._inputs.boundary(f"the end of {at.unit} {at.done}", at)
+            self._hear()
         now = self._inputs.now()
         self._saver.take(wait=now.signal is not None or not self.goes_on(at))
         self._boundary(at, now, retry=self._saver.failed_in != at.done)
@@ -609,6 +624,7 @@ class Session:
         return False
 
     def _save_last(self, at: Counters, metrics: Mapping[str, object], why: str) -> CheckpointInfo | None:
+        self.settle()
         now = self._inputs.now()._replace(signal=why)
         info = self._record(Judged(self._decide(at, now, metrics), at, now, metrics))
         self._journal.note("preempted", signal=why)

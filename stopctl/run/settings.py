@@ -227,16 +227,16 @@ class Settings:
             team = state.team(float(self.timeout)) if isinstance(state, Ranked) else None
         else:
             team = self.team
-        if team is not None and self.async_save:
+        if team is not None and self.async_save == "overlap":
             team.close()
             raise SettingError(
-                f"async_save={self.async_save!r} with {team.size} ranks: saves are waited for; write False"
+                f"async_save='overlap' with {team.size} ranks, which copy before training goes on: write True"
             )
         return Ranks(team)
 
     def same(self) -> dict[str, Any]:
         """What must be equal on all ranks."""
-        names = ("goal", "stop", "save", "keep", "lr", "resume", "reduce")
+        names = ("goal", "stop", "save", "keep", "lr", "resume", "reduce", "async_save")
         return {**{name: repr(getattr(self, name)) for name in names}, "anew": repr(sorted(self.anew))}
 
     def written(self) -> str:

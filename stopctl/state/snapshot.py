@@ -14,7 +14,7 @@ from typing import Any
 
 from stopctl.core.errors import SaveError
 from stopctl.state.protocols import Held
-from stopctl.store import Leaf, Tree
+from stopctl.store import Leaf, Piece, Sharded, Tree
 from stopctl.store.shield import from_handler
 from stopctl.store.task import Task
 from stopctl.store.tree import raw, tree_map
@@ -114,6 +114,8 @@ class _Taking:
         self.pending: list[tuple[Any, memoryview]] = []
 
     def leaf(self, leaf: Any, path: str, _: Any) -> Any:
+        if isinstance(leaf, Sharded):
+            return replace(leaf, pieces=tuple(self._piece(leaf, each, path) for each in leaf.pieces))
         if not isinstance(leaf, Leaf) or leaf in self._held.own:
             return leaf
         try:
@@ -127,6 +129,11 @@ class _Taking:
                 raise
             return leaf
         return replace(leaf, data=data)
+
+    def _piece(self, array: Sharded, piece: Piece, path: str) -> Piece:
+        key = None if array.key is None else (array.key, piece.offsets)
+        copied = self.leaf(Leaf(array.dtype, piece.shape, piece.data, key), f"{path}{piece.offsets}", None)
+        return Piece(piece.offsets, piece.shape, copied.data)
 
     def _data(self, data: memoryview, path: str, *, later: bool) -> bytes | memoryview:
         if len(data) < SMALL:

@@ -12,7 +12,7 @@ import hashlib
 import math
 import operator
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from stopctl.core.codec import float_to_json
@@ -113,6 +113,10 @@ class Alone:
         self._began = time.monotonic()
         self.can_lower = True
         """Whether a drop of the learning rate would change one, as the newest report said."""
+        self.writing: Callable[[], bool] = lambda: False
+        """Tells whether this rank is writing its part of a save in the background."""
+        self.still_writing: list[bool] = []
+        """Of all ranks, as they told at the newest exchange."""
 
     def now(self) -> Now:
         """The signal that came and the seconds, as they are."""
@@ -262,6 +266,7 @@ class Sharing(Alone):
     def take(self, messages: list[Message], at: Counters) -> None:
         """Make everybody's inputs this rank's own."""
         inputs = [each["fields"] for each in messages]
+        self.still_writing = [each["writing"] for each in inputs]
         self._seconds = max(self._seconds, inputs[0]["seconds"])
         self._take_signal(messages)
         for each in inputs:
@@ -302,6 +307,7 @@ class Sharing(Alone):
             "signal": self._signals.came,
             "wishes": list(self._wishes),
             "cost": self._cost,
+            "writing": self.writing(),
         }
         began = self._clock()
         messages = self._ranks.exchange(call, where, at._asdict(), {**mine, **fields})

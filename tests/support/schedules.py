@@ -65,6 +65,7 @@ class Schedule:
         restores: it restores the best at its end.
         sharded: the state has an array in pieces.
         fan: of the tree along which the ranks talk, 0: without.
+        beside: saves are written while the ranks train on.
         lives: with what goes wrong. last: ranks that drive it to its end.
     """
 
@@ -88,6 +89,7 @@ class Schedule:
     restores: bool
     sharded: bool
     fan: int
+    beside: bool
     lives: tuple[Life, ...]
     last: int
 
@@ -167,6 +169,7 @@ def draw(number: int, *, files: bool = False) -> Schedule:
         restores=rng.random() < 0.3,
         sharded=files and rng.random() < 0.3,
         fan=fan,
+        beside=number % 4 == 1,
         lives=tuple(lives),
         last=last,
     )

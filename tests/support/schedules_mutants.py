@@ -53,6 +53,12 @@ MUTANTS = {
         "published = ranks.lead('committing a save', publish, info_to_json)",
         "published = ranks.lead('committing a save', lambda: drafts[0].info, info_to_json)\nif drafts: publish()",
     ),
+    "a save in the background that each rank takes up by itself": Mutant(
+        "run.session:Session._hear", "self._inputs.still_writing", "[self._saver.writing]"
+    ),
+    "a save in the background that an error leaves to itself": Mutant(
+        "run.session:Session.close", "None if parts else self._saver.close()", "self._saver.close()"
+    ),
     "a difference that is passed over": Mutant("team.proof:Proof.compare", "len(set(digests)) == 1", "True"),
     "a digest that looks at nothing": Mutant(
         "team.proof:Proof.digest", "hashlib.sha256(raw(leaf)).hexdigest()[:32]", "name"

@@ -140,6 +140,7 @@ def program(
         reduce=None if team is None else schedule.reduce,  # type: ignore[arg-type]
         save_errors=schedule.errors,  # type: ignore[arg-type]
         durability="process",
+        async_save=team is not None and schedule.beside,
         **{name: schedule.rule(getattr(schedule, name)) for name in ("stop", "save", "keep")},
     )
     runs[rank] = run

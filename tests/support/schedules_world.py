@@ -143,6 +143,34 @@ class Work:
         return self._result
 
 
+class Beside(Work):
+    """One that goes on beside the rank's training: done when somebody waits for it, or has asked often enough."""
+
+    here = True
+
+    def __init__(self, call: Callable[[], Any], name: str) -> None:
+        self._asked = 0
+        self._after = WORLD.rank
+        self._over = False
+        super().__init__(call, name)
+
+    @property
+    def done(self) -> bool:
+        if not self._over and self._asked > self._after:
+            self.now()
+        self._asked += 1
+        return self._over
+
+    @done.setter
+    def done(self, over: bool) -> None:
+        self._over = over
+
+    def now(self) -> None:
+        if not self._over:
+            self._asked = 0
+            super().now()
+
+
 @contextlib.contextmanager
 def patched(*changes: tuple[Any, str, Any]) -> Iterator[None]:
     before = [(owner, name, vars(owner)[name]) for owner, name, _ in changes]
@@ -183,6 +211,7 @@ def world(level: str) -> Iterator[World]:
     changes: list[tuple[Any, str, Any]] = [
         (ranks, "Task", Work),
         (proof, "Task", Work),
+        (saver, "Task", Beside),
         (inputs, "time", clock),
         (saver, "time", clock),
         (checkpoints.Checkpoints, "commit", committed),
