@@ -66,7 +66,7 @@ class RunSettings(TypedDict, total=False):
         durability: "full", or "process" without fsync: saves outlive this process, but not a power cut.
         verify_writes: read every file of a checkpoint back before it counts as saved.
         async_save: False, saving ends before ``report`` returns; True, a copy is written while training
-            goes on; "overlap", so is the copy itself made, see docs/saving.md.
+            goes on; "overlap", so is the copy itself made, on one rank, see docs/saving.md.
         save_errors: "raise" a failed save from ``report``, in the background from the next one, or
             "continue": it is logged and due again, and closing raises if none has succeeded since.
         grace_seconds: seconds that SIGTERM or SIGUSR1 leaves to save and end; when the last save took

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -84,10 +85,30 @@ def a_damaged_part_makes_all_ranks_take_the_older_checkpoint(rank: int, size: in
         assert other.digest() == digests[1]
 
 
-def _run(program: Program, directory: Path, save: Every | OnBest | None = None) -> Run:
+def what_is_saved_beside_training_is_what_was_reported(rank: int, size: int, shared: Path) -> None:
+    """Each of them, though the ranks have trained on before it was written."""
+    program, digests = Program(sharded(0)), {}
+    with _run(program, shared / "run", async_save=True, keep=None) as run:
+        for epoch in run.epochs(4):
+            program.train(1, start=epoch)
+            digests[epoch] = program.digest()
+            run.report(val_loss=1 / epoch)
+        assert [info.epoch for info in run.checkpoints] == [1, 2, 3, 4]
+        for info in run.checkpoints:
+            run._session.restore([info])
+            assert program.digest() == digests[info.epoch]
+
+
+OWN = {"model/norm.*"}
+
+
+def _objects(program: Program) -> dict[str, Any]:
+    return {"model": program.model, "optimizer": program.optimizer}
+
+
+def _run(program: Program, directory: Path, save: Every | OnBest | None = None, **more: Any) -> Run:
     save = save or Every(epochs=1)
-    objects = {"model": program.model, "optimizer": program.optimizer}
-    return Run(directory, **objects, save=save, stop=None, timeout=60, per_rank={"model/norm.*"})
+    return Run(directory, **_objects(program), save=save, stop=None, timeout=60, per_rank=OWN, **more)
 
 
 def _of_all(value: float) -> list[float]:
@@ -97,6 +118,7 @@ def _of_all(value: float) -> list[float]:
 
 
 CHECKS = [
+    what_is_saved_beside_training_is_what_was_reported,
     a_resumed_run_trains_on_bitwise,
     the_best_weights_come_back_on_every_rank,
     a_model_that_does_not_fit_is_refused_on_every_rank,
