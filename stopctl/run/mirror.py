@@ -142,8 +142,8 @@ class Followed:
             if commit is None or name in self._replaced or name not in store.names():
                 continue
             self._replaced.add(name)
-            if store.set_aside(name, broken[name]) is not None:
-                continue  # nothing can be put in its place
+            if not store.make_way(name):
+                continue
             aside = f"{name} is damaged and set aside: {broken[name]}"
             try:
                 with self._reached():

@@ -295,8 +295,8 @@ class Uploader:
         try:
             self._mirror.push(job.held or own, job.name)
         except DamagedError as error:
-            if job.held is None and not own.exists():
-                return  # deleted meanwhile, as nothing held it: told by `saved`
+            if not own.exists():
+                return  # deleted meanwhile, where nothing held it, or while it was to be held
             log.warning("%s is not mirrored, as it is damaged: %s", job.name, error)
             self._refused.add(job.name)
             return

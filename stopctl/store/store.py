@@ -259,22 +259,25 @@ class Store(Reader):
     def set_aside(self, name: str, why: str) -> str | None:
         """Rename a damaged checkpoint to ``.damaged-<name>``, so that it is not looked at again.
 
-        Before `begin` the journal says nothing of it.
-
         Returns:
             Why it stays where it is, if nothing can rename it (a lower layer of an overlayfs, immutable).
         """
-        self._check_owned()
-        begun = self._journal is not None
+        self._check_begun()
         with as_save_error("setting a checkpoint aside", self._folder / name):
             self._check_name(name)
-            if begun:
-                self._fence.check_all()
+            self._fence.check_all()
             target, stuck = commit.set_aside(self._files, self._folder, name)
         self._writing.forget()  # others may share its damage
-        if stuck is None and begun:
+        if stuck is None:
             self.append("set_aside", name=name, why=why, to=target)
         return stuck
+
+    def make_way(self, name: str) -> bool:
+        """The same before `begin`, for a whole one of its name; whether it could be renamed."""
+        self._check_owned()
+        with as_save_error("setting a checkpoint aside", self._folder / name):
+            self._check_name(name)
+            return commit.set_aside(self._files, self._folder, name)[1] is None
 
     def delete(self, names: Iterable[str], *, guarded: Collection[str]) -> dict[str, str]:
         """Delete checkpoints, each wholly or not at all; a file in one that is not ours stays in the trash.

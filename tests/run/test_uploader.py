@@ -232,6 +232,27 @@ def test_without_hard_links_one_that_is_deleted_before_it_is_read_is_not_damaged
     assert "damaged" not in caplog.text
 
 
+def test_one_that_is_deleted_while_it_is_to_be_held_is_not_damaged(gate, tmp_path, monkeypatch, caplog):
+    """Its files go between the look for them and the look at them, so what is held is an empty directory."""
+    hold, gone = Store.hold, threading.Event()
+
+    def late(store, name):
+        if not name.startswith("epoch-0001"):
+            return hold(store, name)
+        assert gone.wait(60)
+        (tmp_path / "checkpoints" / ".upload-none").mkdir()
+        return tmp_path / "checkpoints" / ".upload-none"
+
+    with Run(tmp_path, state={"w": 0}, stop=None, durability="process", keep=Last(2)) as run:
+        train(run, 2)
+    monkeypatch.setattr(Store, "hold", late)
+    with opened(tmp_path, keep=Last(2)) as run:
+        train(run, 4)
+        gone.set()
+    assert "damaged" not in caplog.text
+    assert gate.epochs() == [2, 3, 4], "that it resumed from stays"
+
+
 def test_a_forked_child_has_no_uploader(gate, tmp_path):
     with opened(tmp_path) as run:
         for epoch in run.epochs(1):

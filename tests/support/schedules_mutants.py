@@ -49,9 +49,9 @@ MUTANTS = {
         "team.ranks:Ranks._done", "if 'error' in each['fields']", "if 'error' in each['fields'] and rank == self.rank"
     ),
     "a commit that fails after it was told": Mutant(
-        "team.save:commit_together",
+        "team.save:JointSave.finish",
         "published = ranks.lead('committing a save', publish, info_to_json)",
-        "published = ranks.lead('committing a save', lambda: drafts[0].info, info_to_json)\nif drafts: publish()",
+        "published = ranks.lead('committing a save', lambda: self._drafts[0].info, info_to_json)\nif self._drafts: publish()",
     ),
     "a save in the background that each rank takes up by itself": Mutant(
         "run.session:Session._hear", "self._inputs.still_writing", "[self._saver.writing]"

@@ -166,7 +166,7 @@ def resign(path: Path, lie: str = "", told: dict[str, Any] | None = None) -> Non
                 parts["files"][name] = told
             elif PART.fullmatch(name) and (path / name).exists():
                 parts["files"][name] = fact(name)
-        (path / "parts.json").write_text(json.dumps(parts))
+        (path / "parts.json").write_bytes(strict.dumps(parts))
     body = json.loads((path / "manifest.json").read_bytes())
     del body["sha256"]
     body["files"] = {name: fact(name) for name in body["files"]}

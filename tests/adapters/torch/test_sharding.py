@@ -87,18 +87,23 @@ class Unasked(list[Piece]):
     __getitem__ = __len__ = __iter__  # type: ignore[assignment]
 
 
-def test_other_ranks_pieces_are_not_asked_for_where_the_near_ones_are_enough() -> None:
+def test_pieces_are_asked_for_around_what_the_rank_has_and_no_others() -> None:
     own = Piece((0, 0), (2, 3), torch.arange(6.0).numpy().tobytes())
-    tensor = torch.empty(2, 3)
-    fill(tensor, Sharded("F32", (2, 3), Unasked(), near=[own]), torch.float32)
+    tensor, asked = torch.empty(2, 3), []
+
+    def around(block: Any) -> list[Piece]:
+        asked.append(block)
+        return [own]
+
+    fill(tensor, Sharded("F32", (2, 3), Unasked(), around=around), torch.float32)
     assert tensor.tolist() == [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]
+    assert asked == [((0, 0), (2, 3))]
     fill(torch.empty(0, 3), Sharded("F32", (0, 3), Unasked()), torch.float32)
+    half = Piece((0, 0), (1, 3), own.data[:12])
+    with pytest.raises(MismatchError, match="the pieces that were saved make up 3 of 6 numbers"):
+        fill(tensor, Sharded("F32", (2, 3), Unasked(), around=lambda block: [half]), torch.float32)
     with pytest.raises(AssertionError, match="were asked for"):
-        fill(
-            tensor,
-            Sharded("F32", (2, 3), Unasked(), near=[Piece((0, 0), (1, 3), own.data[:12])]),
-            torch.float32,
-        )
+        fill(tensor, Sharded("F32", (2, 3), Unasked()), torch.float32)
 
 
 def test_a_plain_tensor_is_not_sharded() -> None:
