@@ -347,7 +347,7 @@ def _resume(
             store, ranks, state, newest_first, allow_missing=missing, config=config, controller=controller
         )
         here.broken.update(broken)
-        if settings.mirror is None or not _replaced(store, directory, here, resumed, ranks, followed):
+        if not _replaced(store, directory, here, resumed, ranks, followed):
             break
     if resumed is None:
         damage = "\n  ".join(f"{name}: {why}" for name, why in here.broken.items())
@@ -367,12 +367,14 @@ def _replaced(
     followed: Followed | None,
 ) -> bool:
     """Whether one that is damaged, and newer than what was resumed, has come from the mirror whole."""
+    if not here.broken:
+        return False
     at, passed = ((), ()) if resumed is None else (order(resumed.info.name), resumed.passed)
     newer = [name for name in here.broken if name not in passed and order(name) > at]
     if not newer:
         return False
     newer.sort(key=order, reverse=True)
-    done = ranks.lead(
+    done = ranks.lead(  # rank 0 alone knows whether there is a mirror
         f"looking for {newer[0]} in the mirror",
         lambda: None if followed is None else followed.replace(store, here.broken, newer),
         lambda info: None if info is None else info_to_json(info),

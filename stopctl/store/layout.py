@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Never, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
-from stopctl.core.errors import DamagedError
 from stopctl.store import strict
 from stopctl.store.blocks import Block, Shape, common
+from stopctl.store.manifest import PARTS
+from stopctl.store.partfile import Arrays, refuse
 from stopctl.store.tree import is_shape
 
 LONGEST = 2000
 """Bytes of JSON; what is longer, of arrays that are cut without a rule, is not told."""
+
+WRONG = "layouts are not blocks of each rank"
 
 Groups: TypeAlias = dict[str, int]
 """The number of the group that an array is in, by name; only of those of which there is a block."""
@@ -35,7 +38,7 @@ class Layout(NamedTuple):
     blocks: list[Any]
 
 
-def layout_of(arrays: Mapping[str, tuple[str, Shape]], blocks: Mapping[str, Sequence[Block]]) -> Layout:
+def layout_of(arrays: Arrays, blocks: Mapping[str, Sequence[Block]]) -> Layout:
     """The layout of a part that has these blocks of these arrays."""
     groups, told = grouped(arrays, blocks)
     layout = [[list(map(list, block)) for block in each] for each in told]
@@ -45,9 +48,7 @@ def layout_of(arrays: Mapping[str, tuple[str, Shape]], blocks: Mapping[str, Sequ
     return Layout(hashlib.blake2b(text, digest_size=16).hexdigest(), layout)
 
 
-def grouped(
-    arrays: Mapping[str, tuple[str, Shape]], blocks: Mapping[str, Sequence[Block]]
-) -> tuple[Groups, list[Sequence[Block]]]:
+def grouped(arrays: Arrays, blocks: Mapping[str, Sequence[Block]]) -> tuple[Groups, list[Sequence[Block]]]:
     """Which array is in which group, and the blocks of each group."""
     numbers: dict[tuple[Shape, tuple[Block, ...]], int] = {}
     groups: Groups = {}
@@ -89,7 +90,7 @@ class Layouts:
         if number is None:
             return False
         if number >= len(blocks):
-            _refuse()
+            refuse(PARTS, WRONG)
         return any(common(_block(each, len(block[0])), block) for each in blocks[number])
 
 
@@ -97,20 +98,16 @@ def _checked(told: Any) -> tuple[int, list[Any]] | None:
     if told is None:
         return None
     if type(told) is not list or len(told) != 2 or type(told[0]) is not int:
-        _refuse()
+        refuse(PARTS, WRONG)
     if type(told[1]) is not list or not all(type(group) is list for group in told[1]):
-        _refuse()
+        refuse(PARTS, WRONG)
     return told[0], told[1]
 
 
 def _block(told: Any, axes: int) -> Block:
     if type(told) is not list or len(told) != 2 or not all(type(each) is list for each in told):
-        _refuse()
+        refuse(PARTS, WRONG)
     offsets, lengths = map(tuple, told)
     if not is_shape(offsets) or not is_shape(lengths) or not len(offsets) == len(lengths) == axes:
-        _refuse()
+        refuse(PARTS, WRONG)
     return offsets, lengths
-
-
-def _refuse() -> Never:
-    raise DamagedError("parts.json: layouts are not blocks of each rank")

@@ -208,25 +208,33 @@ def test_without_a_mirror_what_is_damaged_is_passed_over_as_ever(gate, tmp_path)
         assert again.resumed.epoch < 4
 
 
-def test_of_what_several_ranks_find_damaged_rank_0_brings_it_back(gate, tmp_path):
-    def program(last):
-        def train(team):
-            state = {"w": 0.0, "rank": np.full(3, float(team.rank))}
-            with opened(tmp_path, state=state, team=team) as run:
-                began = None if run.resumed is None else run.resumed.epoch
-                for epoch in run.epochs(last):
-                    state["w"] += epoch
-                    run.report(val_loss=1.0 / epoch)
-            return began, state["w"], len(run.checkpoints)
+def ranks(directory, last, mirror=lambda rank: URL):
+    """The program of several ranks: where each began, and what it has at the end."""
 
-        return train
+    def program(team):
+        state = {"w": 0.0, "rank": np.full(3, float(team.rank))}
+        with opened(directory, state=state, team=team, mirror=mirror(team.rank)) as run:
+            began = None if run.resumed is None else run.resumed.epoch
+            for epoch in run.epochs(last):
+                state["w"] += epoch
+                run.report(val_loss=1.0 / epoch)
+        return began, state["w"], state["rank"].tolist(), len(run.checkpoints)
 
-    together(2, program(3))
+    return program
+
+
+@pytest.mark.parametrize("on", ["all ranks", "rank 0 alone"])
+def test_of_what_several_ranks_find_damaged_rank_0_brings_it_back(gate, tmp_path, on):
+    def mirror(rank):
+        return URL if rank == 0 or on == "all ranks" else None
+
+    together(2, ranks(tmp_path, 3, mirror))
     newest = Reader(tmp_path).list().good[-1].path
     part = next(newest.glob("part-00001.safetensors"), newest / "state.json")
     data = part.read_bytes()
     part.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-    assert together(2, program(4)) == [(3, 10.0, 2)] * 2
+    ends = together(2, ranks(tmp_path, 4, mirror))
+    assert [(end[0], end[1], end[3]) for end in ends] == [(3, 10.0, 2)] * 2
 
 
 def test_damage_in_the_mirror_is_told_and_never_a_fresh_start(gate, tmp_path, caplog):
@@ -344,22 +352,10 @@ def test_the_home_directory_is_expanded(tmp_path, monkeypatch):
 
 
 def test_of_several_ranks_rank_0_mirrors_all_and_brings_all_back(gate, tmp_path):
-    def program(directory, last):
-        def train(team):
-            state = {"w": 0.0, "rank": np.full(3, float(team.rank))}
-            with opened(directory, state=state, team=team) as run:
-                began = None if run.resumed is None else run.resumed.epoch
-                for epoch in run.epochs(last):
-                    state["w"] += epoch
-                    run.report(val_loss=1.0 / epoch)
-            return began, state["w"], state["rank"].tolist(), len(run.checkpoints)
-
-        return train
-
-    assert together(2, program(tmp_path / "a", 3)) == [(None, 6.0, [float(rank)] * 3, 2) for rank in (0, 1)]
+    assert together(2, ranks(tmp_path / "a", 3)) == [(None, 6.0, [float(rank)] * 3, 2) for rank in (0, 1)]
     assert [info.ranks for info in Reader(tmp_path / "a").list().good] == [2, 2]
     shutil.rmtree(tmp_path / "a")
-    assert [result[:2] for result in together(2, program(tmp_path / "b", 4))] == [(3, 10.0)] * 2
+    assert [result[:2] for result in together(2, ranks(tmp_path / "b", 4))] == [(3, 10.0)] * 2
     assert gate.epochs() == [3, 4]
 
 

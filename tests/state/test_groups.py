@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stopctl.state.groups import FAN, FLAT, groups_of, share_among
+from support.teams import at_once
 
 sizes = st.integers(1, 200)
 fans = st.integers(2, 9)
@@ -110,12 +111,7 @@ def shared(size, fan, messages, lost=()):
             if number in lost or any(isinstance(got, ConnectionError) for got in results[number]):
                 links.leave(number)
 
-    threads = [threading.Thread(target=rank, args=(number,), daemon=True) for number in range(size)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-        assert not thread.is_alive(), "a rank hangs"
+    at_once(size, rank)
     return results, links.steps
 
 

@@ -112,10 +112,15 @@ def together(
         finally:
             network.end(number)
 
+    at_once(size, rank)
+    return results
+
+
+def at_once(size: int, rank: Callable[[int], None]) -> None:
+    """Call it for each rank, each in a thread of its own."""
     threads = [threading.Thread(target=rank, args=(number,), daemon=True) for number in range(size)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(60)
         assert not thread.is_alive(), "a rank hangs"
-    return results
